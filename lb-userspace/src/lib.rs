@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod admin;
+pub mod agent;
 pub mod backend;
 pub mod balance;
 pub mod cli;
