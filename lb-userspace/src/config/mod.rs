@@ -357,3 +357,15 @@ pub enum PathWish {
 
 /// Names in a configuration, to their positions.
 pub type BackendNames = BTreeMap<String, BackendId>;
+
+/// STUB
+#[derive(Debug)]
+pub struct Loaded {
+    /// STUB
+    pub config: Config,
+}
+impl std::fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{self:?}")
+    }
+}

@@ -47,3 +47,16 @@ pub fn parse(wire: &[u8], limits: HelloLimits, scratch: &mut Vec<u8>) -> HelloOu
     let _ = (wire, limits, scratch);
     HelloOutcome::NotTls
 }
+
+impl AlpnList {
+    /// Whether nothing is offered.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl std::fmt::Display for AlpnList {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        Ok(())
+    }
+}

@@ -5,7 +5,7 @@ use crate::config::{BackendId, TlsPassthrough};
 use crate::prelude::hello::AlpnList;
 
 /// The routes of one frontend, indexed for lookup.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Router {}
 
 /// Which route a connection takes, and why.
