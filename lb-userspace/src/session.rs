@@ -103,7 +103,8 @@ async fn serve(
     };
     let Connected { socket, slot } = connected;
     let strategy = backend.settings.path.unwrap_or(frontend.settings.path).path.into();
-    let flow = Flow { client, server: &socket, strategy, backend: &backend.settings };
+    let has_bytes_waiting = journal.has_hello();
+    let flow = Flow { client, server: &socket, strategy, has_bytes_waiting, backend: &backend.settings };
     path::carry(flow, &worker.tools, journal.hand_over(slot, strategy)).await
 }
 

@@ -38,6 +38,8 @@ pub struct Flow<'a> {
     pub server: &'a Socket,
     /// How bytes move.
     pub strategy: Strategy,
+    /// The client's first bytes wait in its socket.
+    pub has_bytes_waiting: bool,
     /// Timeouts and socket options of the server's leg.
     pub backend: &'a config::Backend,
 }
@@ -128,7 +130,8 @@ impl<'a> Run<'a> {
         let now = Instant::now();
         Self {
             flow,
-            up: Direction::new(flow.client, flow.server, flow.strategy),
+            up: Direction::new(flow.client, flow.server, flow.strategy)
+                .with_bytes_waiting(flow.has_bytes_waiting),
             down: Direction::new(flow.server, flow.client, flow.strategy),
             up_ended: false,
             down_ended: false,
