@@ -57,6 +57,7 @@ pub(super) struct Families {
     /// Metrics without labels.
     pub(super) process: ProcessMetrics,
     frontend: FrontendFamilies,
+    hello: HelloFamilies,
     backend: BackendFamilies,
     server: ServerFamilies,
 }
@@ -66,16 +67,20 @@ struct FrontendFamilies {
     active: Family<Labels, Gauge>,
     received_bytes: Counters,
     sent_bytes: Counters,
-    hello_exceptions: Counters,
-    hello_ech: Counters,
     closed: Counters,
     path_flows: Counters,
     path_bytes: Counters,
-    hello_duration: Histograms,
-    hello_size: Histograms,
     session_duration: Histograms,
     session_received: Histograms,
     session_sent: Histograms,
+}
+
+/// Labelled like [`FrontendFamilies`].
+struct HelloFamilies {
+    exceptions: Counters,
+    ech: Counters,
+    duration: Histograms,
+    size: Histograms,
 }
 
 struct BackendFamilies {
@@ -104,6 +109,7 @@ impl Families {
         Self {
             process: register_process(registrar),
             frontend: FrontendFamilies::register(registrar),
+            hello: HelloFamilies::register(registrar),
             backend: BackendFamilies::register(registrar),
             server: ServerFamilies::register(registrar),
         }
@@ -111,7 +117,7 @@ impl Families {
 
     /// The handles of one frontend.
     pub(super) fn frontend(&self, name: &Arc<str>) -> FrontendMetrics {
-        let families = &self.frontend;
+        let (families, hello) = (&self.frontend, &self.hello);
         let labels: Labels = vec![("frontend", name.clone())];
         let with = |key: &'static str, value: &str| vec![("frontend", name.clone()), (key, Arc::from(value))];
         let by_reason = |family: &Counters, reason: &str| family.get_or_create_owned(&with("reason", reason));
@@ -121,14 +127,13 @@ impl Families {
             active: families.active.get_or_create_owned(&labels),
             received_bytes: families.received_bytes.get_or_create_owned(&labels),
             sent_bytes: families.sent_bytes.get_or_create_owned(&labels),
-            hello_exceptions: HelloReason::ALL
-                .map(|reason| by_reason(&families.hello_exceptions, reason.label())),
-            hello_ech: families.hello_ech.get_or_create_owned(&labels),
+            hello_exceptions: HelloReason::ALL.map(|reason| by_reason(&hello.exceptions, reason.label())),
+            hello_ech: hello.ech.get_or_create_owned(&labels),
             closed: CloseReason::ALL.map(|reason| by_reason(&families.closed, reason.label())),
             path_flows: PathKind::ALL.map(|path| by_path(&families.path_flows, path.label())),
             path_bytes: PathKind::ALL.map(|path| by_path(&families.path_bytes, path.label())),
-            hello_duration: families.hello_duration.get_or_create_owned(&labels),
-            hello_size: families.hello_size.get_or_create_owned(&labels),
+            hello_duration: hello.duration.get_or_create_owned(&labels),
+            hello_size: hello.size.get_or_create_owned(&labels),
             session_duration: families.session_duration.get_or_create_owned(&labels),
             session_received: families.session_received.get_or_create_owned(&labels),
             session_sent: families.session_sent.get_or_create_owned(&labels),
@@ -221,16 +226,6 @@ impl FrontendFamilies {
                 FRONTEND,
                 "Bytes from servers, delivered to clients",
             ),
-            hello_exceptions: to.counter(
-                "lb_client_hello_exceptions_total",
-                FRONTEND_REASON,
-                "Connections whose first bytes did not name a backend, whatever the policy made of them",
-            ),
-            hello_ech: to.counter(
-                "lb_client_hello_ech_total",
-                FRONTEND,
-                "ClientHellos with encrypted_client_hello, routed by their outer name",
-            ),
             closed: to.counter(
                 "lb_connections_closed_total",
                 FRONTEND_REASON,
@@ -241,18 +236,6 @@ impl FrontendFamilies {
                 "lb_path_bytes_total",
                 FRONTEND_PATH,
                 "Bytes that a path carried, both directions",
-            ),
-            hello_duration: to.histogram(
-                "lb_client_hello_duration_seconds",
-                FRONTEND,
-                "From accept to a complete ClientHello",
-                HELLO_SECONDS,
-            ),
-            hello_size: to.histogram(
-                "lb_client_hello_size_bytes",
-                FRONTEND,
-                "Size of ClientHellos on the wire, record headers included",
-                HELLO_BYTES,
             ),
             session_duration: to.histogram(
                 "lb_session_duration_seconds",
@@ -271,6 +254,35 @@ impl FrontendFamilies {
                 FRONTEND,
                 "Bytes of a session from the server, delivered to the client",
                 SESSION_BYTES,
+            ),
+        }
+    }
+}
+
+impl HelloFamilies {
+    fn register(to: &mut Registrar) -> Self {
+        Self {
+            exceptions: to.counter(
+                "lb_client_hello_exceptions_total",
+                FRONTEND_REASON,
+                "Connections whose first bytes did not name a backend, whatever the policy made of them",
+            ),
+            ech: to.counter(
+                "lb_client_hello_ech_total",
+                FRONTEND,
+                "ClientHellos with encrypted_client_hello, routed by their outer name",
+            ),
+            duration: to.histogram(
+                "lb_client_hello_duration_seconds",
+                FRONTEND,
+                "From accept to a complete ClientHello",
+                HELLO_SECONDS,
+            ),
+            size: to.histogram(
+                "lb_client_hello_size_bytes",
+                FRONTEND,
+                "Size of ClientHellos on the wire, record headers included",
+                HELLO_BYTES,
             ),
         }
     }

@@ -100,6 +100,7 @@ fn the_table_has_a_row_for_each_metric() {
 /// Kind, labels (without `le`) and help of each family in a scrape, by name.
 fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>, String)> {
     let mut families = BTreeMap::<String, (String, BTreeSet<String>, String)>::new();
+    let labels = regex::Regex::new(r#"[{,]([a-z]+)=""#).unwrap();
     for line in text.lines() {
         if let Some((name, help)) = line.strip_prefix("# HELP ").map(|rest| rest.split_once(' ').unwrap()) {
             families.entry(name.to_owned()).or_default().2 = help.to_owned();
@@ -114,7 +115,6 @@ fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>, String)> 
                 .filter_map(|suffix| sample.strip_suffix(suffix))
                 .find(|stem| families.get(*stem).is_some_and(|family| family.0 == "histogram"))
                 .unwrap_or(sample);
-            let labels = regex::Regex::new(r#"[{,]([a-z]+)=""#).unwrap();
             let family = families.get_mut(name).expect("a sample without a TYPE line");
             family
                 .1
