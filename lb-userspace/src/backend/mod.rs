@@ -84,4 +84,6 @@ impl Backend {
 }
 
 #[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
 mod tests;

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Places on servers: the limit, retries, states, and counters, also from many threads.
 
-use std::num::NonZeroU32;
 use std::sync::Barrier;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
 
-use prometheus_client::metrics::histogram::Histogram;
-
+use super::testing::{backup, server, settings};
 use super::*;
 use crate::config::Balance;
 
@@ -18,44 +15,8 @@ const _: () = {
     is_shared_by_threads::<ServerSlot>();
 };
 
-fn server(name: &str, weight: u16, max_connections: u32) -> config::Server {
-    config::Server {
-        name: name.into(),
-        address: ([127, 0, 0, 1], 1).into(),
-        weight,
-        max_connections: NonZeroU32::new(max_connections),
-        is_backup: false,
-        check_port: None,
-        is_checked: true,
-    }
-}
-
-fn backup(name: &str) -> config::Server {
-    config::Server { is_backup: true, ..server(name, 1, 0) }
-}
-
 fn backend(balance: Balance, servers: Vec<config::Server>) -> Backend {
-    let metrics = BackendMetrics {
-        retries: Default::default(),
-        redispatches: Default::default(),
-        unavailable: Default::default(),
-        connect_duration: Histogram::new([1.0]),
-    };
-    let settings = config::Backend {
-        name: "web".into(),
-        balance,
-        servers,
-        send_proxy: None,
-        check: None,
-        connect_timeout: Duration::from_secs(1),
-        retries: 3,
-        idle_timeout: None,
-        half_close_timeout: None,
-        keepalive: None,
-        user_timeout: None,
-        path: None,
-    };
-    Backend::new(settings, metrics, Vec::new())
+    testing::backend(config::Backend { balance, ..settings(servers) })
 }
 
 /// Two servers, each with one place.
