@@ -23,48 +23,26 @@ pub fn sequence(members: &[Member]) -> Box<[u32]> {
     if length == members.len() as u64 {
         return members.iter().map(|member| member.index as u32).collect();
     }
-    let turn = |position: usize, k: u64| Turn {
-        release: (k * length).div_ceil(shares[position]),
-        deadline: ((k + 1) * length).div_ceil(shares[position]),
-        position,
-        k,
-    };
-    let mut ready: BinaryHeap<Reverse<(u64, usize, u64)>> =
-        (0..members.len()).map(|position| Reverse(turn(position, 0).urgency())).collect();
-    let mut waiting: BinaryHeap<Reverse<Turn>> = BinaryHeap::new();
+    let mut turns = vec![0; members.len()];
+    // The slot before which a member must have had so many turns, and in which it may have one more.
+    let border = |turns: u64, position: usize| (turns * length).div_ceil(shares[position]);
+    // Positions of members: by slot in which their next turn may come, and the most urgent first once it may.
+    let mut coming = vec![Vec::new(); length as usize];
+    coming[0].extend(0..members.len());
+    let mut urgent = BinaryHeap::new();
     let mut order = Vec::with_capacity(length as usize);
-    for slot in 0..length {
-        while waiting.peek().is_some_and(|Reverse(turn)| turn.release <= slot) {
-            ready.extend(waiting.pop().map(|Reverse(turn)| Reverse(turn.urgency())));
-        }
-        // Up to and including this slot more turns are released than slots have passed, so there always is one.
-        let Some(Reverse((_, position, k))) = ready.pop() else { break };
+    for slot in 0..length as usize {
+        let released = std::mem::take(&mut coming[slot]).into_iter();
+        urgent.extend(released.map(|position| Reverse((border(turns[position] + 1, position), position))));
+        // Up to and including this slot more turns may come than slots have passed, so there always is one.
+        let Some(Reverse((_, position))) = urgent.pop() else { break };
         order.push(members[position].index as u32);
-        if k + 1 < shares[position] {
-            waiting.push(Reverse(turn(position, k + 1)));
+        turns[position] += 1;
+        if turns[position] < shares[position] {
+            coming[border(turns[position], position) as usize].push(position);
         }
     }
     order.into_boxed_slice()
-}
-
-/// One turn of one server, ordered by its release.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-struct Turn {
-    /// The first slot that it may have.
-    release: u64,
-    /// The slot before which it must come.
-    deadline: u64,
-    /// Whose turn it is, as a position among the members.
-    position: usize,
-    /// Which of its turns, from 0.
-    k: u64,
-}
-
-impl Turn {
-    /// What the next turn is chosen by: the smallest goes first.
-    fn urgency(self) -> (u64, usize, u64) {
-        (self.deadline, self.position, self.k)
-    }
 }
 
 /// Turns of each member in one cycle: the weights in their lowest terms, scaled to [`SEQUENCE_MAX`] if they add up to more.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Health checks: which servers are up.
 //!
-//! One task a checked server: wait, probe, judge. [`Prober`] makes one check and knows the network, [`Streak`] counts results and
-//! is pure, [`schedule`] spreads the checks and is pure.
+//! One task a checked server: wait, probe, judge. `Prober` makes one check and knows the network, [`Streak`] counts results and
+//! is pure, `schedule` spreads the checks and is pure.
 
 mod http;
 mod outcome;
