@@ -15,8 +15,8 @@ use crate::route::Router;
 pub struct Frontend {
     /// Its configuration.
     pub settings: config::Frontend,
-    /// Its routes; empty in mode `tcp`.
-    pub router: Router,
+    /// Its routes; `None` in mode `tcp`.
+    pub router: Option<Router>,
     /// Its counters.
     pub metrics: FrontendMetrics,
     /// Its `max-connections`.
@@ -27,8 +27,8 @@ impl Frontend {
     /// A frontend without connections.
     pub fn new(settings: config::Frontend, metrics: FrontendMetrics) -> Self {
         let router = match &settings.mode {
-            Mode::TlsPassthrough(tls) => Router::new(tls),
-            Mode::Tcp { .. } => Router::default(),
+            Mode::TlsPassthrough(tls) => Some(Router::new(tls)),
+            Mode::Tcp { .. } => None,
         };
         let gate = Gate::new(settings.max_connections.map_or(u32::MAX, Into::into));
         Self { settings, router, metrics, gate }

@@ -48,7 +48,8 @@ async fn route(
         FirstBytes::Hello(hello) => {
             let reason =
                 if hello.server_name.is_some() { HelloReason::UnknownName } else { HelloReason::NoName };
-            let routed = frontend.router.route(hello.server_name.as_deref(), &hello.alpn);
+            let name = hello.server_name.as_deref();
+            let routed = frontend.router.as_ref().and_then(|router| router.route(name, &hello.alpn));
             journal.note_hello(hello);
             match routed {
                 Some(matched) => return Ok(matched.backend),
