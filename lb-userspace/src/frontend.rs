@@ -122,6 +122,48 @@ impl Drop for Permit {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    //! Frontends for tests.
+
+    use std::num::NonZeroU32;
+
+    use super::Frontend;
+    use crate::config::{self, BackendId, Config, Mode, PathChoice, PathWish};
+    use crate::observe::metrics::Metrics;
+
+    /// A frontend `f` in mode `tcp`.
+    pub(crate) fn frontend() -> Frontend {
+        let settings = config::Frontend {
+            name: "f".into(),
+            bind: Vec::new(),
+            mode: Mode::Tcp { backend: BackendId(0) },
+            max_connections: None,
+            backlog: NonZeroU32::MIN,
+            keepalive: None,
+            user_timeout: None,
+            path: PathChoice { path: PathWish::Auto, is_required: false },
+        };
+        let config = Config {
+            global: config::Global {
+                workers: std::num::NonZeroUsize::MIN,
+                max_connections: None,
+                pending_hello_memory: 0,
+                drain_timeout: std::time::Duration::ZERO,
+            },
+            admin: None,
+            log: config::Log {
+                format: config::LogFormat::Json,
+                target: config::LogTarget::Off,
+                level: config::LogLevel::Info,
+            },
+            frontends: vec![settings.clone()],
+            backends: Vec::new(),
+        };
+        Frontend::new(settings, Metrics::new(&config).frontends[0].clone())
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
