@@ -187,6 +187,9 @@ impl<'a> Direction<'a> {
     fn take_by_copy(&mut self, tools: &Tools) -> io::Result<usize> {
         let mut buffer = tools.buffer.borrow_mut();
         let len = net::receive(self.from, &mut buffer)?;
+        if len == 0 {
+            return Ok(0);
+        }
         // An error that matters comes again, and is dealt with, when the rest is delivered.
         let sent = net::send(self.to, &buffer[..len]).unwrap_or_default();
         self.moved[PathKind::Copy.index()] += sent as u64;

@@ -196,8 +196,10 @@ impl<'a> Run<'a> {
     fn ended(&mut self, end: DirectionEnd, sender: Side) {
         match end {
             // Behind a reset that the other direction met first, an end of file is not the peer's word.
-            DirectionEnd::Fin if self.gone.is_none() => net::send_fin(sender.other().of(self.flow)),
-            DirectionEnd::Fin => {}
+            DirectionEnd::Fin if self.gone.is_some() => {}
+            // The last FIN goes with the close.
+            DirectionEnd::Fin if self.up_ended && self.down_ended => {}
+            DirectionEnd::Fin => net::send_fin(sender.other().of(self.flow)),
             DirectionEnd::SenderGone => self.note_gone(sender),
             DirectionEnd::ReceiverGone => self.note_gone(sender.other()),
         }
