@@ -72,13 +72,18 @@ pub fn agent() -> Result<PathBuf> {
     executable(&messages).context("cargo built lb but did not say where")
 }
 
-/// The last executable that cargo's JSON messages name (The Cargo Book, "External tools").
+/// The last executable that cargo's JSON messages name.
 pub fn executable(messages: &str) -> Option<PathBuf> {
+    executables(messages).pop()
+}
+
+/// All executables that cargo's JSON messages name (The Cargo Book, "External tools").
+pub fn executables(messages: &str) -> Vec<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
         .filter_map(|message| message.get("executable")?.as_str().map(PathBuf::from))
-        .next_back()
+        .collect()
 }
 
 /// Whether a program is on the search path.
@@ -111,7 +116,7 @@ mod tests {
             r#"{"reason":"build-finished","success":true}"#,
         );
         assert_eq!(executable(messages), Some(PathBuf::from("/t/release/lb")));
-        assert_eq!(executable(r#"{"reason":"build-finished","success":true}"#), None);
+        assert_eq!(executables(r#"{"reason":"build-finished","success":true}"#), Vec::<PathBuf>::new());
     }
 
     #[test]

@@ -145,13 +145,14 @@ impl Drop for Agent {
     }
 }
 
-/// Says that lb ended without being asked, and passes its exit code on.
+/// Says that lb ended without being asked, and passes its exit code on. That is never a success.
 fn report_end(status: ExitStatus) -> ExitCode {
     match (status.code(), status.signal()) {
         (Some(code), _) => eprintln!("error: lb ended with exit code {code}; its message is above"),
         (None, signal) => eprintln!("error: lb was ended by signal {}", signal.unwrap_or_default()),
     }
-    status.code().and_then(|code| u8::try_from(code).ok()).map_or(ExitCode::FAILURE, ExitCode::from)
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    code.filter(|code| *code != 0).map_or(ExitCode::FAILURE, ExitCode::from)
 }
 
 /// Whether the admin surface says that connections can come.
@@ -223,5 +224,6 @@ mod tests {
         // wait(2): the exit code is in the second byte of the status, a signal in the first.
         assert_eq!(report_end(ExitStatus::from_raw(78 << 8)), ExitCode::from(78));
         assert_eq!(report_end(ExitStatus::from_raw(9)), ExitCode::FAILURE);
+        assert_eq!(report_end(ExitStatus::from_raw(0)), ExitCode::FAILURE);
     }
 }

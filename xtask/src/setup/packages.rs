@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 /// Debian packages, each with what the tests do with it.
-pub const PACKAGES: [(&str, &str); 15] = [
+pub const PACKAGES: [(&str, &str); 14] = [
     ("chromium", "a browser's ClientHello, headless"),
     ("curl", "a TLS client, and a client of the admin surface"),
     ("g++", "compiles libFuzzer for the fuzz targets"),
@@ -19,9 +19,8 @@ pub const PACKAGES: [(&str, &str); 15] = [
     ("procps", "what a process holds"),
     ("prometheus", "promtool, which judges the metrics page"),
     ("python3", "small peers for odd behaviour"),
-    ("tcpdump", "captures for the dissector"),
     ("tshark", "a dissector's view of PROXY headers"),
-    ("util-linux", "nsenter and prlimit"),
+    ("util-linux", "unshare, nsenter and prlimit"),
 ];
 
 /// The packages of [`PACKAGES`] that are not installed; all of them where there is no dpkg.

@@ -130,7 +130,7 @@ fn configurations(lb: &Path) -> Result<Outcome> {
 fn unit(filter: Option<&str>) -> Result<Outcome> {
     let metadata = output(cargo("metadata").args(["--locked", "--no-deps", "--format-version=1"]))?;
     let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata printed no JSON")?;
-    let targets = targets(&metadata, "test").into_iter().filter(|target| target != E2E);
+    let targets = test_targets(&metadata).into_iter().filter(|target| target != E2E);
     let mut command = cargo("test");
     command.args(["--locked", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
     command.args(targets.map(|target| format!("--test={target}"))).args(filter);
@@ -138,14 +138,14 @@ fn unit(filter: Option<&str>) -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
-/// The names of all targets of a kind, such as `test` or `bin` (The Cargo Book, "cargo metadata"), sorted.
-fn targets(metadata: &Value, kind: &str) -> Vec<String> {
+/// The names of all integration tests (The Cargo Book, "cargo metadata"), sorted.
+fn test_targets(metadata: &Value) -> Vec<String> {
     let list =
         |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
     let mut names: Vec<String> = list(metadata, "packages")
         .iter()
         .flat_map(|package| list(package, "targets"))
-        .filter(|target| list(target, "kind").iter().any(|word| word == kind))
+        .filter(|target| list(target, "kind").iter().any(|kind| kind == "test"))
         .filter_map(|target| target.get("name")?.as_str().map(str::to_owned))
         .collect();
     names.sort();
@@ -190,8 +190,7 @@ mod tests {
             {"targets": [{"name": "e2e", "kind": ["test"]}, {"name": "hello", "kind": ["test"]}]},
             {"targets": [{"name": "xtask", "kind": ["bin"]}]},
         ]});
-        assert_eq!(targets(&metadata, "test"), ["e2e", "hello"]);
-        assert_eq!(targets(&metadata, "bin"), ["xtask"]);
+        assert_eq!(test_targets(&metadata), ["e2e", "hello"]);
     }
 
     #[track_caller]
