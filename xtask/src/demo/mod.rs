@@ -6,7 +6,9 @@ mod certificates;
 mod header;
 mod server;
 
+use std::fs::Permissions;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::os::unix::fs::PermissionsExt as _;
 use std::process::ExitCode;
 use std::thread;
 
@@ -48,7 +50,10 @@ impl Demo {
             })?;
             thread::spawn(move || server::serve(name, &listener, &tls));
         }
-        let ca = tempfile::Builder::new().prefix("lb-demo-ca-").suffix(".pem").tempfile();
+        // No secret: whoever may reach the servers may check their certificates, also another user than the one who runs them.
+        let readable = Permissions::from_mode(0o644);
+        let ca =
+            tempfile::Builder::new().prefix("lb-demo-ca-").suffix(".pem").permissions(readable).tempfile();
         let ca = ca.context("cannot make a temporary file")?;
         std::fs::write(ca.path(), authority.pem()).context("cannot write the demo's CA certificate")?;
         Ok(Self { ca })
