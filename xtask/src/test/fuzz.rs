@@ -99,6 +99,8 @@ impl Run {
         let log = scratch.join(format!("{name}.log"));
         let process = Command::new(program)
             .current_dir(root())
+            // The panic's message must be among the last lines.
+            .env("RUST_BACKTRACE", "0")
             .arg(format!("-max_total_time={seconds}"))
             .args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"])
             .arg(format!("-artifact_prefix={}/", artifacts.display()))
