@@ -8,7 +8,9 @@ use lb_tests::clients;
 use lb_tests::net::Net;
 use lb_tests::peer::{answer, ask, echo, reporter};
 use lb_tests::servers::{Haproxy, Nginx};
-use lb_tests::stream::{End, Pattern, finish, receive, receive_exactly, reset, say, send, send_until_blocked};
+use lb_tests::stream::{
+    End, Pattern, finish, receive, receive_exactly, reset, say, send, send_until_blocked,
+};
 
 #[test]
 fn a_client_reaches_a_server_directly_over_ipv4_and_ipv6() {
@@ -27,13 +29,12 @@ fn bytes_and_ends_are_seen_as_they_are() {
     let net = Net::new(1);
     let listener = net.server().listen(80);
     let (client, server) = (net.client.connect(net.server().address(80)), listener.accept());
-    let sent = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let sent = scope.spawn(|| send(&client, 1, 10_000_001).inspect(|_| finish(&client)));
         let received = receive(&server, 1);
         assert_eq!((received.bytes, received.wrong_at, received.end), (10_000_001, None, End::Finished));
         assert_eq!(sent.join().expect("no panic").expect("sent"), received.sha256);
     });
-    let () = sent;
     say(&server, b"x");
     assert_eq!(receive_exactly(&client, 1), b"x");
     reset(server);

@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -29,7 +29,7 @@ pub struct Net {
     /// Where clients run.
     pub client: Namespace,
     /// Where the agent runs.
-    pub balancer: Namespace,
+    pub balancer: Arc<Namespace>,
     /// Where servers run.
     pub servers: Vec<Namespace>,
 }
@@ -65,7 +65,7 @@ impl Net {
         let servers = servers.collect();
         balancer.sysctl("net/ipv4/ip_forward", "1");
         balancer.sysctl("net/ipv6/conf/all/forwarding", "1");
-        Self { client, balancer, servers }
+        Self { client, balancer: Arc::new(balancer), servers }
     }
 
     /// The only server namespace of most tests.
@@ -146,7 +146,9 @@ impl Namespace {
     #[track_caller]
     pub fn sysctl(&self, key: &str, value: &str) {
         let path = format!("/proc/sys/{key}");
-        self.enter(|| std::fs::write(&path, value).unwrap_or_else(|error| panic!("{path} = {value}: {error}")));
+        self.enter(|| {
+            std::fs::write(&path, value).unwrap_or_else(|error| panic!("{path} = {value}: {error}"))
+        });
     }
 
     /// Opens a connection. All reads and writes on it give up after [`PATIENCE`].
@@ -267,7 +269,9 @@ fn allow_cubic() {
         return;
     }
     std::fs::write(ALLOWED, format!("{} cubic", allowed.trim())).unwrap_or_else(|error| {
-        panic!("{ALLOWED} lacks cubic and cannot be written ({error}): run as root with CONFIG_TCP_CONG_CUBIC");
+        panic!(
+            "{ALLOWED} lacks cubic and cannot be written ({error}): run as root with CONFIG_TCP_CONG_CUBIC"
+        );
     });
 }
 

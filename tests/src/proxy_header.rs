@@ -105,7 +105,13 @@ fn split(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
 /// The CRC32C of a header with the value of its CRC32C TLV taken as zero, as the specification says.
 fn checksum_with_hole(bytes: &[u8]) -> u32 {
     let mut bytes = bytes.to_vec();
-    let mut at = if bytes[13] == 0x11 { 28 } else if bytes[13] == 0x21 { 52 } else { 16 };
+    let mut at = if bytes[13] == 0x11 {
+        28
+    } else if bytes[13] == 0x21 {
+        52
+    } else {
+        16
+    };
     while at < bytes.len() {
         let length = usize::from(u16::from_be_bytes([bytes[at + 1], bytes[at + 2]]));
         if bytes[at] == CRC32C {
