@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
-use lb_tests::authority::Authority;
+use lb_tests::authority::{Authority, Identity};
 use lb_tests::clients;
 use lb_tests::net::Net;
 use lb_tests::peer::{answer, ask, echo, reporter};
-use lb_tests::servers::{Haproxy, Nginx};
+use lb_tests::process::text;
+use lb_tests::servers::{Haproxy, Nginx, Tshark};
 use lb_tests::stream::{
     End, Pattern, finish, receive, receive_exactly, reset, say, send, send_until_blocked,
 };
@@ -76,14 +77,40 @@ fn a_service_that_is_dropped_refuses_connections() {
     assert!(net.client.try_connect(net.server().address(80)).is_err());
 }
 
+/// What the tests of the agent expect of real programs must hold behind another balancer, too.
 #[test]
-fn real_servers_and_clients_work_without_the_agent() {
+fn real_programs_work_behind_another_balancer() {
+    let net = Net::new(1);
+    let authority = Authority::new();
+    let identity = authority.issue("alpha.example");
+    let nginx = Nginx::start(net.server(), &identity);
+    let _balancer = Haproxy::relay(&net.balancer, 443, net.server().address(443));
+    let tshark = Tshark::start(net.server());
+    let frontend = net.frontend(443);
+
+    let fetched = clients::curl(&net.client, &authority, "alpha.example", frontend, "/");
+    let expected = format!("{} {} alpha.example 200", net.client.v4, fetched.local_port);
+    assert_eq!((fetched.code, nginx.log().pop()), (0, Some(expected)), "{fetched:?}");
+    let fields = tshark.header(0);
+    assert_eq!((&fields[1], &fields[3]), (&net.client.v4.to_string(), &fetched.local_port.to_string()));
+
+    let printed = text(&clients::openssl(&net.client, &authority, "alpha.example", frontend).stdout);
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let shown = clients::shown_fingerprint(&printed, scratch.path());
+    assert_eq!(shown, Identity::fingerprint(&identity.certificate));
+    assert!(printed.contains("I am alpha.example, you are 10.1.0.2 "), "{printed}");
+
+    let page = clients::chromium(&net.client, &identity, frontend);
+    assert!(page.contains("I am alpha.example, you are 10.1.0.2 "), "{page}");
+}
+
+#[test]
+fn servers_that_want_a_header_turn_others_away() {
     let net = Net::new(2);
     let authority = Authority::new();
     let identity = authority.issue("alpha.example");
     let nginx = Nginx::start(&net.servers[0], &identity);
     let _haproxy = Haproxy::start(&net.servers[1], &identity);
-    // Both want a PROXY header and these clients send none: they must be turned away.
     for server in &net.servers {
         let fetched = clients::curl(&net.client, &authority, "alpha.example", server.address(443), "/");
         assert_eq!(fetched.code, 35, "{fetched:?}");

@@ -101,6 +101,26 @@ fn single_bytes_flow_after_a_split_hello() {
     }
 }
 
+/// The agent sleeps until all that its parser needs is there (SO_RCVLOWAT, socket(7)), whatever trickles in.
+#[test]
+fn a_hello_in_single_byte_segments_goes_right_and_wakes_nobody_in_vain() {
+    let net = Net::new(1);
+    let agent = Agent::start(&net, &two_names(&net, ""));
+    let _servers = two_reporters(&net);
+    let wire = Hello::named("omega.test").sized(1800).wire();
+    let client = net.client.connect(net.frontend(PORT));
+    let wakeups = || agent.scrape().count("lb_worker_wakeups_total", &[]);
+    let before = wakeups();
+    for byte in &wire {
+        say(&client, &[*byte]);
+    }
+    finish(&client);
+    assert_eq!(receive_all(&client).0, answer("omega", &wire).into_bytes());
+    agent.until_idle();
+    let woken = wakeups() - before;
+    assert!(woken < 200, "{woken} wake-ups for {} segments", wire.len());
+}
+
 /// Routing by rustls' reading of the same bytes: it accepts them with a name, then that name's backend must get them; it does
 /// not, then no other backend than the unbroken hello's may.
 #[test]

@@ -91,6 +91,25 @@ fn without_a_name_there_is_no_authority() {
     assert_eq!(report.bytes, b"no TLS at all");
 }
 
+/// A frontend on `[::]` also gets IPv4 clients, as mapped addresses (RFC 4291 section 2.5.5.2). The server must see IPv4.
+#[test]
+fn an_ipv4_client_of_an_ipv6_socket_is_an_ipv4_client() {
+    let net = Net::new(1);
+    let server = reporter(net.server(), 443, "alpha", true);
+    let any = format!("[::]:{PORT}").parse().expect("an address");
+    let tcp = Config::new().tcp("tcp", any, "alpha", "");
+    let agent = Agent::start(&net, &tcp.backend("alpha", net.server().address(443), FULL));
+    for frontend in [net.frontend(PORT), net.balancer.address6(PORT)] {
+        let client = net.client.connect(frontend);
+        ask(&client, b"x");
+        let from = client.local_addr().expect("connected");
+        let header = server.outcome().header.expect("a header");
+        assert_eq!(header.addresses, Some((from, frontend)));
+    }
+    let records = agent.until_records(2);
+    assert!(records[0].text("client").starts_with("10.1.0.2:"), "{records:?}");
+}
+
 /// The header that the server gets for a hello; the bytes behind it must be the hello's own.
 #[track_caller]
 fn header_of(backend_lines: &str, hello: Hello, route: &str) -> Header {

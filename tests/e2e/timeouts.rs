@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Idle connections end in time, busy ones do not. (The deadline of the ClientHello: see `exceptions`.)
 
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lb_tests::config::Path;
-use lb_tests::net::Net;
+use lb_tests::agent::Agent;
+use lb_tests::config::{Config, Path};
+use lb_tests::net::{Namespace, Net};
 use lb_tests::stream::{End, finish, receive, receive_all, receive_exactly, say, send_until_blocked};
 
-use crate::support::{Relay, assert_received, limit_socket_buffers};
+use crate::support::{PORT, Relay, SERVER_PORT, assert_received, limit_socket_buffers};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -19,6 +21,9 @@ on_both_paths! {
     a_blocked_connection_is_idle_too,
     a_half_closed_connection_has_a_timeout_of_its_own,
     a_half_closed_connection_with_traffic_stays,
+    a_server_that_vanishes_is_noticed_by_unacknowledged_bytes,
+    a_server_that_vanishes_is_noticed_by_keepalive,
+    a_client_that_vanishes_is_noticed_by_keepalive,
 }
 
 fn an_idle_connection_is_closed_in_time(path: Path) {
@@ -79,6 +84,49 @@ fn a_half_closed_connection_with_traffic_stays(path: Path) {
     finish(&server);
     assert_received(&receive(&client, 1), 0, End::Finished);
     assert_eq!(relay.close_reason(), "finished");
+}
+
+/// The server's host vanishes while bytes are on their way to it (TCP_USER_TIMEOUT, tcp(7)).
+fn a_server_that_vanishes_is_noticed_by_unacknowledged_bytes(path: Path) {
+    let relay = Relay::with(path, "user-timeout = \"2s\"\nidle-timeout = \"1h\"");
+    let (client, _server) = relay.pair();
+    vanish(relay.net.server());
+    say(&client, b"anybody?");
+    assert_eq!(receive_all(&client), (Vec::new(), End::Reset));
+    assert_eq!(relay.close_reason(), "server-reset");
+}
+
+/// The server's host vanishes while the connection is silent (TCP_KEEPIDLE and others, tcp(7)).
+fn a_server_that_vanishes_is_noticed_by_keepalive(path: Path) {
+    let keepalive = "keepalive = { idle = \"1s\", interval = \"1s\", count = 2 }";
+    let relay = Relay::with(path, &format!("{keepalive}\nidle-timeout = \"1h\""));
+    let (client, _server) = relay.pair();
+    vanish(relay.net.server());
+    assert_eq!(receive_all(&client), (Vec::new(), End::Reset));
+    assert_eq!(relay.close_reason(), "server-reset");
+}
+
+/// The client's host vanishes while the connection is silent.
+fn a_client_that_vanishes_is_noticed_by_keepalive(path: Path) {
+    let net = Net::new(1);
+    let listener = net.server().listen(SERVER_PORT);
+    let keepalive = "keepalive = { idle = \"1s\", interval = \"1s\", count = 2 }";
+    let config = Config::new().path(path).tcp("in", net.frontend(PORT), "out", keepalive).backend(
+        "out",
+        net.server().address(SERVER_PORT),
+        "idle-timeout = \"1h\"",
+    );
+    let agent = Agent::start(&net, &config);
+    let _client = net.client.connect(net.frontend(PORT));
+    let server = listener.accept();
+    vanish(&net.client);
+    assert_eq!(receive_all(&server), (Vec::new(), End::Reset));
+    assert_eq!(agent.until_records(1)[0].close(), "client-reset");
+}
+
+/// Takes a host off the network without a word.
+fn vanish(place: &Namespace) {
+    place.run(Command::new("ip").args(["link", "set", "uplink", "down"]));
 }
 
 /// Sends a byte from one end to the other, at a quarter of the timeout, for so long.

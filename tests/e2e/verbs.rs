@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use lb_tests::agent::verb;
+use lb_tests::agent::{public_directory, verb};
+use lb_tests::config::Config;
 use lb_tests::process::text;
 
 #[test]
@@ -39,6 +40,24 @@ fn explain_says_where_a_name_goes_and_why() {
     }
     let explained = explain(&["--sni", "nobody.invalid"]);
     assert!(explained.contains("unknown-name") && explained.contains("reject"), "{explained}");
+}
+
+#[test]
+fn overlapping_routes_are_warnings_with_their_place() {
+    let place = public_directory();
+    let server = "10.2.0.2:443".parse().expect("an address");
+    let config = Config::new()
+        .passthrough("tls", &["10.1.0.1:443".parse().expect("an address")], "")
+        .route("tls", "www.example", "first")
+        .route("tls", "WWW.example.", "second")
+        .backend("first", server, "")
+        .backend("second", server, "");
+    std::fs::write(place.path().join("overlap.toml"), config.text()).expect("a temporary file");
+    let output = verb(place.path(), &["check", "--config", "overlap.toml"]);
+    let said = text(&output.stdout) + &text(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    let warning = said.lines().find(|line| line.contains("overlap.toml:") && line.contains("www.example"));
+    assert!(warning.is_some_and(|line| line.contains("first") || line.contains("warning")), "{said}");
 }
 
 /// Names without wildcards in the routes of config/ingress.toml, with their backends.
