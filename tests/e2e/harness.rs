@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The harness itself, without the agent: what the other tests believe of it must be true of direct connections.
 
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
 use lb_tests::authority::{Authority, Identity};
 use lb_tests::clients;
-use lb_tests::net::Net;
+use lb_tests::hello::Hello;
+use lb_tests::net::{Namespace, Net};
 use lb_tests::peer::{answer, ask, echo, reporter};
 use lb_tests::process::text;
+use lb_tests::proxy_header;
 use lb_tests::servers::{Haproxy, Nginx, Tshark};
 use lb_tests::stream::{
-    End, Pattern, finish, receive, receive_exactly, reset, say, send, send_until_blocked,
+    End, Pattern, finish, receive, receive_all, receive_exactly, reset, say, send, send_until_blocked,
 };
 
 #[test]
@@ -116,4 +119,22 @@ fn servers_that_want_a_header_turn_others_away() {
         assert_eq!(fetched.code, 35, "{fetched:?}");
     }
     assert!(nginx.log().is_empty());
+}
+
+/// HAProxy's word on the checksum counts, because it turns a wrong one away.
+#[test]
+fn haproxy_checks_the_checksum() {
+    let net = Net::new(1);
+    let authority = Authority::new();
+    let _haproxy = Haproxy::start(net.server(), &authority.issue("alpha.example"));
+    let address = |place: &Namespace| SocketAddrV4::new(place.v4, 443);
+    let answer_to = |error| {
+        let stream = net.client.connect(net.server().address(443));
+        let header = proxy_header::with_checksum(address(&net.client), address(net.server()), error);
+        say(&stream, &[header, Hello::named("alpha.example").wire()].concat());
+        finish(&stream);
+        receive_all(&stream).0
+    };
+    assert_eq!(answer_to(0).first(), Some(&22), "a TLS handshake record");
+    assert_eq!(answer_to(1), b"");
 }

@@ -8,7 +8,7 @@ use lb_tests::agent::Agent;
 use lb_tests::config::Config;
 use lb_tests::net::Net;
 use lb_tests::peer::{ask, echo};
-use lb_tests::stream::{End, receive_all, receive_exactly, say};
+use lb_tests::stream::{End, receive_exactly, say};
 
 use crate::support::{PORT, SERVER_PORT};
 
@@ -71,8 +71,7 @@ fn full_servers_turn_clients_away_loudly() {
     let listener = net.server().listen(SERVER_PORT);
     let clients = [(); 2].map(|()| net.client.connect(net.frontend(PORT)));
     let servers = [(); 2].map(|()| listener.accept());
-    let third = net.client.connect(net.frontend(PORT));
-    assert_eq!(receive_all(&third), (Vec::new(), End::Reset));
+    assert_eq!(net.client.connect_to_the_end(net.frontend(PORT)), (Vec::new(), End::Reset));
     assert_eq!(agent.until_records(1)[0].close(), "servers-full");
     drop((clients, servers));
     agent.until_idle();

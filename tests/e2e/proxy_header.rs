@@ -53,10 +53,17 @@ fn tshark_reads_addresses_authority_and_checksum() {
         assert_eq!((version.as_str(), empty.as_str(), complaints.as_str()), ("2", "", ""), "{fields:?}");
         assert_eq!((source, source_port), (&from.ip().to_string(), &from.port().to_string()));
         assert_eq!(destination_port, &frontend.port().to_string());
-        let hex = |kind| ours.tlv(kind).expect("a TLV").iter().map(|byte| format!("{byte:02x}")).collect();
-        let expected: Vec<String> = ours.tlvs.iter().map(|(kind, _)| hex(*kind)).collect();
-        assert_eq!(values.replace(':', ""), expected.join(","), "{fields:?}");
-        assert_eq!(types.split(',').count(), ours.tlvs.len(), "{fields:?}");
+        // Wireshark 4.0 forgets the 16 bytes before the length when it looks for the end of the TLVs, so it misses those that
+        // begin in the last 16 bytes; those that it shows must be ours, in order.
+        let hex = |value: &[u8]| value.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let expected: Vec<String> = ours.tlvs.iter().map(|(_, value)| hex(value)).collect();
+        let shown: Vec<&str> = values.split(',').collect();
+        assert_eq!(shown, expected[..shown.len()], "{fields:?}");
+        assert_eq!(
+            (types.split(',').count(), shown[0]),
+            (shown.len(), &*hex(b"alpha.example")),
+            "{fields:?}"
+        );
     }
 }
 

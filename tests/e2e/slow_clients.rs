@@ -22,8 +22,7 @@ const GOOD: Duration = Duration::from_secs(5);
 
 #[test]
 fn good_clients_get_through_two_thousand_that_send_a_byte_a_second() {
-    let agent_settings = "";
-    let closed = among_slow_clients(agent_settings);
+    let closed = among_slow_clients("pending-hello-memory = \"1GiB\"");
     assert!(closed("timeout"), "nobody was closed at the deadline");
 }
 

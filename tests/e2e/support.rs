@@ -102,7 +102,7 @@ pub(crate) fn assert_received(received: &Received, bytes: u64, end: End) {
 /// Makes the buffers of all sockets small, so that limits are reached quickly: at most `most` bytes each.
 pub(crate) fn limit_socket_buffers(net: &Net, most: u64) {
     for place in [&net.client, &*net.balancer].into_iter().chain(&net.servers) {
-        place.sysctl("net/ipv4/tcp_rmem", &format!("4096 131072 {most}"));
-        place.sysctl("net/ipv4/tcp_wmem", &format!("4096 16384 {most}"));
+        place.sysctl("net/ipv4/tcp_rmem", &format!("4096 {} {most}", most.min(131_072)));
+        place.sysctl("net/ipv4/tcp_wmem", &format!("4096 {} {most}", most.min(16_384)));
     }
 }

@@ -153,7 +153,7 @@ impl Scrape {
     }
 
     fn add(&mut self, sample: Sample) {
-        let family = ["", "_total", "_bucket", "_sum", "_count", "_created"]
+        let family = ["", "_total", "_bucket", "_sum", "_count", "_created", "_info"]
             .iter()
             .filter_map(|suffix| sample.name.strip_suffix(suffix))
             .find(|name| self.families.contains_key(*name));

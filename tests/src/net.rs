@@ -21,6 +21,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::process::{Process, run};
+use crate::stream::{End, end_of, receive_all};
 use crate::wait::PATIENCE;
 
 /// A network of namespaces. Dropping it removes them, once the processes inside have ended.
@@ -168,6 +169,16 @@ impl Namespace {
         let stream = self.enter(|| TcpStream::connect_timeout(&address, PATIENCE))?;
         be_patient(&stream)?;
         Ok(stream)
+    }
+
+    /// Opens a connection that the other end is expected to end, and returns what came and how it ended. A RST may come before
+    /// connect(2) has returned.
+    #[track_caller]
+    pub fn connect_to_the_end(&self, address: SocketAddr) -> (Vec<u8>, End) {
+        match self.try_connect(address) {
+            Ok(stream) => receive_all(&stream),
+            Err(error) => (Vec::new(), end_of(&error)),
+        }
     }
 
     /// Listens on a port of all addresses, IPv4 and IPv6.
