@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The harness itself, without the agent: what the other tests believe of it must be true of direct connections.
+
+use std::time::Duration;
+
+use lb_tests::authority::Authority;
+use lb_tests::clients;
+use lb_tests::net::Net;
+use lb_tests::peer::{answer, ask, echo, reporter};
+use lb_tests::servers::{Haproxy, Nginx};
+use lb_tests::stream::{End, Pattern, finish, receive, receive_exactly, reset, say, send, send_until_blocked};
+
+#[test]
+fn a_client_reaches_a_server_directly_over_ipv4_and_ipv6() {
+    let net = Net::new(1);
+    let server = reporter(net.server(), 80, "server", false);
+    for address in [net.server().address(80), net.server().address6(80)] {
+        let stream = net.client.connect(address);
+        let local = stream.local_addr().expect("connected");
+        assert_eq!(ask(&stream, b"hello"), answer("server", b"hello").into_bytes());
+        assert_eq!(server.outcome().peer, local);
+    }
+}
+
+#[test]
+fn bytes_and_ends_are_seen_as_they_are() {
+    let net = Net::new(1);
+    let listener = net.server().listen(80);
+    let (client, server) = (net.client.connect(net.server().address(80)), listener.accept());
+    let sent = std::thread::scope(|scope| {
+        let sent = scope.spawn(|| send(&client, 1, 10_000_001).inspect(|_| finish(&client)));
+        let received = receive(&server, 1);
+        assert_eq!((received.bytes, received.wrong_at, received.end), (10_000_001, None, End::Finished));
+        assert_eq!(sent.join().expect("no panic").expect("sent"), received.sha256);
+    });
+    let () = sent;
+    say(&server, b"x");
+    assert_eq!(receive_exactly(&client, 1), b"x");
+    reset(server);
+    assert_eq!(receive(&client, 1).end, End::Reset);
+}
+
+#[test]
+fn a_changed_byte_is_located() {
+    let net = Net::new(1);
+    let listener = net.server().listen(80);
+    let (client, server) = (net.client.connect(net.server().address(80)), listener.accept());
+    let mut bytes = Pattern::beginning(1, 200_000);
+    bytes[150_000] ^= 1;
+    let received = std::thread::scope(|scope| {
+        scope.spawn(|| (say(&client, &bytes), finish(&client)));
+        receive(&server, 1)
+    });
+    let at = received.wrong_at.expect("a difference");
+    assert!((150_000 - 64 * 1024..=150_000).contains(&at), "{at}");
+}
+
+#[test]
+fn a_reader_that_stops_blocks_the_sender() {
+    let net = Net::new(1);
+    let listener = net.server().listen(80);
+    let (client, server) = (net.client.connect(net.server().address(80)), listener.accept());
+    let taken = send_until_blocked(&client, 1, Duration::from_millis(500));
+    finish(&client);
+    let received = receive(&server, 1);
+    assert_eq!((received.bytes, received.wrong_at, received.end), (taken, None, End::Finished));
+}
+
+#[test]
+fn a_service_that_is_dropped_refuses_connections() {
+    let net = Net::new(1);
+    let service = echo(net.server(), 80);
+    net.client.connect(net.server().address(80));
+    drop(service);
+    assert!(net.client.try_connect(net.server().address(80)).is_err());
+}
+
+#[test]
+fn real_servers_and_clients_work_without_the_agent() {
+    let net = Net::new(2);
+    let authority = Authority::new();
+    let identity = authority.issue("alpha.example");
+    let nginx = Nginx::start(&net.servers[0], &identity);
+    let _haproxy = Haproxy::start(&net.servers[1], &identity);
+    // Both want a PROXY header and these clients send none: they must be turned away.
+    for server in &net.servers {
+        let fetched = clients::curl(&net.client, &authority, "alpha.example", server.address(443), "/");
+        assert_eq!(fetched.code, 35, "{fetched:?}");
+    }
+    assert!(nginx.log().is_empty());
+}

@@ -1,0 +1,255 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The program under test: the real binary, in the balancer's namespace.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path as FilePath, PathBuf};
+use std::process::{Command, ExitStatus, Output};
+
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::config::{ADMIN, Config, Path};
+use crate::metrics::{Response, Scrape, fetch};
+use crate::net::{Namespace, Net};
+use crate::process::{Process, output};
+use crate::wait;
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent<'n> {
+    /// The process.
+    pub process: Process,
+    balancer: &'n Namespace,
+    _files: TempDir,
+}
+
+/// How an agent is started.
+#[derive(Debug)]
+pub struct Launch<'n> {
+    net: &'n Net,
+    wrapper: Vec<String>,
+    ready_path: &'static str,
+}
+
+impl<'n> Agent<'n> {
+    /// Starts the agent and waits until it is ready.
+    #[track_caller]
+    pub fn start(net: &'n Net, config: &Config) -> Self {
+        Self::launch(net).start(config)
+    }
+
+    /// A start with special circumstances.
+    pub fn launch(net: &'n Net) -> Launch<'n> {
+        Launch { net, wrapper: Vec::new(), ready_path: "/readyz" }
+    }
+
+    /// Asks the admin surface; `None` if it cannot be connected.
+    #[track_caller]
+    pub fn admin(&self, path: &str) -> Option<Response> {
+        fetch(self.balancer, admin(), path, "").ok()
+    }
+
+    /// All metrics as they are now.
+    #[track_caller]
+    pub fn scrape(&self) -> Scrape {
+        let response = self.admin("/metrics").expect("an admin surface");
+        assert_eq!(response.status, 200, "{}", response.head);
+        Scrape::parse(&response.body)
+    }
+
+    /// Waits until a metric reaches a value.
+    #[track_caller]
+    pub fn until_count(&self, name: &str, labels: &[(&str, &str)], expected: u64) {
+        let mut last = None;
+        let what = format!("{name}{labels:?} = {expected}");
+        let reached = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            wait::until(&what, || {
+                last = Some(self.scrape().count(name, labels));
+                last == Some(expected)
+            });
+        }));
+        assert!(reached.is_ok(), "{what}: it is {last:?}");
+    }
+
+    /// Waits until no client connection is open.
+    #[track_caller]
+    pub fn until_idle(&self) {
+        self.until_count("lb_frontend_connections_active", &[], 0);
+    }
+
+    /// Asserts that flows went over `path` and no other, and returns the bytes it carried.
+    #[track_caller]
+    pub fn assert_path(&self, path: Path, flows: u64) -> u64 {
+        let scrape = self.scrape();
+        let counted = |path: Path| scrape.count("lb_path_flows_total", &[("path", path.label())]);
+        assert_eq!((counted(path), counted(path.other())), (flows, 0), "flows of {path:?} and the other");
+        scrape.count("lb_path_bytes_total", &[("path", path.label())])
+    }
+
+    /// The lines about connections so far.
+    pub fn records(&self) -> Vec<Record> {
+        self.process.stdout().iter().map(|line| Record::parse(line)).collect()
+    }
+
+    /// Waits until there are so many lines about connections, and returns them.
+    #[track_caller]
+    pub fn until_records(&self, count: usize) -> Vec<Record> {
+        wait::until(&format!("{count} lines about connections"), || self.process.stdout_lines() >= count);
+        self.records()
+    }
+
+    /// Sends SIGTERM.
+    #[track_caller]
+    pub fn terminate(&self) {
+        self.process.signal(Signal::TERM);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        self.process.wait()
+    }
+}
+
+impl<'n> Launch<'n> {
+    /// Starts it through a program that ends in execve(2), such as prlimit or setpriv.
+    #[must_use]
+    pub fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper.extend(wrapper.iter().map(ToString::to_string));
+        self
+    }
+
+    /// Starts it as a user without any privilege.
+    #[must_use]
+    pub fn unprivileged(self) -> Self {
+        let ids = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
+        self.through(&ids).through(&["--inh-caps=-all", "--bounding-set=-all", "--"])
+    }
+
+    /// Does not wait for servers: `/healthz` must answer, not `/readyz`.
+    #[must_use]
+    pub fn alive(self) -> Self {
+        Self { ready_path: "/healthz", ..self }
+    }
+
+    /// Starts the agent and waits until it is ready.
+    ///
+    /// # Panics
+    /// If it does not become ready, with what it said.
+    #[track_caller]
+    pub fn start(self, config: &Config) -> Agent<'n> {
+        let files = public_directory();
+        let mut command = self.command(&files, config);
+        let balancer = &self.net.balancer;
+        let mut agent = Agent { process: balancer.spawn(&mut command), balancer, _files: files };
+        wait::until(&format!("{} to answer 200", self.ready_path), || {
+            if let Some(status) = agent.process.try_wait() {
+                panic!("the agent ended: {status}\n{}", config.text());
+            }
+            agent.admin(self.ready_path).is_some_and(|response| response.status == 200)
+        });
+        agent
+    }
+
+    /// Runs the agent to its end, which must come by itself.
+    #[track_caller]
+    pub fn fail(self, config: &Config) -> Output {
+        let files = public_directory();
+        let mut command = self.command(&files, config);
+        self.net.balancer.enter(|| output(&mut command))
+    }
+
+    fn command(&self, files: &TempDir, config: &Config) -> Command {
+        let file = files.path().join("lb.toml");
+        std::fs::write(&file, config.text()).expect("a temporary file");
+        let mut words: Vec<String> = self.wrapper.clone();
+        let binary = if words.is_empty() { binary() } else { public_copy(files) };
+        words.push(binary.to_string_lossy().into_owned());
+        let mut command = Command::new(&words[0]);
+        command.args(&words[1..]).args(["run", "--config"]).arg(file);
+        command
+    }
+}
+
+/// The binary under test.
+///
+/// # Panics
+/// If `LB_AGENT` does not name it.
+pub fn binary() -> PathBuf {
+    let hint = "run `cargo xtask test`, or `cargo build` and then \
+                `LB_AGENT=$PWD/target/debug/lb cargo test -p lb-tests`";
+    let path = std::env::var_os("LB_AGENT").unwrap_or_else(|| panic!("LB_AGENT is not set: {hint}"));
+    let path = PathBuf::from(path);
+    assert!(path.is_file(), "LB_AGENT={}: no such file: {hint}", path.display());
+    path
+}
+
+/// Where the admin surface is.
+pub fn admin() -> SocketAddr {
+    ADMIN.parse().expect("an address")
+}
+
+/// Runs a verb that ends by itself, in the directory `place`.
+#[track_caller]
+pub fn verb(place: &FilePath, arguments: &[&str]) -> Output {
+    output(Command::new("timeout").arg("60").arg(binary()).args(arguments).current_dir(place))
+}
+
+/// The line about one connection.
+#[derive(Clone, Debug)]
+pub struct Record(Value);
+
+impl Record {
+    /// Reads a line.
+    ///
+    /// # Panics
+    /// If it is not a JSON object.
+    #[track_caller]
+    pub fn parse(line: &str) -> Self {
+        let value: Value = serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"));
+        assert!(value.is_object(), "{line}");
+        Self(value)
+    }
+
+    /// A field as text; empty if it is null or missing.
+    pub fn text(&self, field: &str) -> &str {
+        self.0.get(field).and_then(Value::as_str).unwrap_or_default()
+    }
+
+    /// A field as a whole number.
+    ///
+    /// # Panics
+    /// If it is not one.
+    #[track_caller]
+    pub fn number(&self, field: &str) -> u64 {
+        let value = self.0.get(field).and_then(Value::as_u64);
+        value.unwrap_or_else(|| panic!("{field} is no whole number in {}", self.0))
+    }
+
+    /// Any field.
+    pub fn field(&self, field: &str) -> Option<&Value> {
+        self.0.get(field)
+    }
+
+    /// Why the connection ended.
+    pub fn close(&self) -> &str {
+        self.text("close")
+    }
+}
+
+/// A directory that every user may enter.
+pub fn public_directory() -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let everybody = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(directory.path(), everybody).expect("our own directory");
+    directory
+}
+
+/// A copy of the binary that every user may run, wherever the original is.
+fn public_copy(files: &TempDir) -> PathBuf {
+    let copy = files.path().join("lb");
+    std::fs::copy(binary(), &copy).expect("a copy of the binary");
+    copy
+}

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Real clients: curl, OpenSSL and Chromium.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use crate::authority::{Authority, Identity};
+use crate::net::{Namespace, bracketed};
+use crate::process::{output, text};
+
+/// What curl got.
+#[derive(Clone, Debug)]
+pub struct Fetched {
+    /// Its exit code; 0 is success (curl(1), EXIT CODES).
+    pub code: i32,
+    /// The body.
+    pub body: String,
+    /// The port that its connection came from.
+    pub local_port: u16,
+    /// What it said about errors.
+    pub complaint: String,
+}
+
+/// Fetches `https://name/path` from an address; the certificate must be for `name` and of the authority.
+#[track_caller]
+pub fn curl(place: &Namespace, authority: &Authority, name: &str, server: SocketAddr, path: &str) -> Fetched {
+    let mut command = curl_command(authority, name, server, path);
+    let output = place.enter(|| output(&mut command));
+    let (stdout, complaint) = (text(&output.stdout), text(&output.stderr));
+    let (body, local_port) = stdout.rsplit_once('\n').expect("curl prints the port behind the body");
+    let local_port = local_port.parse().expect("a port");
+    let code = output.status.code().expect("curl exits by itself");
+    Fetched { code, body: body.to_owned(), local_port, complaint }
+}
+
+/// The command behind [`curl`], for tests that need the process. Prints the local port as the last line.
+pub fn curl_command(authority: &Authority, name: &str, server: SocketAddr, path: &str) -> Command {
+    let mut command = Command::new("curl");
+    command.args(["--silent", "--show-error", "--max-time", "60", "--noproxy", "*", "--cacert"]);
+    command.arg(authority.certificate());
+    let target = format!("{name}:443:{}:{}", bracketed(server.ip()), server.port());
+    command.args(["--connect-to", &target, "--write-out", "\\n%{local_port}"]);
+    command.arg(format!("https://{name}{path}"));
+    command
+}
+
+/// Opens a TLS connection with `openssl s_client`, asks for `/`, and returns everything that it printed.
+#[track_caller]
+pub fn openssl(place: &Namespace, authority: &Authority, name: &str, server: SocketAddr) -> Output {
+    let script = "printf 'GET / HTTP/1.1\\r\\nHost: %s\\r\\nConnection: close\\r\\n\\r\\n' \"$1\" \
+                  | timeout 60 openssl s_client -connect \"$2\" -servername \"$1\" -CAfile \"$3\" \
+                    -verify_return_error -verify_hostname \"$1\" -ign_eof -showcerts 2>&1";
+    let target = format!("{}:{}", bracketed(server.ip()), server.port());
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh", name, &target]).arg(authority.certificate());
+    place.enter(|| output(&mut command))
+}
+
+/// The SHA-256 fingerprint of the first certificate in what openssl printed.
+///
+/// # Panics
+/// If there is none.
+#[track_caller]
+pub fn shown_fingerprint(printed: &str, scratch: &Path) -> String {
+    let begin = printed.find("-----BEGIN CERTIFICATE-----").expect("a certificate");
+    let file = scratch.join("shown.pem");
+    std::fs::write(&file, &printed[begin..]).expect("a temporary file");
+    Identity::fingerprint(&file)
+}
+
+/// Opens `https://name:port/` of an address in headless Chromium and returns the page's document. The only certificate error
+/// that it overlooks is an unknown authority of exactly this server's key.
+#[track_caller]
+pub fn chromium(place: &Namespace, identity: &Identity, server: SocketAddr) -> String {
+    let profile = tempfile::tempdir().expect("a temporary directory");
+    let name = &identity.name;
+    let mut command = Command::new("timeout");
+    command.args(["60", "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]);
+    command.args(["--disable-background-networking", "--no-first-run", "--disable-component-update"]);
+    command.args(["--disable-sync", "--no-proxy-server", "--disable-dev-shm-usage"]);
+    command.arg(format!("--host-resolver-rules=MAP {name} {}", bracketed(server.ip())));
+    command.arg(format!("--ignore-certificate-errors-spki-list={}", identity.key_pin()));
+    command.arg(format!("--user-data-dir={}", profile.path().display()));
+    command.args(["--dump-dom", &format!("https://{name}:{}/", server.port())]);
+    let output = place.enter(|| output(&mut command));
+    assert!(output.status.success(), "{}: {}", output.status, text(&output.stderr));
+    text(&output.stdout)
+}

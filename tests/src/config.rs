@@ -1,0 +1,131 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Configurations for the agent, as text.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+
+/// Where the admin surface listens, inside the balancer's namespace.
+pub const ADMIN: &str = "127.0.0.1:8404";
+
+/// How flows must be carried.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Path {
+    /// `path = "splice"`
+    Splice,
+    /// `path = "copy"`
+    Copy,
+}
+
+impl Path {
+    /// The word in configuration and metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Splice => "splice",
+            Self::Copy => "copy",
+        }
+    }
+
+    /// The other one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Splice => Self::Copy,
+            Self::Copy => Self::Splice,
+        }
+    }
+}
+
+/// A configuration that grows table by table.
+#[derive(Clone, Debug)]
+pub struct Config {
+    path: Option<Path>,
+    tables: String,
+}
+
+impl Config {
+    /// One with an admin surface and the access log as JSON on standard output.
+    pub fn new() -> Self {
+        Self::with_log("target = \"stdout\"")
+    }
+
+    /// One with an admin surface and these lines in `[log]`.
+    pub fn with_log(lines: &str) -> Self {
+        Self { path: None, tables: format!("[admin]\nbind = \"{ADMIN}\"\n\n[log]\n{lines}\n") }
+    }
+
+    /// Requires a path in the frontends that follow.
+    #[must_use]
+    pub fn path(self, path: Path) -> Self {
+        Self { path: Some(path), ..self }
+    }
+
+    /// Adds `[global]` with these lines.
+    #[must_use]
+    pub fn global(self, lines: &str) -> Self {
+        self.raw(&format!("[global]\n{lines}"))
+    }
+
+    /// Adds a frontend of mode `tcp`.
+    #[must_use]
+    pub fn tcp(self, name: &str, bind: SocketAddr, backend: &str, lines: &str) -> Self {
+        let more = format!("mode = \"tcp\"\ndefault-backend = \"{backend}\"\n{lines}");
+        self.frontend(name, &[bind], &more)
+    }
+
+    /// Adds a frontend of mode `tls-passthrough`.
+    #[must_use]
+    pub fn passthrough(self, name: &str, bind: &[SocketAddr], lines: &str) -> Self {
+        self.frontend(name, bind, &format!("mode = \"tls-passthrough\"\n{lines}"))
+    }
+
+    /// Adds a route of a frontend by name.
+    #[must_use]
+    pub fn route(self, frontend: &str, sni: &str, backend: &str) -> Self {
+        self.raw(&format!("[[frontend.{frontend}.route]]\nsni = [\"{sni}\"]\nbackend = \"{backend}\""))
+    }
+
+    /// Adds a backend with one server, without checks.
+    #[must_use]
+    pub fn backend(self, name: &str, server: SocketAddr, lines: &str) -> Self {
+        self.pool(name, lines).server(name, "only", server, "")
+    }
+
+    /// Begins a backend; its servers follow.
+    #[must_use]
+    pub fn pool(self, name: &str, lines: &str) -> Self {
+        self.raw(&format!("[backend.{name}]\n{lines}"))
+    }
+
+    /// Adds a server to a backend.
+    #[must_use]
+    pub fn server(self, backend: &str, name: &str, address: SocketAddr, lines: &str) -> Self {
+        let keys = format!("name = \"{name}\"\naddress = \"{address}\"\n{lines}");
+        self.raw(&format!("[[backend.{backend}.server]]\n{keys}"))
+    }
+
+    /// Adds lines as they are.
+    #[must_use]
+    pub fn raw(mut self, lines: &str) -> Self {
+        writeln!(self.tables, "\n{lines}").expect("strings grow");
+        self
+    }
+
+    /// The whole text.
+    pub fn text(&self) -> &str {
+        &self.tables
+    }
+
+    fn frontend(self, name: &str, bind: &[SocketAddr], lines: &str) -> Self {
+        let bind: Vec<String> = bind.iter().map(|address| format!("\"{address}\"")).collect();
+        let path = self.path.map(Path::label);
+        let path = path.map(|label| format!("path = \"{label}\"\npath-required = true\n"));
+        let path = path.unwrap_or_default();
+        self.raw(&format!("[frontend.{name}]\nbind = [{}]\n{path}{lines}", bind.join(", ")))
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::new()
+    }
+}

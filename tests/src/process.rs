@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Programs as guards: killed by their process id when dropped, their output kept for the message of a failing test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::wait;
+
+/// A running program with its output so far.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    name: String,
+    stdout: Lines,
+    stderr: Lines,
+    readers: Vec<JoinHandle<()>>,
+}
+
+/// Lines as they come.
+type Lines = Arc<Mutex<Vec<String>>>;
+
+impl Process {
+    /// Starts a program in the namespace of this thread.
+    ///
+    /// # Panics
+    /// If it is not installed.
+    #[track_caller]
+    pub fn spawn(command: &mut Command) -> Self {
+        let name = command.get_program().to_string_lossy().into_owned();
+        let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let mut child = spawned.unwrap_or_else(|error| panic!("cannot start {name}: {error}"));
+        let (stdout, stderr) = (Lines::default(), Lines::default());
+        let readers = vec![
+            collect(child.stdout.take().expect("was piped"), Arc::clone(&stdout)),
+            collect(child.stderr.take().expect("was piped"), Arc::clone(&stderr)),
+        ];
+        Self { child, name, stdout, stderr, readers }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The lines on standard output so far.
+    pub fn stdout(&self) -> Vec<String> {
+        lock(&self.stdout).clone()
+    }
+
+    /// How many lines on standard output so far.
+    pub fn stdout_lines(&self) -> usize {
+        lock(&self.stdout).len()
+    }
+
+    /// The lines on standard output from a position on.
+    pub fn stdout_from(&self, first: usize) -> Vec<String> {
+        lock(&self.stdout).get(first..).unwrap_or_default().to_vec()
+    }
+
+    /// The lines on standard error so far.
+    pub fn stderr(&self) -> Vec<String> {
+        lock(&self.stderr).clone()
+    }
+
+    /// Sends a signal.
+    #[track_caller]
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process id is not 0");
+        kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
+    }
+
+    /// Its exit status, if it has ended.
+    pub fn try_wait(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("our own child")
+    }
+
+    /// Waits for its end and for the rest of its output.
+    ///
+    /// # Panics
+    /// If it does not end within [`wait::PATIENCE`].
+    #[track_caller]
+    pub fn wait(&mut self) -> ExitStatus {
+        let name = self.name.clone();
+        let status = wait::until_some(&format!("the end of {name}"), || self.try_wait());
+        for reader in self.readers.drain(..) {
+            reader.join().expect("reading lines does not panic");
+        }
+        status
+    }
+
+    /// User and system time that it has used, to the hundredth of a second (proc(5), /proc/pid/stat, fields 14 and 15).
+    pub fn cpu_time(&self) -> Duration {
+        let stat = self.proc("stat");
+        let (_, after_name) = stat.rsplit_once(')').expect("the name is in parentheses");
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        let ticks: u64 = fields[11..13].iter().map(|field| field.parse::<u64>().expect("a number")).sum();
+        // USER_HZ is 100 on all architectures that Linux still supports.
+        Duration::from_millis(ticks * 10)
+    }
+
+    /// Memory in RAM, in bytes (proc(5), /proc/pid/status, VmRSS).
+    pub fn resident_bytes(&self) -> u64 {
+        let status = self.proc("status");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a living process");
+        line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
+    }
+
+    /// Open file descriptors.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a living process").count()
+    }
+
+    fn proc(&self, file: &str) -> String {
+        std::fs::read_to_string(format!("/proc/{}/{file}", self.pid())).expect("a living process")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Fails if it has ended already, and that is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            let (stdout, stderr) = (self.stdout(), self.stderr());
+            eprintln!("---- {} said last:\n{}\n{}", self.name, tail(&stdout), tail(&stderr));
+        }
+    }
+}
+
+/// Runs a program in the namespace of this thread to its end and returns its standard output.
+///
+/// # Panics
+/// If it is not installed or fails, with its standard error.
+#[track_caller]
+pub fn run(command: &mut Command) -> String {
+    let output = output(command);
+    let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+    assert!(output.status.success(), "{command:?}: {}\n{stdout}\n{stderr}", output.status);
+    stdout
+}
+
+/// Runs a program in the namespace of this thread to its end, whatever that is.
+///
+/// # Panics
+/// If it is not installed.
+#[track_caller]
+pub fn output(command: &mut Command) -> Output {
+    let name = command.get_program().to_string_lossy().into_owned();
+    command.output().unwrap_or_else(|error| panic!("cannot start {name}: {error}"))
+}
+
+/// Output as text, whatever it is.
+pub fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn collect(source: impl Read + Send + 'static, lines: Lines) -> JoinHandle<()> {
+    std::thread::spawn(move || {
+        for line in BufReader::new(source).split(b'\n').map_while(Result::ok) {
+            lock(&lines).push(text(&line));
+        }
+    })
+}
+
+fn lock(lines: &Lines) -> std::sync::MutexGuard<'_, Vec<String>> {
+    lines.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn tail(lines: &[String]) -> String {
+    lines[lines.len().saturating_sub(30)..].join("\n")
+}

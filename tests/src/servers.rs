@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Real servers: nginx and HAProxy.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::authority::Identity;
+use crate::net::Namespace;
+use crate::process::Process;
+use crate::wait;
+
+/// An nginx that speaks TLS behind a PROXY header. It answers with its own name and what the header said, and serves `/zeros`.
+#[derive(Debug)]
+pub struct Nginx {
+    /// The process: one, without workers.
+    pub process: Process,
+    files: TempDir,
+}
+
+/// The size of nginx's file `/zeros`, in bytes.
+pub const ZEROS: u64 = 200 << 20;
+
+impl Nginx {
+    /// Starts one on port 443 of all addresses of a namespace and waits until it listens.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn start(place: &Namespace, identity: &Identity) -> Self {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        std::fs::write(files.path().join("nginx.conf"), nginx_conf(identity)).expect("a temporary file");
+        let zeros = std::fs::File::create(files.path().join("zeros")).expect("a temporary file");
+        zeros.set_len(ZEROS).expect("a sparse file");
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(files.path()).args(["-e", "stderr", "-c", "nginx.conf"]);
+        let mut process = place.spawn(&mut command);
+        until_listening(place, place.address(443), &mut process);
+        Self { process, files }
+    }
+
+    /// The lines of its access log so far: client address, client port, name, status.
+    pub fn log(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.files.path().join("access.log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// Kills it on the spot.
+    #[track_caller]
+    pub fn kill(&mut self) {
+        self.process.signal(Signal::KILL);
+        self.process.wait();
+    }
+}
+
+fn nginx_conf(identity: &Identity) -> String {
+    let Identity { name, certificate, key, .. } = identity;
+    let (certificate, key) = (certificate.display(), key.display());
+    format!(
+        r#"daemon off; master_process off; pid nginx.pid; error_log stderr warn;
+        events {{ worker_connections 4096; }}
+        http {{
+            client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;
+            uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+            log_format lb '$proxy_protocol_addr $proxy_protocol_port $ssl_server_name $status';
+            access_log access.log lb;
+            default_type text/plain;
+            server {{
+                listen 0.0.0.0:443 ssl http2 proxy_protocol;
+                listen [::]:443 ssl http2 proxy_protocol;
+                server_name {name};
+                ssl_certificate {certificate};
+                ssl_certificate_key {key};
+                location = /zeros {{ root .; limit_rate 20m; }}
+                location / {{
+                    return 200 "I am {name}, you are $proxy_protocol_addr $proxy_protocol_port\n";
+                }}
+            }}
+        }}"#
+    )
+}
+
+/// A HAProxy that speaks TLS behind a PROXY header and answers with what the header said.
+#[derive(Debug)]
+pub struct Haproxy {
+    /// The process.
+    pub process: Process,
+    _files: TempDir,
+}
+
+impl Haproxy {
+    /// Starts one on port 443 of all addresses of a namespace and waits until it listens.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn start(place: &Namespace, identity: &Identity) -> Self {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let conf: PathBuf = files.path().join("haproxy.cfg");
+        let text = format!(
+            "defaults\n mode http\n timeout client 20s\n timeout server 20s\n timeout connect 5s\n\
+             frontend tls\n bind :::443 v4v6 accept-proxy ssl crt {}\n http-request return status 200 \
+             content-type text/plain lf-string \"source %[src] %[src_port] authority %[fc_pp_authority]\\n\"\n",
+            identity.both.display()
+        );
+        std::fs::write(&conf, text).expect("a temporary file");
+        let mut process = place.spawn(Command::new("haproxy").arg("-db").arg("-f").arg(conf));
+        until_listening(place, place.address(443), &mut process);
+        Self { process, _files: files }
+    }
+}
+
+/// tshark on the link of a namespace, dissecting port 443 as PROXY protocol.
+#[derive(Debug)]
+pub struct Tshark {
+    process: Process,
+}
+
+/// The fields that tshark prints, one line a packet with a PROXY header, separated by tabs.
+const FIELDS: [&str; 8] = [
+    "proxy.version",
+    "proxy.src.ipv4",
+    "proxy.src.ipv6",
+    "proxy.srcport",
+    "proxy.dstport",
+    "proxy.v2.tlv.type",
+    "proxy.v2.tlv.value",
+    "_ws.expert.message",
+];
+
+impl Tshark {
+    /// Starts capturing.
+    ///
+    /// # Panics
+    /// If it cannot.
+    #[track_caller]
+    pub fn start(place: &Namespace) -> Self {
+        let mut command = Command::new("tshark");
+        command.args(["-l", "-n", "-i", "uplink", "-f", "tcp port 443", "-d", "tcp.port==443,proxy"]);
+        command.args(["-Y", "proxy", "-T", "fields"]);
+        for field in FIELDS {
+            command.args(["-e", field]);
+        }
+        let process = place.spawn(&mut command);
+        wait::until("tshark to capture", || {
+            process.stderr().iter().any(|line| line.contains("Capture started"))
+        });
+        Self { process }
+    }
+
+    /// Waits for the next dissected header after `seen` others, and returns its fields.
+    #[track_caller]
+    pub fn header(&self, seen: usize) -> Vec<String> {
+        let line = wait::until_some("a dissected header", || self.process.stdout().get(seen).cloned());
+        line.split('\t').map(str::to_owned).collect()
+    }
+}
+
+/// Waits until a server listens, without sending it anything.
+#[track_caller]
+pub fn until_listening(place: &Namespace, address: SocketAddr, process: &mut Process) {
+    wait::until(&format!("a listener on {address}"), || {
+        assert_eq!(process.try_wait(), None, "the server ended: {:?}", process.stderr());
+        place.enter(|| std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_ok())
+    });
+}
