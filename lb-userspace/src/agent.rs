@@ -33,6 +33,12 @@ const LOG_FLUSH_MAX: Duration = Duration::from_secs(2);
 /// How often a draining agent looks whether the last connection has gone.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
 
+// Exit codes of sysexits(3).
+const EX_UNAVAILABLE: u8 = 69;
+const EX_OSERR: u8 = 71;
+const EX_CANTCREAT: u8 = 73;
+const EX_NOPERM: u8 = 77;
+
 /// Why the agent could not start. The message says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -81,10 +87,6 @@ pub enum StartError {
 impl StartError {
     /// The exit code for it (sysexits(3)).
     pub fn exit_code(&self) -> ExitCode {
-        const EX_UNAVAILABLE: u8 = 69;
-        const EX_OSERR: u8 = 71;
-        const EX_CANTCREAT: u8 = 73;
-        const EX_NOPERM: u8 = 77;
         ExitCode::from(match self {
             Self::Listen(ListenError::NoPermission { .. }) => EX_NOPERM,
             Self::Admin { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => EX_NOPERM,
@@ -161,7 +163,7 @@ impl Agent {
                 .spawn(move || {
                     if let Err(error) = worker::run(index, shared, entrances, inbox, orders) {
                         tracing::error!(index, %error, "a worker could not start");
-                        std::process::abort();
+                        std::process::exit(EX_OSERR.into());
                     }
                 })
                 .map_err(|source| StartError::System { what: "a worker thread", source })?;

@@ -120,12 +120,14 @@ async fn note_try(backend: &Backend, slot: &ServerSlot, attempts: &mut Attempts)
 /// One try: connects and sends the header.
 async fn try_server(backend: &Backend, slot: &ServerSlot, opening: Opening<'_>) -> io::Result<Socket> {
     let socket = net::start_connect(slot.server().settings.address)?;
-    timeout(backend.settings.connect_timeout, net::finish_connect(&socket))
+    timeout(backend.settings.connect_timeout, net::connect_decided(&socket))
         .await
         .map_err(io::Error::from)??;
     if opening.header.is_empty() {
+        net::connect_result(&socket)?;
         return Ok(socket);
     }
+    // Sending reports a failed connect as well as asking for it would.
     let sent = if opening.has_bytes_waiting {
         net::send_with_more_to_come(&socket, opening.header)?
     } else {

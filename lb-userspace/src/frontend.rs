@@ -15,8 +15,8 @@ use crate::route::Router;
 pub struct Frontend {
     /// Its configuration.
     pub settings: config::Frontend,
-    /// Its routes; empty in mode `tcp`.
-    pub router: Router,
+    /// Its routes; `None` in mode `tcp`.
+    pub router: Option<Router>,
     /// Its counters.
     pub metrics: FrontendMetrics,
     /// Its `max-connections`.
@@ -27,8 +27,8 @@ impl Frontend {
     /// A frontend without connections.
     pub fn new(settings: config::Frontend, metrics: FrontendMetrics) -> Self {
         let router = match &settings.mode {
-            Mode::TlsPassthrough(tls) => Router::new(tls),
-            Mode::Tcp { .. } => Router::default(),
+            Mode::TlsPassthrough(tls) => Some(Router::new(tls)),
+            Mode::Tcp { .. } => None,
         };
         let gate = Gate::new(settings.max_connections.map_or(u32::MAX, Into::into));
         Self { settings, router, metrics, gate }
@@ -118,6 +118,48 @@ impl Drop for Permit {
         self.frontend.metrics.active.dec();
         self.frontend.gate.leave();
         self.process.leave();
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Frontends for tests.
+
+    use std::num::NonZeroU32;
+
+    use super::Frontend;
+    use crate::config::{self, BackendId, Config, Mode, PathChoice, PathWish};
+    use crate::observe::metrics::Metrics;
+
+    /// A frontend `f` in mode `tcp`.
+    pub(crate) fn frontend() -> Frontend {
+        let settings = config::Frontend {
+            name: "f".into(),
+            bind: Vec::new(),
+            mode: Mode::Tcp { backend: BackendId(0) },
+            max_connections: None,
+            backlog: NonZeroU32::MIN,
+            keepalive: None,
+            user_timeout: None,
+            path: PathChoice { path: PathWish::Auto, is_required: false },
+        };
+        let config = Config {
+            global: config::Global {
+                workers: std::num::NonZeroUsize::MIN,
+                max_connections: None,
+                pending_hello_memory: 0,
+                drain_timeout: std::time::Duration::ZERO,
+            },
+            admin: None,
+            log: config::Log {
+                format: config::LogFormat::Json,
+                target: config::LogTarget::Off,
+                level: config::LogLevel::Info,
+            },
+            frontends: vec![settings.clone()],
+            backends: Vec::new(),
+        };
+        Frontend::new(settings, Metrics::new(&config).frontends[0].clone())
     }
 }
 

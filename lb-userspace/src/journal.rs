@@ -168,7 +168,8 @@ impl Journal {
         metrics.closed[close.index()].inc();
         metrics.session_duration.observe(self.record.total_time.as_secs_f64());
         let (process, frontend) = self.permit.counts();
-        let backend = self.backend.as_ref().map_or(0, |backend| backend.active());
+        let backend =
+            self.backend.as_ref().map_or(0, |backend| u32::try_from(backend.active()).unwrap_or(u32::MAX));
         let server = self.slot.as_ref().map_or(0, |slot| slot.server().active());
         self.record.counts = [process, frontend, backend, server];
         self.log.log(&self.record);

@@ -48,7 +48,8 @@ async fn route(
         FirstBytes::Hello(hello) => {
             let reason =
                 if hello.server_name.is_some() { HelloReason::UnknownName } else { HelloReason::NoName };
-            let routed = frontend.router.route(hello.server_name.as_deref(), &hello.alpn);
+            let name = hello.server_name.as_deref();
+            let routed = frontend.router.as_ref().and_then(|router| router.route(name, &hello.alpn));
             journal.note_hello(hello);
             match routed {
                 Some(matched) => return Ok(matched.backend),
@@ -103,7 +104,8 @@ async fn serve(
     };
     let Connected { socket, slot } = connected;
     let strategy = backend.settings.path.unwrap_or(frontend.settings.path).path.into();
-    let flow = Flow { client, server: &socket, strategy, backend: &backend.settings };
+    let has_bytes_waiting = journal.has_hello();
+    let flow = Flow { client, server: &socket, strategy, has_bytes_waiting, backend: &backend.settings };
     path::carry(flow, &worker.tools, journal.hand_over(slot, strategy)).await
 }
 

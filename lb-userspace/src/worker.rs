@@ -2,14 +2,14 @@
 //! A worker: one thread with a runtime of its own that accepts connections and serves them to their end. A connection never
 //! changes its worker after accept, so that nothing about it needs a lock.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::net::SocketFlags;
 use tokio::io::unix::AsyncFd;
@@ -32,6 +32,9 @@ const ACCEPT_BATCH: u32 = 16;
 
 /// How long accepting pauses when the host is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a shortage is worth a message.
+const SHORTAGE_MESSAGE_EVERY: Duration = Duration::from_secs(60);
 
 /// What every worker shares.
 #[derive(Clone, Debug)]
@@ -118,6 +121,7 @@ pub struct Worker {
     pub tools: Tools,
     shared: Shared,
     index: usize,
+    warned_at: Cell<Option<Instant>>,
 }
 
 /// Runs a worker on the calling thread until it is told to stop.
@@ -167,6 +171,19 @@ impl Worker {
             },
             index,
             shared,
+            warned_at: Cell::new(None),
+        }
+    }
+
+    /// Counts a pause of accepting, and tells the operator once in a while.
+    fn note_shortage(&self) {
+        self.shared.metrics.accept_pauses.inc();
+        if self.warned_at.get().is_none_or(|at| at.elapsed() >= SHORTAGE_MESSAGE_EVERY) {
+            self.warned_at.set(Some(Instant::now()));
+            tracing::warn!(
+                open = self.shared.gate.open(),
+                "accepting pauses: no file descriptors or memory left; clients wait in the kernel's backlog"
+            );
         }
     }
 
@@ -200,7 +217,7 @@ async fn accept_all(
                 Batch::Empty => readiness.clear_ready(),
                 Batch::Shortage => {
                     drop(readiness);
-                    worker.shared.metrics.accept_pauses.inc();
+                    worker.note_shortage();
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

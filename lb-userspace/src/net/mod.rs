@@ -37,16 +37,21 @@ pub fn start_connect(address: SocketAddr) -> io::Result<Socket> {
     }
 }
 
-/// Waits for the end of [`start_connect`].
+/// Waits until the connect of [`start_connect`] has succeeded or failed.
+///
+/// # Errors
+/// The reactor of this worker is gone.
+pub async fn connect_decided(socket: &Socket) -> io::Result<()> {
+    drop(socket.writable().await?);
+    Ok(())
+}
+
+/// How the connect of [`start_connect`] went.
 ///
 /// # Errors
 /// Why the connection was not established (SO_ERROR, socket(7)).
-pub async fn finish_connect(socket: &Socket) -> io::Result<()> {
-    drop(socket.writable().await?);
-    match sockopt::socket_error(socket.get_ref())? {
-        Ok(()) => Ok(()),
-        Err(errno) => Err(errno.into()),
-    }
+pub fn connect_result(socket: &Socket) -> io::Result<()> {
+    Ok(sockopt::socket_error(socket.get_ref())??)
 }
 
 /// Sets TCP keepalive on a socket (tcp(7)).

@@ -68,6 +68,8 @@ pub struct Direction<'a> {
     method: PathKind,
     is_adaptive: bool,
     streak: u8,
+    /// Reads once without waiting to be told that there is something.
+    is_eager: bool,
     /// Bytes that the receiver's socket took, by [`PathKind::index`].
     pub moved: [u64; PathKind::ALL.len()],
 }
@@ -86,8 +88,15 @@ impl<'a> Direction<'a> {
             method,
             is_adaptive,
             streak: 0,
+            is_eager: false,
             moved: [0; PathKind::ALL.len()],
         }
+    }
+
+    /// Tells that bytes of the sender wait already.
+    pub fn with_bytes_waiting(mut self, has_bytes_waiting: bool) -> Self {
+        self.is_eager = has_bytes_waiting;
+        self
     }
 
     /// All bytes that the receiver's socket took.
@@ -121,13 +130,15 @@ impl<'a> Direction<'a> {
 
     /// Takes bytes from the sender into `held`; `Ok(0)` is its FIN.
     fn poll_take(&mut self, cx: &mut Context<'_>, tools: &Tools) -> Poll<io::Result<usize>> {
+        if std::mem::take(&mut self.is_eager) {
+            match self.take(tools) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                taken => return Poll::Ready(taken),
+            }
+        }
         loop {
             let mut readiness = ready!(self.from.poll_read_ready(cx))?;
-            let taken = match self.method {
-                PathKind::Splice => self.take_by_splice(tools),
-                PathKind::Copy => self.take_by_copy(tools),
-            };
-            match taken {
+            match self.take(tools) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => readiness.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(len) => {
@@ -140,6 +151,13 @@ impl<'a> Direction<'a> {
                 }
                 Err(error) => return Poll::Ready(Err(error)),
             }
+        }
+    }
+
+    fn take(&mut self, tools: &Tools) -> io::Result<usize> {
+        match self.method {
+            PathKind::Splice => self.take_by_splice(tools),
+            PathKind::Copy => self.take_by_copy(tools),
         }
     }
 
@@ -169,11 +187,11 @@ impl<'a> Direction<'a> {
     fn take_by_copy(&mut self, tools: &Tools) -> io::Result<usize> {
         let mut buffer = tools.buffer.borrow_mut();
         let len = net::receive(self.from, &mut buffer)?;
-        let sent = match net::send(self.to, &buffer[..len]) {
-            Ok(sent) => sent,
-            // A real error comes again, and is dealt with, when the rest is delivered.
-            Err(_) => 0,
-        };
+        if len == 0 {
+            return Ok(0);
+        }
+        // An error that matters comes again, and is dealt with, when the rest is delivered.
+        let sent = net::send(self.to, &buffer[..len]).unwrap_or_default();
         self.moved[PathKind::Copy.index()] += sent as u64;
         if sent < len {
             self.held = Held::InBuffer { bytes: Box::from(&buffer[sent..len]), start: 0 };

@@ -38,6 +38,8 @@ pub struct Flow<'a> {
     pub server: &'a Socket,
     /// How bytes move.
     pub strategy: Strategy,
+    /// The client's first bytes wait in its socket.
+    pub has_bytes_waiting: bool,
     /// Timeouts and socket options of the server's leg.
     pub backend: &'a config::Backend,
 }
@@ -128,7 +130,8 @@ impl<'a> Run<'a> {
         let now = Instant::now();
         Self {
             flow,
-            up: Direction::new(flow.client, flow.server, flow.strategy),
+            up: Direction::new(flow.client, flow.server, flow.strategy)
+                .with_bytes_waiting(flow.has_bytes_waiting),
             down: Direction::new(flow.server, flow.client, flow.strategy),
             up_ended: false,
             down_ended: false,
@@ -193,8 +196,10 @@ impl<'a> Run<'a> {
     fn ended(&mut self, end: DirectionEnd, sender: Side) {
         match end {
             // Behind a reset that the other direction met first, an end of file is not the peer's word.
-            DirectionEnd::Fin if self.gone.is_none() => net::send_fin(sender.other().of(self.flow)),
-            DirectionEnd::Fin => {}
+            DirectionEnd::Fin if self.gone.is_some() => {}
+            // The last FIN goes with the close.
+            DirectionEnd::Fin if self.up_ended && self.down_ended => {}
+            DirectionEnd::Fin => net::send_fin(sender.other().of(self.flow)),
             DirectionEnd::SenderGone => self.note_gone(sender),
             DirectionEnd::ReceiverGone => self.note_gone(sender.other()),
         }

@@ -35,3 +35,6 @@ impl From<PathWish> for Strategy {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,6 +17,10 @@ use crate::net::{self, Socket};
 /// layer, the session and its timer, rounded up.
 const WAITING_CONNECTION_BYTES: u64 = 8 * 1024;
 
+/// The part of the receive buffer that the low-water mark may ask for. Beyond about a half the kernel enlarges the buffer and
+/// clamps the window to the mark for the rest of the connection (net/ipv4/tcp.c, tcp_set_rcvlowat).
+const LOW_WATER_SHARE: u64 = 4;
+
 /// What the client's first bytes turned out to be.
 #[derive(Debug)]
 pub enum FirstBytes {
@@ -74,12 +78,14 @@ pub async fn first_bytes(
     pending: &PendingHellos,
     source: std::net::IpAddr,
 ) -> FirstBytes {
-    let mut wait = Wait { socket, len: 0, low_water: 1 };
+    let mut wait = Wait { socket, len: 0, low_water: 1, low_water_max: usize::MAX };
     // Most clients send their ClientHello with the end of the TCP handshake: look before waiting.
     if let Some(done) = wait.look(limits, buffers, false) {
         return done;
     }
-    let charge = net::receive_buffer_limit(socket) + WAITING_CONNECTION_BYTES;
+    let buffer_limit = net::receive_buffer_limit(socket);
+    wait.low_water_max = usize::try_from(buffer_limit / LOW_WATER_SHARE).unwrap_or(usize::MAX);
+    let charge = buffer_limit + WAITING_CONNECTION_BYTES;
     let mut place = pending.enter(source, charge);
     let outcome = tokio::select! {
         biased;
@@ -97,19 +103,20 @@ struct Wait<'a> {
     /// Bytes seen at the last look.
     len: usize,
     low_water: usize,
+    low_water_max: usize,
 }
 
 impl Wait<'_> {
     async fn until_known(&mut self, limits: HelloLimits, buffers: &HelloBuffers) -> FirstBytes {
         loop {
             let Ok(mut readiness) = self.socket.readable().await else { return FirstBytes::Gone };
-            // Nothing is ever taken here, so readiness has to be cleared by hand; the kernel reports each further arrival.
             let has_closed = readiness.ready().is_read_closed();
-            readiness.clear_ready();
-            drop(readiness);
             if let Some(done) = self.look(limits, buffers, has_closed) {
+                // Still readable: the path that takes over relies on it, because no further edge may come.
                 return done;
             }
+            // Nothing is ever taken here, so readiness has to be cleared by hand; the kernel reports each further arrival.
+            readiness.clear_ready();
         }
     }
 
@@ -136,9 +143,9 @@ impl Wait<'_> {
     }
 
     fn set_low_water(&mut self, bytes: usize) {
-        self.low_water = bytes;
+        self.low_water = bytes.min(self.low_water_max);
         // Without it the client's bytes wake us one by one: slower, not wrong.
-        let _ = net::set_receive_low_water(self.socket.get_ref(), bytes);
+        let _ = net::set_receive_low_water(self.socket.get_ref(), self.low_water);
     }
 
     /// Every path that takes over must see each byte as it arrives.
