@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The harness itself, without the agent: what the other tests believe of it must be true of direct connections.
 
+use std::net::SocketAddrV4;
 use std::time::Duration;
 
-use lb_tests::authority::Authority;
+use lb_tests::authority::{Authority, Identity};
 use lb_tests::clients;
-use lb_tests::net::Net;
+use lb_tests::hello::Hello;
+use lb_tests::net::{Namespace, Net};
 use lb_tests::peer::{answer, ask, echo, reporter};
-use lb_tests::servers::{Haproxy, Nginx};
-use lb_tests::stream::{End, Pattern, finish, receive, receive_exactly, reset, say, send, send_until_blocked};
+use lb_tests::process::text;
+use lb_tests::proxy_header;
+use lb_tests::servers::{Haproxy, Nginx, Tshark};
+use lb_tests::stream::{
+    End, Pattern, finish, receive, receive_all, receive_exactly, reset, say, send, send_until_blocked,
+};
 
 #[test]
 fn a_client_reaches_a_server_directly_over_ipv4_and_ipv6() {
@@ -27,13 +33,12 @@ fn bytes_and_ends_are_seen_as_they_are() {
     let net = Net::new(1);
     let listener = net.server().listen(80);
     let (client, server) = (net.client.connect(net.server().address(80)), listener.accept());
-    let sent = std::thread::scope(|scope| {
+    std::thread::scope(|scope| {
         let sent = scope.spawn(|| send(&client, 1, 10_000_001).inspect(|_| finish(&client)));
         let received = receive(&server, 1);
         assert_eq!((received.bytes, received.wrong_at, received.end), (10_000_001, None, End::Finished));
         assert_eq!(sent.join().expect("no panic").expect("sent"), received.sha256);
     });
-    let () = sent;
     say(&server, b"x");
     assert_eq!(receive_exactly(&client, 1), b"x");
     reset(server);
@@ -75,17 +80,61 @@ fn a_service_that_is_dropped_refuses_connections() {
     assert!(net.client.try_connect(net.server().address(80)).is_err());
 }
 
+/// What the tests of the agent expect of real programs must hold behind another balancer, too.
 #[test]
-fn real_servers_and_clients_work_without_the_agent() {
+fn real_programs_work_behind_another_balancer() {
+    let net = Net::new(1);
+    let authority = Authority::new();
+    let identity = authority.issue("alpha.example");
+    let nginx = Nginx::start(net.server(), &identity);
+    let _balancer = Haproxy::relay(&net.balancer, 443, net.server().address(443));
+    let tshark = Tshark::start(net.server());
+    let frontend = net.frontend(443);
+
+    let fetched = clients::curl(&net.client, &authority, "alpha.example", frontend, "/");
+    let expected = format!("{} {} alpha.example 200", net.client.v4, fetched.local_port);
+    assert_eq!((fetched.code, nginx.log().pop()), (0, Some(expected)), "{fetched:?}");
+    let fields = tshark.header(0);
+    assert_eq!((&fields[1], &fields[3]), (&net.client.v4.to_string(), &fetched.local_port.to_string()));
+
+    let printed = text(&clients::openssl(&net.client, &authority, "alpha.example", frontend).stdout);
+    let scratch = tempfile::tempdir().expect("a temporary directory");
+    let shown = clients::shown_fingerprint(&printed, scratch.path());
+    assert_eq!(shown, Identity::fingerprint(&identity.certificate));
+    assert!(printed.contains("I am alpha.example, you are 10.1.0.2 "), "{printed}");
+
+    let page = clients::chromium(&net.client, &identity, frontend);
+    assert!(page.contains("I am alpha.example, you are 10.1.0.2 "), "{page}");
+}
+
+#[test]
+fn servers_that_want_a_header_turn_others_away() {
     let net = Net::new(2);
     let authority = Authority::new();
     let identity = authority.issue("alpha.example");
     let nginx = Nginx::start(&net.servers[0], &identity);
     let _haproxy = Haproxy::start(&net.servers[1], &identity);
-    // Both want a PROXY header and these clients send none: they must be turned away.
     for server in &net.servers {
         let fetched = clients::curl(&net.client, &authority, "alpha.example", server.address(443), "/");
         assert_eq!(fetched.code, 35, "{fetched:?}");
     }
     assert!(nginx.log().is_empty());
+}
+
+/// HAProxy's word on the checksum counts, because it turns a wrong one away.
+#[test]
+fn haproxy_checks_the_checksum() {
+    let net = Net::new(1);
+    let authority = Authority::new();
+    let _haproxy = Haproxy::start(net.server(), &authority.issue("alpha.example"));
+    let address = |place: &Namespace| SocketAddrV4::new(place.v4, 443);
+    let answer_to = |error| {
+        let stream = net.client.connect(net.server().address(443));
+        let header = proxy_header::with_checksum(address(&net.client), address(net.server()), error);
+        say(&stream, &[header, Hello::named("alpha.example").wire()].concat());
+        finish(&stream);
+        receive_all(&stream).0
+    };
+    assert_eq!(answer_to(0).first(), Some(&22), "a TLS handshake record");
+    assert_eq!(answer_to(1), b"");
 }

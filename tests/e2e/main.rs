@@ -1,3 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! End-to-end tests.
+//! End-to-end tests: the promises of the product, each on real sockets, and on real programs where they exist.
+//!
+//! A test's name is its promise. Scenarios that concern the carrying of bytes run once a path, in the modules `splice` and `copy`
+//! of their file.
+#![forbid(unsafe_code)]
+
+#[macro_use]
+mod support;
+
+mod admin;
+mod backpressure;
+mod descriptors;
+mod drain;
+mod early_data;
+mod ends;
+mod exceptions;
+mod flows;
 mod harness;
+mod hello;
+mod limits;
+mod logs;
+mod mistakes;
+mod proxy_header;
+mod real_clients;
+mod retries;
+mod routes;
+mod servers;
+mod slow_clients;
+mod timeouts;
+mod transfer;
+mod verbs;

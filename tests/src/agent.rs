@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Command, ExitStatus, Output};
+use std::sync::Arc;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -18,37 +19,37 @@ use crate::wait;
 
 /// A running agent.
 #[derive(Debug)]
-pub struct Agent<'n> {
+pub struct Agent {
     /// The process.
     pub process: Process,
-    balancer: &'n Namespace,
+    balancer: Arc<Namespace>,
     _files: TempDir,
 }
 
 /// How an agent is started.
 #[derive(Debug)]
-pub struct Launch<'n> {
-    net: &'n Net,
+pub struct Launch {
+    balancer: Arc<Namespace>,
     wrapper: Vec<String>,
     ready_path: &'static str,
 }
 
-impl<'n> Agent<'n> {
+impl Agent {
     /// Starts the agent and waits until it is ready.
     #[track_caller]
-    pub fn start(net: &'n Net, config: &Config) -> Self {
+    pub fn start(net: &Net, config: &Config) -> Self {
         Self::launch(net).start(config)
     }
 
     /// A start with special circumstances.
-    pub fn launch(net: &'n Net) -> Launch<'n> {
-        Launch { net, wrapper: Vec::new(), ready_path: "/readyz" }
+    pub fn launch(net: &Net) -> Launch {
+        Launch { balancer: Arc::clone(&net.balancer), wrapper: Vec::new(), ready_path: "/readyz" }
     }
 
     /// Asks the admin surface; `None` if it cannot be connected.
     #[track_caller]
     pub fn admin(&self, path: &str) -> Option<Response> {
-        fetch(self.balancer, admin(), path, "").ok()
+        fetch(&self.balancer, admin(), path, "").ok()
     }
 
     /// All metrics as they are now.
@@ -113,7 +114,7 @@ impl<'n> Agent<'n> {
     }
 }
 
-impl<'n> Launch<'n> {
+impl Launch {
     /// Starts it through a program that ends in execve(2), such as prlimit or setpriv.
     #[must_use]
     pub fn through(mut self, wrapper: &[&str]) -> Self {
@@ -139,11 +140,11 @@ impl<'n> Launch<'n> {
     /// # Panics
     /// If it does not become ready, with what it said.
     #[track_caller]
-    pub fn start(self, config: &Config) -> Agent<'n> {
+    pub fn start(self, config: &Config) -> Agent {
         let files = public_directory();
         let mut command = self.command(&files, config);
-        let balancer = &self.net.balancer;
-        let mut agent = Agent { process: balancer.spawn(&mut command), balancer, _files: files };
+        let process = self.balancer.spawn(&mut command);
+        let mut agent = Agent { process, balancer: self.balancer, _files: files };
         wait::until(&format!("{} to answer 200", self.ready_path), || {
             if let Some(status) = agent.process.try_wait() {
                 panic!("the agent ended: {status}\n{}", config.text());
@@ -158,7 +159,7 @@ impl<'n> Launch<'n> {
     pub fn fail(self, config: &Config) -> Output {
         let files = public_directory();
         let mut command = self.command(&files, config);
-        self.net.balancer.enter(|| output(&mut command))
+        self.balancer.enter(|| output(&mut command))
     }
 
     fn command(&self, files: &TempDir, config: &Config) -> Command {

@@ -85,6 +85,8 @@ impl Identity {
 
     /// The SHA-256 of a certificate file, as openssl prints it.
     pub fn fingerprint(certificate: &Path) -> String {
-        run(Command::new("openssl").args(["x509", "-noout", "-fingerprint", "-sha256", "-in"]).arg(certificate))
+        run(Command::new("openssl")
+            .args(["x509", "-noout", "-fingerprint", "-sha256", "-in"])
+            .arg(certificate))
     }
 }

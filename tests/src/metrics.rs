@@ -143,22 +143,17 @@ impl Scrape {
         value
     }
 
-    fn matching<'a>(
-        &'a self,
-        name: &'a str,
-        labels: &'a [(&str, &str)],
-    ) -> impl Iterator<Item = &'a Sample> {
+    fn matching<'a>(&'a self, name: &'a str, labels: &'a [(&str, &str)]) -> impl Iterator<Item = &'a Sample> {
         let has = |sample: &Sample, (key, value): &(&str, &str)| {
             sample.labels.get(*key).is_some_and(|found| found == value)
         };
-        let all = move |sample: &&Sample| {
-            sample.name == name && labels.iter().all(|label| has(sample, label))
-        };
+        let all =
+            move |sample: &&Sample| sample.name == name && labels.iter().all(|label| has(sample, label));
         self.samples.iter().filter(all)
     }
 
     fn add(&mut self, sample: Sample) {
-        let family = ["", "_total", "_bucket", "_sum", "_count", "_created"]
+        let family = ["", "_total", "_bucket", "_sum", "_count", "_created", "_info"]
             .iter()
             .filter_map(|suffix| sample.name.strip_suffix(suffix))
             .find(|name| self.families.contains_key(*name));

@@ -13,7 +13,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
-use std::sync::Once;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -21,6 +21,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use crate::process::{Process, run};
+use crate::stream::{End, end_of, receive_all};
 use crate::wait::PATIENCE;
 
 /// A network of namespaces. Dropping it removes them, once the processes inside have ended.
@@ -29,7 +30,7 @@ pub struct Net {
     /// Where clients run.
     pub client: Namespace,
     /// Where the agent runs.
-    pub balancer: Namespace,
+    pub balancer: Arc<Namespace>,
     /// Where servers run.
     pub servers: Vec<Namespace>,
 }
@@ -65,7 +66,7 @@ impl Net {
         let servers = servers.collect();
         balancer.sysctl("net/ipv4/ip_forward", "1");
         balancer.sysctl("net/ipv6/conf/all/forwarding", "1");
-        Self { client, balancer, servers }
+        Self { client, balancer: Arc::new(balancer), servers }
     }
 
     /// The only server namespace of most tests.
@@ -146,7 +147,9 @@ impl Namespace {
     #[track_caller]
     pub fn sysctl(&self, key: &str, value: &str) {
         let path = format!("/proc/sys/{key}");
-        self.enter(|| std::fs::write(&path, value).unwrap_or_else(|error| panic!("{path} = {value}: {error}")));
+        self.enter(|| {
+            std::fs::write(&path, value).unwrap_or_else(|error| panic!("{path} = {value}: {error}"))
+        });
     }
 
     /// Opens a connection. All reads and writes on it give up after [`PATIENCE`].
@@ -166,6 +169,16 @@ impl Namespace {
         let stream = self.enter(|| TcpStream::connect_timeout(&address, PATIENCE))?;
         be_patient(&stream)?;
         Ok(stream)
+    }
+
+    /// Opens a connection that the other end is expected to end, and returns what came and how it ended. A RST may come before
+    /// connect(2) has returned.
+    #[track_caller]
+    pub fn connect_to_the_end(&self, address: SocketAddr) -> (Vec<u8>, End) {
+        match self.try_connect(address) {
+            Ok(stream) => receive_all(&stream),
+            Err(error) => (Vec::new(), end_of(&error)),
+        }
     }
 
     /// Listens on a port of all addresses, IPv4 and IPv6.
@@ -267,7 +280,9 @@ fn allow_cubic() {
         return;
     }
     std::fs::write(ALLOWED, format!("{} cubic", allowed.trim())).unwrap_or_else(|error| {
-        panic!("{ALLOWED} lacks cubic and cannot be written ({error}): run as root with CONFIG_TCP_CONG_CUBIC");
+        panic!(
+            "{ALLOWED} lacks cubic and cannot be written ({error}): run as root with CONFIG_TCP_CONG_CUBIC"
+        );
     });
 }
 

@@ -3,7 +3,7 @@
 //! that it shares no mistake with the writer under test.
 
 use std::io::Read;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4};
 
 /// The 12 bytes that begin each header.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -39,6 +39,20 @@ impl Header {
     pub fn source(&self) -> SocketAddr {
         self.addresses.expect("a header with addresses").0
     }
+}
+
+/// The bytes of a PROXY header over IPv4 with nothing but a CRC32C, which is wrong by `error`.
+pub fn with_checksum(source: SocketAddrV4, destination: SocketAddrV4, error: u32) -> Vec<u8> {
+    let mut bytes = [&SIGNATURE[..], &[0x21, 0x11, 0, 12 + 7]].concat();
+    bytes.extend(source.ip().octets());
+    bytes.extend(destination.ip().octets());
+    bytes.extend(source.port().to_be_bytes());
+    bytes.extend(destination.port().to_be_bytes());
+    bytes.extend([CRC32C, 0, 4, 0, 0, 0, 0]);
+    let sum = checksum_with_hole(&bytes) ^ error;
+    let hole = bytes.len() - 4;
+    bytes[hole..].copy_from_slice(&sum.to_be_bytes());
+    bytes
 }
 
 /// Reads one header and not a byte more.
@@ -105,7 +119,13 @@ fn split(mut bytes: &[u8]) -> Vec<(u8, Vec<u8>)> {
 /// The CRC32C of a header with the value of its CRC32C TLV taken as zero, as the specification says.
 fn checksum_with_hole(bytes: &[u8]) -> u32 {
     let mut bytes = bytes.to_vec();
-    let mut at = if bytes[13] == 0x11 { 28 } else if bytes[13] == 0x21 { 52 } else { 16 };
+    let mut at = if bytes[13] == 0x11 {
+        28
+    } else if bytes[13] == 0x21 {
+        52
+    } else {
+        16
+    };
     while at < bytes.len() {
         let length = usize::from(u16::from_be_bytes([bytes[at + 1], bytes[at + 2]]));
         if bytes[at] == CRC32C {

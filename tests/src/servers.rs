@@ -99,22 +99,38 @@ impl Haproxy {
     /// If it does not.
     #[track_caller]
     pub fn start(place: &Namespace, identity: &Identity) -> Self {
-        let files = tempfile::tempdir().expect("a temporary directory");
-        let conf: PathBuf = files.path().join("haproxy.cfg");
-        let text = format!(
-            "defaults\n mode http\n timeout client 20s\n timeout server 20s\n timeout connect 5s\n\
-             frontend tls\n bind :::443 v4v6 accept-proxy ssl crt {}\n http-request return status 200 \
-             content-type text/plain lf-string \"source %[src] %[src_port] authority %[fc_pp_authority]\\n\"\n",
+        let frontend = format!(
+            "mode http\n bind :::443 v4v6 accept-proxy ssl crt {}\n http-request return status 200 content-type \
+             text/plain lf-string \"source %[src] %[src_port] authority %[fc_pp_authority]\\n\"",
             identity.both.display()
         );
+        Self::with(place, &format!("frontend tls\n {frontend}"), 443)
+    }
+
+    /// Starts one as a balancer in the place of the agent: it sends PROXY v2 and sees nothing of the bytes.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[track_caller]
+    pub fn relay(place: &Namespace, port: u16, server: SocketAddr) -> Self {
+        let listen = format!("listen relay\n mode tcp\n bind *:{port}\n server only {server} send-proxy-v2");
+        Self::with(place, &listen, port)
+    }
+
+    #[track_caller]
+    fn with(place: &Namespace, sections: &str, port: u16) -> Self {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let conf: PathBuf = files.path().join("haproxy.cfg");
+        let timeouts = "timeout client 20s\n timeout server 20s\n timeout connect 5s";
+        let text = format!("defaults\n {timeouts}\n{sections}\n");
         std::fs::write(&conf, text).expect("a temporary file");
         let mut process = place.spawn(Command::new("haproxy").arg("-db").arg("-f").arg(conf));
-        until_listening(place, place.address(443), &mut process);
+        until_listening(place, place.address(port), &mut process);
         Self { process, _files: files }
     }
 }
 
-/// tshark on the link of a namespace, dissecting port 443 as PROXY protocol.
+/// tshark on the link of a namespace, dissecting PROXY headers on port 443.
 #[derive(Debug)]
 pub struct Tshark {
     process: Process,
@@ -140,8 +156,9 @@ impl Tshark {
     #[track_caller]
     pub fn start(place: &Namespace) -> Self {
         let mut command = Command::new("tshark");
-        command.args(["-l", "-n", "-i", "uplink", "-f", "tcp port 443", "-d", "tcp.port==443,proxy"]);
-        command.args(["-Y", "proxy", "-T", "fields"]);
+        command.args(["-l", "-n", "-i", "uplink", "-f", "tcp port 443"]);
+        // The PROXY dissector is a heuristic one; port 443 alone would make it TLS.
+        command.args(["-o", "tcp.try_heuristic_first:TRUE", "-Y", "proxy", "-T", "fields"]);
         for field in FIELDS {
             command.args(["-e", field]);
         }

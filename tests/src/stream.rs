@@ -108,6 +108,7 @@ pub fn send_until_blocked(mut stream: &TcpStream, seed: u64, calm: Duration) -> 
                     taken += count as u64;
                     rest = &rest[count..];
                 }
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => break 'chunks,
                 Err(error) => panic!("after {taken} bytes: {error}"),
             }
@@ -135,6 +136,7 @@ pub fn receive_at_most(mut stream: &TcpStream, seed: u64, most: u64) -> Received
         let count = match stream.read(&mut chunk[..room]) {
             Ok(0) => break End::Finished,
             Ok(count) => count,
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) => break end_of(&error),
         };
         pattern.fill(&mut expected[..count]);
@@ -170,6 +172,7 @@ pub fn receive_exactly(mut stream: &TcpStream, count: usize) -> Vec<u8> {
         match stream.read(&mut chunk) {
             Ok(0) => panic!("end after {} of {count} bytes", bytes.len()),
             Ok(read) => bytes.extend_from_slice(&chunk[..read]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => panic!("{error} after {} of {count} bytes", bytes.len()),
         }
     }
@@ -200,7 +203,12 @@ pub fn reset(stream: TcpStream) {
     drop(stream);
 }
 
-fn end_of(error: &std::io::Error) -> End {
+/// The end that an error of read(2), write(2) or connect(2) means.
+///
+/// # Panics
+/// If it means another thing than an end.
+#[track_caller]
+pub fn end_of(error: &std::io::Error) -> End {
     match error.kind() {
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => End::Reset,
         ErrorKind::WouldBlock | ErrorKind::TimedOut => End::Silent,

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! ClientHellos made by hand, in the shapes that clients send, and taken apart again for mutation.
 
+use std::sync::Arc;
+
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, RootCertStore};
+
 use crate::random::Random;
 
 pub(crate) const SERVER_NAME: u16 = 0;
@@ -162,6 +167,18 @@ impl Parts {
         parts.extensions = Some(extensions);
         parts
     }
+}
+
+/// The first flight of a rustls client.
+pub(crate) fn client_hello(name: &str, alpn: &[&str]) -> Vec<u8> {
+    let mut config =
+        ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+    let name = ServerName::try_from(name.to_owned()).expect("a host name");
+    let mut connection = ClientConnection::new(Arc::new(config), name).expect("a usable configuration");
+    let mut wire = Vec::new();
+    connection.write_tls(&mut wire).expect("a Vec takes all");
+    wire
 }
 
 /// A handshake message of type client_hello.

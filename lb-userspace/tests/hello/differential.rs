@@ -3,9 +3,9 @@
 
 use lb::prelude::hello::HelloOutcome;
 
-use crate::build::{Parts, records};
+use crate::build::{Parts, client_hello, records};
 use crate::mutate::mutated;
-use crate::oracle::{LIMITS, Verdict, client_hello, ours, rustls};
+use crate::oracle::{LIMITS, check_prefix, compare, ours};
 use crate::random::Random;
 
 const HELLOS: usize = 100_000;
@@ -24,48 +24,6 @@ fn seeds(random: &mut Random) -> Vec<Parts> {
     }
     seeds.push(Parts::minimal().sni("largest.example").padded_to(LIMITS.handshake_max));
     seeds
-}
-
-/// Compares both on one input; true if rustls accepts it.
-fn compare(wire: &[u8]) -> bool {
-    let (ours, theirs) = (ours(wire), rustls(wire));
-    let shown = || format!("ours {ours:?}, rustls {theirs:?}: {}", wire.escape_ascii());
-    match (&theirs, &ours) {
-        (Verdict::Accepted { name, alpn }, HelloOutcome::Complete(hello)) => {
-            assert_eq!(&hello.server_name, name, "{}", shown());
-            assert_eq!(&hello.alpn.iter().collect::<Vec<_>>(), alpn, "{}", shown());
-            true
-        }
-        // rustls takes up to 64 KiB.
-        (Verdict::Accepted { .. }, HelloOutcome::TooLarge) => {
-            assert!(wire.len() > LIMITS.handshake_max, "{}", shown());
-            true
-        }
-        (Verdict::Accepted { .. }, _) => panic!("{}", shown()),
-        (Verdict::NeedsMore, HelloOutcome::NeedMore(_)) | (Verdict::Refused(_), _) => false,
-        // rustls judges whole records, we judge bytes: whatever comes in the rest of the record, it will not accept.
-        (Verdict::NeedsMore, _) => {
-            let filled = [wire, &[0; 1 << 16]].concat();
-            assert!(matches!(rustls(&filled), Verdict::Refused(_)), "{}", shown());
-            false
-        }
-    }
-}
-
-/// Everything that arrives earlier is either waited for or judged as the whole is.
-fn check_prefix(wire: &[u8], end: usize) {
-    match ours(&wire[..end]) {
-        HelloOutcome::NeedMore(bytes) => {
-            assert!(bytes > 0);
-            let nearly = ours(&wire[..wire.len().min(end + bytes - 1)]);
-            assert!(
-                !matches!(nearly, HelloOutcome::Complete(_)),
-                "{bytes} behind {end}: {}",
-                wire.escape_ascii()
-            );
-        }
-        early => assert_eq!(early, ours(wire), "{end}: {}", wire.escape_ascii()),
-    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! The ClientHello parser against rows of bytes, every way to cut a hello, and rustls as the oracle.
 
 mod build;
+mod clients;
 mod differential;
 mod mutate;
 mod oracle;

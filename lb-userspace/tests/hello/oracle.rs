@@ -1,12 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What rustls' server side makes of the same bytes, and real hellos of its client side.
-
-use std::sync::Arc;
+//! What rustls' server side makes of the same bytes, and what that says about ours. The fuzz target `hello` uses this file too.
 
 use lb::prelude::hello::{HelloLimits, HelloOutcome, parse};
-use rustls::pki_types::ServerName;
 use rustls::server::Acceptor;
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
 
 /// The largest limits that the configuration can ask for: what is left out because of its size is not compared.
 pub(crate) const LIMITS: HelloLimits = HelloLimits { handshake_max: 16 * 1024, wire_max: 128 * 1024 };
@@ -46,14 +42,44 @@ pub(crate) fn rustls(mut wire: &[u8]) -> Verdict {
     }
 }
 
-/// The first flight of a rustls client.
-pub(crate) fn client_hello(name: &str, alpn: &[&str]) -> Vec<u8> {
-    let mut config =
-        ClientConfig::builder().with_root_certificates(RootCertStore::empty()).with_no_client_auth();
-    config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    let name = ServerName::try_from(name.to_owned()).expect("a host name");
-    let mut connection = ClientConnection::new(Arc::new(config), name).expect("a usable configuration");
-    let mut wire = Vec::new();
-    connection.write_tls(&mut wire).expect("a Vec takes all");
-    wire
+/// Compares both on one input; true if rustls accepts it.
+pub(crate) fn compare(wire: &[u8]) -> bool {
+    let (ours, theirs) = (ours(wire), rustls(wire));
+    let shown = || format!("ours {ours:?}, rustls {theirs:?}: {}", wire.escape_ascii());
+    match (&theirs, &ours) {
+        (Verdict::Accepted { name, alpn }, HelloOutcome::Complete(hello)) => {
+            assert_eq!(&hello.server_name, name, "{}", shown());
+            assert_eq!(&hello.alpn.iter().collect::<Vec<_>>(), alpn, "{}", shown());
+            true
+        }
+        // rustls takes up to 64 KiB.
+        (Verdict::Accepted { .. }, HelloOutcome::TooLarge) => {
+            assert!(wire.len() > LIMITS.handshake_max, "{}", shown());
+            true
+        }
+        (Verdict::Accepted { .. }, _) => panic!("{}", shown()),
+        (Verdict::NeedsMore, HelloOutcome::NeedMore(_)) | (Verdict::Refused(_), _) => false,
+        // rustls judges whole records, we judge bytes: whatever comes in the rest of the record, it will not accept.
+        (Verdict::NeedsMore, _) => {
+            let filled = [wire, &[0; 1 << 16]].concat();
+            assert!(matches!(rustls(&filled), Verdict::Refused(_)), "{}", shown());
+            false
+        }
+    }
+}
+
+/// Everything that arrives earlier is either waited for, and never too long, or judged as the whole is.
+pub(crate) fn check_prefix(wire: &[u8], end: usize) {
+    for limits in [LIMITS, HelloLimits { handshake_max: 250, wire_max: 300 }] {
+        let outcome = |end: usize| parse(&wire[..end], limits, &mut Vec::new());
+        let shown = || format!("{end} of {}", wire.escape_ascii());
+        match outcome(end) {
+            HelloOutcome::NeedMore(bytes) => {
+                assert!(bytes > 0, "{}", shown());
+                let nearly = outcome(wire.len().min(end + bytes - 1));
+                assert!(!matches!(nearly, HelloOutcome::Complete(_)), "{bytes} behind {}", shown());
+            }
+            early => assert_eq!(early, outcome(wire.len()), "{}", shown()),
+        }
+    }
 }

@@ -3,8 +3,10 @@
 
 use lb::prelude::hello::{AlpnList, ClientHello, HelloLimits, HelloOutcome, parse};
 
-use crate::build::{ALPN, ECH, Parts, SERVER_NAME, alpn, handshake, host_name, list16, records, sni};
-use crate::oracle::{LIMITS, client_hello, ours};
+use crate::build::{
+    ALPN, ECH, Parts, SERVER_NAME, alpn, client_hello, handshake, host_name, list16, records, sni,
+};
+use crate::oracle::{LIMITS, ours};
 use crate::random::Random;
 
 #[track_caller]

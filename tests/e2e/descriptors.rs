@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! File descriptors: running out of them is a pause, and none is ever left behind.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use lb_tests::agent::Agent;
+use lb_tests::config::Path;
+use lb_tests::hello::Hello;
+use lb_tests::net::Net;
+use lb_tests::peer::{answer, ask, echo};
+use lb_tests::size;
+use lb_tests::stream::{finish, receive_all, receive_exactly, reset, say};
+use lb_tests::wait::until;
+
+use crate::flows::idle_pipes_max;
+use crate::support::{PORT, SERVER_PORT, tcp_config, two_names, two_reporters};
+
+/// Far more than fit into [`LIMIT`] descriptors.
+const CROWD: usize = 1_000;
+
+const LIMIT: &str = "--nofile=256:256";
+
+on_both_paths! {
+    a_thousand_connections_are_served_with_256_descriptors,
+    no_descriptor_is_left_behind,
+}
+
+fn a_thousand_connections_are_served_with_256_descriptors(path: Path) {
+    let net = Net::new(1);
+    net.balancer.sysctl("net/core/somaxconn", "4096");
+    let _server = echo(net.server(), SERVER_PORT);
+    let config = tcp_config(&net, path, "idle-timeout = \"10m\"");
+    let mut agent = Agent::launch(&net).through(&["prlimit", LIMIT, "--"]).start(&config);
+    let idle = agent.process.descriptors();
+
+    let crowd: Vec<TcpStream> = (0..CROWD).map(|_| net.client.connect(net.frontend(PORT))).collect();
+    for client in &crowd {
+        say(client, b"x");
+    }
+    until("the agent to be full", || agent.process.descriptors() > 150);
+    assert_quiet_and_alive(&mut agent);
+
+    // First come, first served is not promised, so all are read at once.
+    std::thread::scope(|scope| {
+        for part in crowd.chunks(CROWD / 20) {
+            let part: Vec<&TcpStream> = part.iter().collect();
+            scope.spawn(move || part.into_iter().for_each(leave_when_served));
+        }
+    });
+    drop(crowd);
+    agent.until_idle();
+    until("all descriptors to be given back", || agent.process.descriptors() <= idle + spare_pipes(&agent));
+    let newcomer = net.client.connect(net.frontend(PORT));
+    assert_eq!(ask(&newcomer, b"still here?"), b"still here?");
+    agent.assert_path(path, CROWD as u64 + 1);
+}
+
+/// Waits for the echo, which comes when the agent has room, and makes room for others.
+fn leave_when_served(client: &TcpStream) {
+    assert_eq!(receive_exactly(client, 1), b"x");
+    finish(client);
+    let _ = receive_all(client);
+    client.shutdown(std::net::Shutdown::Both).unwrap_or_default();
+}
+
+/// While full there is nothing to do but to answer the admin.
+#[track_caller]
+fn assert_quiet_and_alive(agent: &mut Agent) {
+    let before = agent.process.cpu_time();
+    std::thread::sleep(Duration::from_secs(3));
+    let used = agent.process.cpu_time() - before;
+    assert!(used < Duration::from_millis(600), "{used:?} of CPU time in 3 s of being full");
+    assert_eq!(agent.process.try_wait(), None);
+    assert_eq!(agent.admin("/healthz").map(|response| response.status), Some(200));
+}
+
+fn no_descriptor_is_left_behind(path: Path) {
+    let net = Net::new(1);
+    let frontend =
+        format!("path = \"{}\"\npath-required = true\nclient-hello-timeout = \"1s\"", path.label());
+    let agent = Agent::start(&net, &two_names(&net, &frontend));
+    let _servers = two_reporters(&net);
+    every_kind_of_end(&net);
+    agent.until_idle();
+    let before = agent.process.descriptors() - spare_pipes(&agent);
+    for _ in 0..size(100, 2_000) {
+        every_kind_of_end(&net);
+    }
+    agent.until_idle();
+    until("all descriptors to be given back", || agent.process.descriptors() <= before + spare_pipes(&agent));
+    let pipes = agent.scrape().count("lb_pipes", &[]);
+    assert!(pipes <= idle_pipes_max(), "{pipes} pipes are kept");
+}
+
+/// Ten connections.
+fn every_kind_of_end(net: &Net) {
+    let wire = Hello::named("alpha.example").wire();
+    let connect = || net.client.connect(net.frontend(PORT));
+    let begin = |bytes: &[u8]| {
+        let client = connect();
+        say(&client, bytes);
+        client
+    };
+    for _ in 0..4 {
+        assert_eq!(ask(&connect(), &wire), answer("alpha", &wire).into_bytes());
+    }
+    reset(connect());
+    reset(begin(&wire));
+    reset(begin(&wire[..100]));
+    drop(begin(&wire));
+    finish(&begin(&wire[..100]));
+    drop(begin(b"GET / HTTP/1.1\r\n\r\n"));
+}
+
+/// Descriptors of pipes that wait in the pool.
+fn spare_pipes(agent: &Agent) -> usize {
+    usize::try_from(2 * agent.scrape().count("lb_pipes", &[])).expect("a few")
+}

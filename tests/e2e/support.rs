@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What several tests set up.
+
+use std::net::{SocketAddr, TcpStream};
+
+use lb_tests::agent::Agent;
+use lb_tests::config::{Config, Path};
+use lb_tests::net::{Listener, Net};
+use lb_tests::peer::{Report, Service, reporter};
+use lb_tests::stream::{End, Received};
+
+/// Makes tests of scenarios that take a path: one in module `splice` and one in module `copy`.
+macro_rules! on_both_paths {
+    ($($scenario:ident,)+) => {
+        mod splice { $(#[test] fn $scenario() { super::$scenario(lb_tests::config::Path::Splice); })+ }
+        mod copy { $(#[test] fn $scenario() { super::$scenario(lb_tests::config::Path::Copy); })+ }
+    };
+}
+
+/// Where frontends listen.
+pub(crate) const PORT: u16 = 5000;
+
+/// Where servers listen.
+pub(crate) const SERVER_PORT: u16 = 6000;
+
+/// One frontend of mode `tcp` in front of one server, whose connections the test accepts itself.
+pub(crate) struct Relay {
+    pub(crate) agent: Agent,
+    pub(crate) listener: Listener,
+    pub(crate) net: Net,
+}
+
+impl Relay {
+    pub(crate) fn start(path: Path) -> Self {
+        Self::with(path, "")
+    }
+
+    /// With these lines in the backend's table.
+    pub(crate) fn with(path: Path, backend_lines: &str) -> Self {
+        Self::over(Net::new(1), path, backend_lines)
+    }
+
+    /// On a network with other settings.
+    pub(crate) fn over(net: Net, path: Path, backend_lines: &str) -> Self {
+        let config = tcp_config(&net, path, backend_lines);
+        let listener = net.server().listen(SERVER_PORT);
+        Self { agent: Agent::start(&net, &config), listener, net }
+    }
+
+    /// A new connection: the client's end and the server's.
+    #[track_caller]
+    pub(crate) fn pair(&self) -> (TcpStream, TcpStream) {
+        (self.client(), self.listener.accept())
+    }
+
+    #[track_caller]
+    pub(crate) fn client(&self) -> TcpStream {
+        self.net.client.connect(self.address())
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.net.frontend(PORT)
+    }
+
+    /// The close reason of the only connection so far, once it has ended.
+    #[track_caller]
+    pub(crate) fn close_reason(&self) -> String {
+        let records = self.agent.until_records(1);
+        let [record] = &records[..] else { panic!("{} connections", records.len()) };
+        record.close().to_owned()
+    }
+}
+
+/// A frontend `in` of mode `tcp`, a backend `out` with one server.
+pub(crate) fn tcp_config(net: &Net, path: Path, backend_lines: &str) -> Config {
+    let server = net.server().address(SERVER_PORT);
+    Config::new().path(path).tcp("in", net.frontend(PORT), "out", "").backend("out", server, backend_lines)
+}
+
+/// A passthrough frontend `tls` that sends the names `alpha.example` and `omega.test` to backends of one reporting server each
+/// (port 6001 and 6002), and further lines for the frontend.
+pub(crate) fn two_names(net: &Net, frontend_lines: &str) -> Config {
+    Config::new()
+        .passthrough("tls", &[net.frontend(PORT), net.balancer.address6(PORT)], frontend_lines)
+        .route("tls", "alpha.example", "alpha")
+        .route("tls", "omega.test", "omega")
+        .backend("alpha", net.server().address(6001), "")
+        .backend("omega", net.server().address(6002), "")
+}
+
+/// The servers of [`two_names`].
+pub(crate) fn two_reporters(net: &Net) -> [Service<Report>; 2] {
+    [reporter(net.server(), 6001, "alpha", false), reporter(net.server(), 6002, "omega", false)]
+}
+
+/// Asserts that exactly these bytes came, unchanged, and then this end.
+#[track_caller]
+pub(crate) fn assert_received(received: &Received, bytes: u64, end: End) {
+    assert_eq!((received.bytes, received.wrong_at, received.end), (bytes, None, end));
+}
+
+/// Makes the buffers of all sockets small, so that limits are reached quickly: at most `most` bytes each.
+pub(crate) fn limit_socket_buffers(net: &Net, most: u64) {
+    for place in [&net.client, &*net.balancer].into_iter().chain(&net.servers) {
+        place.sysctl("net/ipv4/tcp_rmem", &format!("4096 {} {most}", most.min(131_072)));
+        place.sysctl("net/ipv4/tcp_wmem", &format!("4096 {} {most}", most.min(16_384)));
+    }
+}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Idle connections end in time, busy ones do not. (The deadline of the ClientHello: see `exceptions`.)
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use lb_tests::agent::Agent;
+use lb_tests::config::{Config, Path};
+use lb_tests::net::{Namespace, Net};
+use lb_tests::stream::{End, finish, receive, receive_all, receive_exactly, say, send_until_blocked};
+
+use crate::support::{PORT, Relay, SERVER_PORT, assert_received, limit_socket_buffers};
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+const BOTH: &str = "idle-timeout = \"2s\"\nhalf-close-timeout = \"2s\"";
+
+on_both_paths! {
+    an_idle_connection_is_closed_in_time,
+    bytes_of_either_direction_keep_a_connection,
+    a_blocked_connection_is_idle_too,
+    a_half_closed_connection_has_a_timeout_of_its_own,
+    a_half_closed_connection_with_traffic_stays,
+    a_server_that_vanishes_is_noticed_by_unacknowledged_bytes,
+    a_server_that_vanishes_is_noticed_by_keepalive,
+    a_client_that_vanishes_is_noticed_by_keepalive,
+}
+
+fn an_idle_connection_is_closed_in_time(path: Path) {
+    let relay = Relay::with(path, "idle-timeout = \"2s\"");
+    let begin = Instant::now();
+    let (client, server) = relay.pair();
+    say(&client, b"hello");
+    assert_eq!(receive_exactly(&server, 5), b"hello");
+    assert_eq!(receive_all(&client), (Vec::new(), End::Reset));
+    assert!((TIMEOUT..TIMEOUT * 4).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    assert_eq!(receive_all(&server), (Vec::new(), End::Reset));
+    assert_eq!(relay.close_reason(), "idle-timeout");
+}
+
+fn bytes_of_either_direction_keep_a_connection(path: Path) {
+    let relay = Relay::with(path, BOTH);
+    let (client, server) = relay.pair();
+    for (from, to) in [(&client, &server), (&server, &client)] {
+        talk(from, to, TIMEOUT * 2);
+    }
+    finish(&client);
+    finish(&server);
+    assert_eq!(receive_all(&client), (Vec::new(), End::Finished));
+    assert_eq!(relay.close_reason(), "finished");
+}
+
+/// Bytes that nobody takes are no traffic: a reader that never returns must not hold a connection for ever.
+fn a_blocked_connection_is_idle_too(path: Path) {
+    let net = Net::new(1);
+    limit_socket_buffers(&net, 1 << 18);
+    let relay = Relay::over(net, path, "idle-timeout = \"2s\"");
+    let (client, server) = relay.pair();
+    let taken = send_until_blocked(&client, 1, Duration::from_millis(500));
+    assert_eq!(receive_all(&client), (Vec::new(), End::Reset));
+    assert_eq!(relay.close_reason(), "idle-timeout");
+    let received = receive(&server, 1);
+    assert_eq!((received.wrong_at, received.end), (None, End::Reset));
+    assert!(received.bytes <= taken);
+}
+
+fn a_half_closed_connection_has_a_timeout_of_its_own(path: Path) {
+    let relay = Relay::with(path, "idle-timeout = \"1h\"\nhalf-close-timeout = \"2s\"");
+    let (client, server) = relay.pair();
+    let begin = Instant::now();
+    finish(&client);
+    assert_eq!(receive_all(&server), (Vec::new(), End::Finished));
+    assert_eq!(receive_all(&client), (Vec::new(), End::Reset));
+    assert!((TIMEOUT..TIMEOUT * 4).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    assert_eq!(relay.close_reason(), "half-close-timeout");
+}
+
+fn a_half_closed_connection_with_traffic_stays(path: Path) {
+    let relay = Relay::with(path, BOTH);
+    let (client, server) = relay.pair();
+    finish(&client);
+    assert_eq!(receive_all(&server), (Vec::new(), End::Finished));
+    talk(&server, &client, TIMEOUT * 2);
+    finish(&server);
+    assert_received(&receive(&client, 1), 0, End::Finished);
+    assert_eq!(relay.close_reason(), "finished");
+}
+
+/// The server's host vanishes while bytes are on their way to it (TCP_USER_TIMEOUT, tcp(7)).
+fn a_server_that_vanishes_is_noticed_by_unacknowledged_bytes(path: Path) {
+    let relay = Relay::with(path, "user-timeout = \"2s\"\nidle-timeout = \"1h\"");
+    let (client, _server) = relay.pair();
+    vanish(relay.net.server());
+    say(&client, b"anybody?");
+    assert_eq!(receive_all(&client), (Vec::new(), End::Reset));
+    assert_eq!(relay.close_reason(), "server-reset");
+}
+
+/// The server's host vanishes while the connection is silent (TCP_KEEPIDLE and others, tcp(7)).
+fn a_server_that_vanishes_is_noticed_by_keepalive(path: Path) {
+    let keepalive = "keepalive = { idle = \"1s\", interval = \"1s\", count = 2 }";
+    let relay = Relay::with(path, &format!("{keepalive}\nidle-timeout = \"1h\""));
+    let (client, _server) = relay.pair();
+    vanish(relay.net.server());
+    assert_eq!(receive_all(&client), (Vec::new(), End::Reset));
+    assert_eq!(relay.close_reason(), "server-reset");
+}
+
+/// The client's host vanishes while the connection is silent.
+fn a_client_that_vanishes_is_noticed_by_keepalive(path: Path) {
+    let net = Net::new(1);
+    let listener = net.server().listen(SERVER_PORT);
+    let keepalive = "keepalive = { idle = \"1s\", interval = \"1s\", count = 2 }";
+    let config = Config::new().path(path).tcp("in", net.frontend(PORT), "out", keepalive).backend(
+        "out",
+        net.server().address(SERVER_PORT),
+        "idle-timeout = \"1h\"",
+    );
+    let agent = Agent::start(&net, &config);
+    let _client = net.client.connect(net.frontend(PORT));
+    let server = listener.accept();
+    vanish(&net.client);
+    assert_eq!(receive_all(&server), (Vec::new(), End::Reset));
+    assert_eq!(agent.until_records(1)[0].close(), "client-reset");
+}
+
+/// Takes a host off the network without a word.
+fn vanish(place: &Namespace) {
+    place.run(Command::new("ip").args(["link", "set", "uplink", "down"]));
+}
+
+/// Sends a byte from one end to the other, at a quarter of the timeout, for so long.
+fn talk(from: &std::net::TcpStream, to: &std::net::TcpStream, duration: Duration) {
+    let begin = Instant::now();
+    while begin.elapsed() < duration {
+        say(from, b"x");
+        assert_eq!(receive_exactly(to, 1), b"x");
+        std::thread::sleep(TIMEOUT / 4);
+    }
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! No byte is lost, doubled, reordered or changed.
+
+use std::net::TcpStream;
+
+use lb_tests::agent::Agent;
+use lb_tests::config::{Config, Path};
+use lb_tests::hello::Hello;
+use lb_tests::net::Net;
+use lb_tests::random::Random;
+use lb_tests::stream::{End, finish, receive, receive_exactly, say, send};
+use lb_tests::{proxy_header, size};
+
+use crate::support::{PORT, Relay, SERVER_PORT, assert_received};
+
+on_both_paths! {
+    a_gigabyte_each_way_at_once_is_exact,
+    conversations_of_every_shape_are_exact,
+    single_bytes_are_passed_on_at_once,
+}
+
+fn a_gigabyte_each_way_at_once_is_exact(path: Path) {
+    let bytes: u64 = size(256 << 20, 1 << 30);
+    let net = Net::new(1);
+    let config = Config::new()
+        .path(path)
+        .passthrough("tls", &[net.frontend(PORT)], "")
+        .route("tls", "alpha.example", "alpha")
+        .backend("alpha", net.server().address(SERVER_PORT), "send-proxy = \"v2\"");
+    let agent = Agent::start(&net, &config);
+    let listener = net.server().listen(SERVER_PORT);
+
+    let client = net.client.connect(net.frontend(PORT));
+    let hello = Hello::named("alpha.example").wire();
+    say(&client, &hello);
+    let server = listener.accept();
+    assert_eq!(proxy_header::read(&server).source(), client.local_addr().expect("connected"));
+    assert_eq!(receive_exactly(&server, hello.len()), hello);
+    both_ways(&client, &server, bytes, bytes);
+
+    let record = &agent.until_records(1)[0];
+    assert_eq!(record.close(), "finished");
+    assert_eq!(record.number("received_bytes"), bytes + hello.len() as u64);
+    assert_eq!(record.number("sent_bytes"), bytes);
+    assert_eq!(agent.assert_path(path, 1), 2 * bytes + hello.len() as u64);
+    assert_eq!(agent.scrape().count("lb_pipes_exhausted_total", &[]), 0);
+}
+
+fn conversations_of_every_shape_are_exact(path: Path) {
+    let relay = Relay::start(path);
+    let mut random = Random::new(2);
+    let (conversations, mut total) = (size(24, 400), 0);
+    for _ in 0..conversations {
+        let [up, down] = [(); 2].map(|()| {
+            let scale = random.below(22);
+            (random.below(1 << scale)) as u64
+        });
+        let (client, server) = relay.pair();
+        both_ways(&client, &server, up, down);
+        total += up + down;
+    }
+    relay.agent.until_records(conversations);
+    assert_eq!(relay.agent.assert_path(path, conversations as u64), total);
+}
+
+fn single_bytes_are_passed_on_at_once(path: Path) {
+    let relay = Relay::start(path);
+    let (client, server) = relay.pair();
+    for round in 0..200_u8 {
+        say(&client, &[round]);
+        assert_eq!(receive_exactly(&server, 1), [round]);
+        say(&server, &[!round]);
+        assert_eq!(receive_exactly(&client, 1), [!round]);
+    }
+}
+
+/// Both ends send and receive at once, then end; everything must arrive.
+#[track_caller]
+fn both_ways(client: &TcpStream, server: &TcpStream, up: u64, down: u64) {
+    let send_all = |stream, seed, bytes| {
+        let sent = send(stream, seed, bytes).expect("a reader that keeps reading");
+        finish(stream);
+        sent
+    };
+    std::thread::scope(|scope| {
+        let sent_up = scope.spawn(move || send_all(client, 1, up));
+        let sent_down = scope.spawn(move || send_all(server, 2, down));
+        let received_down = scope.spawn(|| receive(client, 2));
+        let received_up = receive(server, 1);
+        let received_down = received_down.join().expect("no panic");
+        assert_received(&received_up, up, End::Finished);
+        assert_received(&received_down, down, End::Finished);
+        assert_eq!(received_up.sha256, sent_up.join().expect("no panic"));
+        assert_eq!(received_down.sha256, sent_down.join().expect("no panic"));
+    });
+}
