@@ -2,7 +2,7 @@
 //! The results: medians with ranges as a Markdown table for people, every sample as JSON for programs.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{self, Write as _};
 use std::fs;
 use std::process::Command;
 
@@ -127,6 +127,9 @@ fn spread(measured: &Measured, samples: &[Sample], column: &Column) -> Option<Sp
 }
 
 /// The table for people.
+///
+/// # Errors
+/// Never: text takes all that is written into it.
 pub fn markdown(environment: &Environment, results: &[Measured]) -> Result<String, fmt::Error> {
     let mut text = String::new();
     writeln!(text, "# lb beside its peers, {}\n", environment.date)?;
@@ -200,8 +203,7 @@ fn table(text: &mut String, measured: &Measured) -> fmt::Result {
 
 fn cell(spread: Option<Spread>, digits: usize) -> String {
     let Some(Spread { median, min, max }) = spread else { return "–".to_owned() };
-    let number = |value: f64| -> Box<dyn Display> { Box::new(format!("{value:.digits$}")) };
-    format!("{} ({}–{})", number(median), number(min), number(max))
+    format!("{median:.digits$} ({min:.digits$}–{max:.digits$})")
 }
 
 /// Everything for programs.
