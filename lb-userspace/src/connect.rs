@@ -119,7 +119,8 @@ async fn note_try(backend: &Backend, slot: &ServerSlot, attempts: &mut Attempts)
 
 /// One try: connects and sends the header.
 async fn try_server(backend: &Backend, slot: &ServerSlot, opening: Opening<'_>) -> io::Result<Socket> {
-    let socket = net::start_connect(slot.server().settings.address)?;
+    let speaks_first = opening.has_bytes_waiting || !opening.header.is_empty();
+    let socket = net::start_connect(slot.server().settings.address, speaks_first)?;
     timeout(backend.settings.connect_timeout, net::connect_decided(&socket))
         .await
         .map_err(io::Error::from)??;

@@ -21,16 +21,21 @@ use crate::config::Keepalive;
 /// A connected TCP socket of either leg. Closing it resets the connection unless [`end_cleanly`] came first.
 pub type Socket = AsyncFd<OwnedFd>;
 
-/// Begins to connect: the socket is writable once it is established or has failed.
+/// Begins to connect: the socket is writable once it is established or has failed. `speaks_first`: bytes will be sent as soon
+/// as it is established, and the acknowledgement that ends the handshake can go with them.
 ///
 /// # Errors
 /// What socket(2) and connect(2) say at once: no descriptors, no ports, no route.
-pub fn start_connect(address: SocketAddr) -> io::Result<Socket> {
+pub fn start_connect(address: SocketAddr, speaks_first: bool) -> io::Result<Socket> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
     sockopt::set_socket_linger(&fd, Some(Duration::ZERO))?;
+    if speaks_first {
+        // Saves a segment (net/ipv4/tcp_input.c, tcp_rcv_synsent_state_process: "Save one ACK").
+        sockopt::set_tcp_quickack(&fd, false)?;
+    }
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => register(fd),
         Err(errno) => Err(errno.into()),
@@ -114,6 +119,12 @@ pub fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
 pub fn send_with_more_to_come(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
     Ok(rustix::net::send(socket.get_ref(), bytes, flags)?)
+}
+
+/// Sends at once what [`send_with_more_to_come`] held back (net/ipv4/tcp.c: setting TCP_NODELAY pushes pending frames).
+pub fn push(socket: &Socket) {
+    // A socket that is gone has nothing left to send.
+    let _ = sockopt::set_tcp_nodelay(socket.get_ref(), true);
 }
 
 /// Sends a FIN behind what was sent.

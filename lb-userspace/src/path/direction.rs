@@ -70,6 +70,8 @@ pub struct Direction<'a> {
     streak: u8,
     /// Reads once without waiting to be told that there is something.
     is_eager: bool,
+    /// The sender has closed: behind the bytes that wait, nothing but its FIN (or a reset) comes.
+    has_fin_behind: bool,
     /// Bytes that the receiver's socket took, by [`PathKind::index`].
     pub moved: [u64; PathKind::ALL.len()],
 }
@@ -89,6 +91,7 @@ impl<'a> Direction<'a> {
             is_adaptive,
             streak: 0,
             is_eager: false,
+            has_fin_behind: false,
             moved: [0; PathKind::ALL.len()],
         }
     }
@@ -138,6 +141,7 @@ impl<'a> Direction<'a> {
         }
         loop {
             let mut readiness = ready!(self.from.poll_read_ready(cx))?;
+            self.has_fin_behind = readiness.ready().is_read_closed();
             match self.take(tools) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => readiness.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -190,8 +194,11 @@ impl<'a> Direction<'a> {
         if len == 0 {
             return Ok(0);
         }
+        // The last bytes share a segment with the FIN that follows at once.
+        let is_last = self.has_fin_behind && len < COPY_CHUNK;
+        let send = if is_last { net::send_with_more_to_come } else { net::send };
         // An error that matters comes again, and is dealt with, when the rest is delivered.
-        let sent = net::send(self.to, &buffer[..len]).unwrap_or_default();
+        let sent = send(self.to, &buffer[..len]).unwrap_or_default();
         self.moved[PathKind::Copy.index()] += sent as u64;
         if sent < len {
             self.held = Held::InBuffer { bytes: Box::from(&buffer[sent..len]), start: 0 };

@@ -57,7 +57,9 @@ pub async fn carry(flow: Flow<'_>, tools: &Tools, meter: &mut Meter) -> CloseRea
         }
         Ending::Cut(close) => close,
         Ending::Reset(side) => {
-            wait_until_acknowledged(side.other().of(&flow)).await;
+            let other = side.other().of(&flow);
+            net::push(other);
+            wait_until_acknowledged(other).await;
             side.reset_reason()
         }
     }
@@ -194,6 +196,8 @@ impl<'a> Run<'a> {
 
     /// Notes the end of the direction that `sender` sends in.
     fn ended(&mut self, end: DirectionEnd, sender: Side) {
+        // The half-close timeout begins with the half-close, however long the flow was silent before.
+        self.last_activity = Instant::now();
         match end {
             // Behind a reset that the other direction met first, an end of file is not the peer's word.
             DirectionEnd::Fin if self.gone.is_some() => {}
