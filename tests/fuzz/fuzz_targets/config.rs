@@ -28,6 +28,7 @@ fuzz_target!(|text: &str| {
 
 /// Every file that the text names has the same three lines.
 fn parse(text: &str) -> Result<Loaded, Problems> {
-    let read_file = |_: &Path| -> io::Result<String> { Ok("a.example\n*.b.example # comment\n~^c[0-9]\n".into()) };
+    let read_file =
+        |_: &Path| -> io::Result<String> { Ok("a.example\n*.b.example # comment\n~^c[0-9]\n".into()) };
     Config::parse(text, "fuzz.toml", &read_file)
 }
