@@ -14,7 +14,7 @@ use lb_tests::stream::{finish, receive_all, receive_exactly, reset, say};
 use lb_tests::wait::until;
 
 use crate::flows::idle_pipes_max;
-use crate::support::{PORT, SERVER_PORT, tcp_config, two_names, two_reporters};
+use crate::support::{PORT, SERVER_PORT, allow_many_connections, tcp_config, two_names, two_reporters};
 
 /// Far more than fit into [`LIMIT`] descriptors.
 const CROWD: usize = 1_000;
@@ -81,6 +81,7 @@ fn no_descriptor_is_left_behind(path: Path) {
         format!("path = \"{}\"\npath-required = true\nclient-hello-timeout = \"1s\"", path.label());
     let agent = Agent::start(&net, &two_names(&net, &frontend));
     let _servers = two_reporters(&net);
+    allow_many_connections(&net);
     every_kind_of_end(&net);
     agent.until_idle();
     let before = agent.process.descriptors() - spare_pipes(&agent);

@@ -106,3 +106,11 @@ pub(crate) fn limit_socket_buffers(net: &Net, most: u64) {
         place.sysctl("net/ipv4/tcp_wmem", &format!("4096 {} {most}", most.min(16_384)));
     }
 }
+
+/// Lets tens of thousands of connections follow each other quickly: without this, ports in TIME-WAIT run out (ip-sysctl.rst).
+pub(crate) fn allow_many_connections(net: &Net) {
+    for place in [&net.client, &*net.balancer] {
+        place.sysctl("net/ipv4/ip_local_port_range", "10000 65000");
+        place.sysctl("net/ipv4/tcp_tw_reuse", "1");
+    }
+}
