@@ -4,5 +4,6 @@
 #![cfg_attr(not(feature = "user"), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod layout;
 pub mod limits;
 pub mod reason;

@@ -5,14 +5,22 @@
 #![deny(unsafe_code)]
 
 pub mod admin;
+pub mod agent;
 pub mod backend;
 pub mod balance;
 pub mod cli;
 pub mod config;
+pub mod connect;
+pub mod descriptors;
+pub mod frontend;
 pub mod health;
+pub mod journal;
 pub mod kernel;
+pub mod net;
 pub mod observe;
 pub mod path;
 pub mod prelude;
 pub mod proxy;
 pub mod route;
+pub mod session;
+pub mod worker;

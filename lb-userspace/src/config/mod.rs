@@ -11,6 +11,34 @@ use std::time::Duration;
 
 use lb_common::reason::HelloReason;
 
+mod address;
+mod backend;
+mod check;
+mod context;
+mod frontend;
+pub mod limits;
+mod load;
+mod names;
+pub mod needs;
+mod overlaps;
+mod problem;
+mod process;
+mod reader;
+mod render;
+mod root;
+mod route;
+mod source;
+mod suggest;
+mod syntax;
+mod tcp;
+pub mod units;
+mod value;
+
+pub use context::ReadFile;
+pub use load::{LoadError, Loaded};
+pub use names::parse_name;
+pub use problem::{Place, Problem, Problems};
+
 /// A whole valid configuration.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
@@ -92,6 +120,18 @@ pub enum LogTarget {
     SyslogUdp(SocketAddr),
 }
 
+impl std::fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("stdout"),
+            Self::Off => f.write_str("off"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::SyslogUnix(path) => write!(f, "syslog:{}", path.display()),
+            Self::SyslogUdp(address) => write!(f, "syslog:{address}"),
+        }
+    }
+}
+
 /// The least severe of the agent's own messages that is printed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
@@ -171,12 +211,17 @@ pub enum Policy {
     Backend(BackendId),
 }
 
+impl Policy {
+    /// The word for [`Policy::Reject`]; no backend may be called so.
+    pub const REJECT: &str = "reject";
+}
+
 /// The position of a backend in [`Config::backends`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct BackendId(pub usize);
 
 /// `[[frontend.NAME.route]]`: names (and ALPN protocols) that belong to a backend.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct Route {
     /// `sni` and the names of `sni-file`; empty only if `alpn` is not: then any name, or none, matches.
     pub names: Vec<NamePattern>,
@@ -188,6 +233,14 @@ pub struct Route {
     pub line: usize,
 }
 
+/// Where a route was written makes no difference to what it does.
+impl PartialEq for Route {
+    fn eq(&self, other: &Self) -> bool {
+        let Self { names, alpn, backend, line: _ } = self;
+        (names, alpn, backend) == (&other.names, &other.alpn, &other.backend)
+    }
+}
+
 /// A name as written in a route, normalised: lower case, no trailing dot.
 #[derive(Clone, Debug)]
 pub enum NamePattern {
@@ -197,26 +250,6 @@ pub enum NamePattern {
     Wildcard(String),
     /// `~regular expression` over the whole name, unanchored unless it says so.
     Regex(regex::Regex),
-}
-
-impl PartialEq for NamePattern {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Exact(a), Self::Exact(b)) | (Self::Wildcard(a), Self::Wildcard(b)) => a == b,
-            (Self::Regex(a), Self::Regex(b)) => a.as_str() == b.as_str(),
-            _ => false,
-        }
-    }
-}
-
-impl std::fmt::Display for NamePattern {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Exact(name) => f.write_str(name),
-            Self::Wildcard(suffix) => write!(f, "*{suffix}"),
-            Self::Regex(regex) => write!(f, "~{}", regex.as_str()),
-        }
-    }
 }
 
 /// `[backend.NAME]`: servers that give the same answer.
@@ -357,3 +390,6 @@ pub enum PathWish {
 
 /// Names in a configuration, to their positions.
 pub type BackendNames = BTreeMap<String, BackendId>;
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Before a backend is known: the client's first bytes.
+//! Before a backend is known: the client's first bytes, looked at and never taken.
 
 pub mod hello;
+pub mod peek;
+pub mod pending;
+pub mod reject;

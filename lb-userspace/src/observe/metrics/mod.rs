@@ -1,11 +1,28 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Every metric. Handles are looked up once, when the configuration is applied; counting is an atomic add.
+//! Every metric. Handles are looked up once, when the configuration is applied; counting is an atomic add (a short lock for
+//! histograms).
+//!
+//! Labels come from closed sets alone: names in the configuration, and the lists of [`lb_common::reason`]. What a client sends
+//! never becomes a label.
+
+mod exposition;
+mod families;
+mod process;
+mod register;
+
+use std::fmt::Write;
 
 use lb_common::reason::{CloseReason, HelloReason, PathKind};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
 
+pub use self::exposition::Exposition;
+pub use self::register::{Description, Kind};
+
+use self::families::Families;
+use self::register::Registrar;
 use crate::config::Config;
 
 /// All metrics of the process, by position in the configuration.
@@ -19,6 +36,7 @@ pub struct Metrics {
     pub backends: Vec<BackendMetrics>,
     /// By position in [`Config::backends`] and in its servers.
     pub servers: Vec<Vec<ServerMetrics>>,
+    registry: Registry,
 }
 
 /// What concerns the process.
@@ -110,14 +128,60 @@ pub struct ServerMetrics {
 }
 
 impl Metrics {
-    /// Registers the metrics that a configuration calls for.
+    /// Registers the metrics that a configuration calls for. Every series exists from the start, at 0, so that a rate over the
+    /// first event is right.
     pub fn new(config: &Config) -> Self {
-        let _ = config;
+        let mut registrar = Registrar::default();
+        let families = Families::register(&mut registrar);
         Self {
-            process: ProcessMetrics::default(),
-            frontends: Vec::new(),
-            backends: Vec::new(),
-            servers: Vec::new(),
+            process: families.process.clone(),
+            frontends: config.frontends.iter().map(|frontend| families.frontend(&frontend.name)).collect(),
+            backends: config.backends.iter().map(|backend| families.backend(&backend.name)).collect(),
+            servers: config
+                .backends
+                .iter()
+                .map(|backend| {
+                    backend
+                        .servers
+                        .iter()
+                        .map(|server| families.server(&backend.name, &server.name))
+                        .collect()
+                })
+                .collect(),
+            registry: registrar.registry,
         }
     }
+
+    /// All metrics as they are now, in the given format.
+    pub fn encode(&self, exposition: Exposition) -> String {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)
+            .expect("writing to a String does not fail");
+        match exposition {
+            Exposition::OpenMetrics => text,
+            Exposition::PrometheusText => exposition::prometheus_text(&text),
+        }
+    }
+
+    /// Every metric that a scrape can show, in the order of a scrape.
+    pub fn descriptions() -> Vec<Description> {
+        let mut registrar = Registrar::default();
+        Families::register(&mut registrar);
+        registrar.descriptions.extend(process::DESCRIPTIONS);
+        registrar.descriptions
+    }
+
+    /// [`Self::descriptions`] as the Markdown table in README.
+    pub fn markdown_table() -> String {
+        let mut table = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
+        for Description { name, kind, labels, help } in Self::descriptions() {
+            let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+            writeln!(table, "| `{name}` | {} | {} | {help} |", kind.word(), labels.join(", "))
+                .expect("writing to a String does not fail");
+        }
+        table
+    }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,14 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! One line a connection. Writing never blocks a worker: lines go through a bounded queue, and what does not fit is counted.
+//! One line a connection. Writing never blocks a worker: records go through a bounded queue to one thread that makes lines of
+//! them and writes, and what does not fit is counted.
 
+mod format;
+mod queue;
+mod stream;
+mod syslog;
+mod writer;
+
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use lb_common::reason::{CloseReason, HelloReason, PathKind};
-
-use crate::config::Log;
 use prometheus_client::metrics::counter::Counter;
+
+use self::format::Formatter;
+use self::queue::Queue;
+use self::writer::{Target, Writer};
+use crate::config::Log;
 
 /// Everything that is said about one connection, at its end.
 #[derive(Clone, Debug)]
@@ -59,30 +70,63 @@ pub struct Record {
     pub counts: [u32; 4],
 }
 
-/// The sink of [`Record`]s. Cheap to clone.
+/// The sink of [`Record`]s. Cheap to clone; the thread that writes ends after the last clone is gone and the queue is empty.
 #[derive(Clone, Debug)]
-pub struct AccessLog {}
+pub struct AccessLog {
+    /// `None`: the target is `off`.
+    handle: Option<Arc<Handle>>,
+}
+
+/// Closes the queue when the last [`AccessLog`] goes.
+#[derive(Debug)]
+struct Handle {
+    queue: Arc<Queue>,
+}
 
 impl AccessLog {
-    /// Opens the target and starts the thread that writes.
+    /// Opens the target and starts the thread that writes. A syslog socket that is not there yet is no error: it is tried again
+    /// for as long as there are lines, which are counted as dropped meanwhile.
     ///
     /// # Errors
-    /// The target cannot be opened.
-    pub fn start(settings: &Log, dropped: Counter) -> std::io::Result<Self> {
-        let _ = (settings, dropped);
-        Ok(Self {})
+    /// The file cannot be opened or created, standard output cannot be duplicated, or no thread can be started.
+    pub fn start(settings: &Log, dropped: Counter) -> io::Result<Self> {
+        let Some(target) = Target::open(&settings.target)? else {
+            return Ok(Self { handle: None });
+        };
+        let queue = Arc::new(Queue::new(dropped));
+        let writer = Writer::new(queue.clone(), target, Formatter::new(settings.format));
+        std::thread::Builder::new().name("lb-log".into()).spawn(move || writer.run())?;
+        Ok(Self { handle: Some(Arc::new(Handle { queue })) })
     }
 
-    /// Queues a line; drops and counts it if the queue is full.
+    /// Queues a line; drops and counts it if the queue is full. Never waits for the target.
     pub fn log(&self, record: &Record) {
-        let _ = record;
+        if let Some(handle) = &self.handle {
+            handle.queue.push(record.clone());
+        }
     }
 
-    /// Opens a file target anew, for log rotation. Takes effect before the next line.
-    pub fn reopen(&self) {}
+    /// Opens a file target anew, for log rotation. Takes effect before the next line that is written. If that fails, lines go on
+    /// to the old file and it is tried again. Other targets ignore it.
+    pub fn reopen(&self) {
+        if let Some(handle) = &self.handle {
+            handle.queue.reopen();
+        }
+    }
 
     /// Writes what is queued, waiting at most this long. For the end of the process.
     pub fn flush(&self, patience: Duration) {
-        let _ = patience;
+        if let Some(handle) = &self.handle {
+            handle.queue.flush(patience);
+        }
     }
 }
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Explanations, section by section.
+
+use std::io::ErrorKind::NotFound;
+
+use super::*;
+
+const UNPRIVILEGED: System =
+    System { port_start: 1024, is_root: false, descriptors: (Some(1024), Some(4096)) };
+
+const NOTHING: Question<'_> = Question { frontend: None, name: None, alpn: &[], from: None };
+
+const TEXT: &str = r#"[frontend.https]
+bind = ["[::]:443", "192.0.2.1:8443"]
+mode = "tls-passthrough"
+on-no-name = "web"
+[[frontend.https.route]]
+sni = ["www.example", "*.shop.example", "~^a[0-9]"]
+backend = "web"
+[[frontend.https.route]]
+sni = "www.example"
+alpn = ["h2", "h3"]
+backend = "h2"
+[[frontend.https.route]]
+alpn = "acme-tls/1"
+backend = "h2"
+[frontend.db]
+bind = "127.0.0.1:5000"
+mode = "tcp"
+default-backend = "h2"
+[backend.web]
+send-proxy = "v2"
+[[backend.web.server]]
+name = "one"
+address = "10.0.0.1:443"
+[[backend.web.server]]
+name = "two"
+address = "10.0.0.2:443"
+weight = 3
+max-connections = 9
+[[backend.web.server]]
+name = "spare"
+address = "10.0.0.3:443"
+backup = true
+[backend.h2]
+check = { type = "tcp" }
+server = [{ name = "only", address = "10.0.0.4:443" }]
+"#;
+
+fn config(text: &str) -> Config {
+    Config::parse(text, "lb.toml", &|_| Err(NotFound.into())).unwrap().config
+}
+
+/// The lines of the section on destinations.
+fn destination(question: Question<'_>) -> String {
+    let text = explain(&config(TEXT), &question, &UNPRIVILEGED).unwrap();
+    text.split("# Where a connection goes: ").nth(1).unwrap().replace("\n#   ", "\n")
+}
+
+#[test]
+fn an_explanation_is_an_equal_configuration() {
+    let from = Some("192.0.2.9".parse().unwrap());
+    let question = Question { name: Some("www.example"), from, ..NOTHING };
+    let text = explain(&config(TEXT), &question, &UNPRIVILEGED).unwrap();
+    assert_eq!(config(&text), config(TEXT));
+}
+
+#[test]
+fn capabilities_are_for_low_ports() {
+    let check = |text: &str, system: System, expected: &str| {
+        assert_eq!(capabilities(&config(text), &system).join("\n"), expected);
+    };
+    let why = "[::]:443: below net.ipv4.ip_unprivileged_port_start = 1024";
+    check(TEXT, UNPRIVILEGED, &format!("CAP_NET_BIND_SERVICE for {why}"));
+    check(TEXT, System { port_start: 443, ..UNPRIVILEGED }, "none");
+    check(&TEXT.replace(":443", ":4443"), UNPRIVILEGED, "none");
+    let root = format!("none beyond what root has; another user would need CAP_NET_BIND_SERVICE for {why}");
+    check(TEXT, System { is_root: true, ..UNPRIVILEGED }, &root);
+}
+
+#[test]
+fn descriptors_are_compared_with_the_limit() {
+    let check = |max: Option<u32>, limits: (Option<u64>, Option<u64>), expected: &[&str]| {
+        let global = max.map_or(String::new(), |max| format!("[global]\nmax-connections = {max}\n"));
+        let system = System { descriptors: limits, ..UNPRIVILEGED };
+        let lines = descriptors(&config(&format!("{TEXT}{global}")), &system);
+        assert!(lines.last().unwrap().starts_with("RLIMIT_NOFILE: "));
+        assert_eq!(&lines[..lines.len() - 1], expected);
+    };
+    check(
+        None,
+        (Some(1024), None),
+        &[
+            "2 a connection + 3 listening + 1 checks + 64 reserve",
+            "max-connections is not set: RLIMIT_NOFILE allows 478 connections",
+        ],
+    );
+    let hundred = [
+        "268 = 2 x 100 connections + 3 listening + 1 checks + 64 reserve",
+        "668 at worst, when bytes wait in every direction: + 4 x 100 for the pipes of splice",
+    ];
+    let with = |verdict| [hundred[0], hundred[1], verdict];
+    check(Some(100), (Some(668), Some(668)), &with("RLIMIT_NOFILE is large enough"));
+    check(Some(100), (None, None), &with("RLIMIT_NOFILE is large enough"));
+    check(
+        Some(100),
+        (Some(268), Some(4096)),
+        &with(
+            "RLIMIT_NOFILE is large enough, but at worst some connections are copied, not spliced: raise it with `ulimit -n 668` or LimitNOFILE=668 in the systemd unit",
+        ),
+    );
+    check(
+        Some(100),
+        (Some(168), Some(200)),
+        &with(
+            "RLIMIT_NOFILE is too small and allows 50 connections: set LimitNOFILE=268 in the systemd unit; the hard limit must rise too",
+        ),
+    );
+}
+
+#[test]
+fn names_lead_to_routes() {
+    let check = |name: &str, alpn: &[&str], expected: &str| {
+        let alpn: Vec<String> = alpn.iter().map(|name| (*name).into()).collect();
+        let question = Question { frontend: Some("https"), name: Some(name), alpn: &alpn, from: None };
+        let text = destination(question);
+        let first = text.lines().nth(1).unwrap();
+        let backend = text.lines().nth(2).unwrap().trim();
+        assert_eq!(format!("{} {backend}", first.split_once("): ").unwrap().1), expected, "{name} {alpn:?}");
+    };
+    let web = "-> backend web, round-robin over 2 servers";
+    check("www.example", &[], &format!("route of line 5, the name itself {web}"));
+    check("www.example", &["h3"], "route of line 8, the name itself with ALPN h2 or h3 -> backend h2");
+    check("x.shop.example", &["h2"], &format!("route of line 5, \"*.shop.example\" {web}"));
+    check("a1.example", &[], &format!("route of line 5, \"~^a[0-9]\" {web}"));
+    check("b.example", &["acme-tls/1"], "route of line 12, any name with ALPN acme-tls/1 -> backend h2");
+    check(
+        "b.example",
+        &[],
+        "no route matches, so on-unknown-name decides: reject -> closed, with a TLS alert",
+    );
+}
+
+#[test]
+fn an_answer_names_servers_and_header() {
+    let question = Question {
+        frontend: Some("https"),
+        name: Some("www.example"),
+        from: Some("2001:db8::1".parse().unwrap()),
+        alpn: &[],
+    };
+    let expected = r#"name www.example, no ALPN, from 2001:db8::1
+frontend https ([::]:443, 192.0.2.1:8443): route of line 5, the name itself
+  -> backend web, round-robin over 2 servers
+     server one 10.0.0.1:443, weight 1
+     server two 10.0.0.2:443, weight 3, at most 9 connections
+     server spare 10.0.0.3:443, weight 1, backup
+     PROXY v2 header: source 2001:db8::1, authority www.example
+"#;
+    assert_eq!(destination(question), expected);
+}
+
+#[test]
+fn a_client_without_a_name_gets_its_policy() {
+    let text = destination(Question { frontend: Some("https"), ..NOTHING });
+    assert!(text.starts_with("no name, no ALPN\n"), "{text}");
+    assert!(text.contains("no route matches, so on-no-name decides\n  -> backend web"), "{text}");
+    assert!(text.ends_with("PROXY v2 header: source the client's address\n"), "{text}");
+}
+
+#[test]
+fn only_frontends_in_reach_count() {
+    let check = |from: &str, https: bool, db: bool| {
+        let text = destination(Question { from: Some(from.parse().unwrap()), ..NOTHING });
+        let unreachable = |name: &str| {
+            let line = text.lines().find(|line| line.starts_with(&format!("frontend {name} "))).unwrap();
+            line.ends_with(&format!("cannot be reached from {from}"))
+        };
+        assert_eq!((!unreachable("https"), !unreachable("db")), (https, db), "{from}\n{text}");
+    };
+    check("192.0.2.9", true, false);
+    check("2001:db8::1", true, false);
+    check("127.0.0.1", true, true);
+    check("::1", true, false);
+}
+
+#[test]
+fn unknown_frontends_are_an_error() {
+    let question = Question { frontend: Some("http"), ..NOTHING };
+    let err = explain(&config(TEXT), &question, &UNPRIVILEGED).unwrap_err();
+    assert_eq!(err, "there is no frontend \"http\": choose from https, db");
+}

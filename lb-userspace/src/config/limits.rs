@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Every number of the configuration with its range and default. `config/lb.toml` repeats this as a table; a test compares.
+
+use std::time::Duration;
+
+use super::units::{Bytes, format_duration, format_size};
+
+/// The range and the default of one key.
+#[derive(Clone, Copy, Debug)]
+pub struct Limit<T> {
+    /// The table that the key stands in; `NAME` is the user's.
+    pub table: &'static str,
+    /// The key.
+    pub key: &'static str,
+    /// What holds where the key is absent; `None`: see the key's description.
+    pub default: Option<T>,
+    /// The least value allowed.
+    pub min: T,
+    /// The greatest value allowed.
+    pub max: T,
+}
+
+/// A value that a person can read.
+pub trait Shown {
+    /// The value as the configuration would write it, without quotes.
+    fn shown(&self) -> String;
+}
+
+impl Shown for Duration {
+    fn shown(&self) -> String {
+        format_duration(*self)
+    }
+}
+
+impl Shown for Bytes {
+    fn shown(&self) -> String {
+        format_size(*self)
+    }
+}
+
+impl Shown for u64 {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl<T: Shown> Limit<T> {
+    /// Table, key, default (`-`: none), least and greatest, as the table in `config/lb.toml` has them.
+    pub fn row(&self) -> [String; 5] {
+        let default = self.default.as_ref().map_or_else(|| "-".into(), Shown::shown);
+        [self.table.into(), self.key.into(), default, self.min.shown(), self.max.shown()]
+    }
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const HOUR: u64 = 3_600;
+const DAY: u64 = 86_400;
+const CONNECTIONS_MAX: u64 = 10_000_000;
+
+/// Defines the limits and the list of their rows in one go, so that none can be left out.
+macro_rules! limits {
+    ($($(#[$meta:meta])* $name:ident: $type:ty = $table:literal $key:literal, $default:expr, $min:expr, $max:expr;)+) => {
+        $(
+            $(#[$meta])*
+            pub const $name: Limit<$type> =
+                Limit { table: $table, key: $key, default: $default, min: $min, max: $max };
+        )+
+
+        /// Every limit as a row of text, see [`Limit::row`].
+        pub fn rows() -> Vec<[String; 5]> {
+            vec![$($name.row()),+]
+        }
+    };
+}
+
+limits! {
+    /// Threads; the default is the cores that the process may use.
+    WORKERS: u64 = "global" "workers", None, 1, 1_024;
+    /// Connections of the process; the default is what the file descriptors allow.
+    GLOBAL_MAX_CONNECTIONS: u64 = "global" "max-connections", None, 1, CONNECTIONS_MAX;
+    /// Memory of connections whose ClientHello is not complete.
+    PENDING_HELLO_MEMORY: Bytes = "global" "pending-hello-memory", Some(Bytes(128 << 20)), Bytes(1 << 20), Bytes(1 << 40);
+    /// How long connections may go on after SIGTERM.
+    DRAIN_TIMEOUT: Duration = "global" "drain-timeout", Some(secs(30)), ms(0), secs(7 * DAY);
+    /// Connections of one frontend; the default is no limit but the process'.
+    FRONTEND_MAX_CONNECTIONS: u64 = "frontend.NAME" "max-connections", None, 1, CONNECTIONS_MAX;
+    /// The listening socket's queue; the kernel caps it at net.core.somaxconn (listen(2)).
+    BACKLOG: u64 = "frontend.NAME" "backlog", Some(4_096), 1, 1 << 20;
+    /// From accept to a complete ClientHello.
+    CLIENT_HELLO_TIMEOUT: Duration = "frontend.NAME" "client-hello-timeout", Some(secs(5)), ms(10), secs(60);
+    /// Handshake message; the least is above any ClientHello that a TLS 1.2 client sends for a short name.
+    CLIENT_HELLO_MAX: Bytes = "frontend.NAME" "client-hello-max", Some(Bytes(lb_common::limits::CLIENT_HELLO_MAX as u64)), Bytes(512), Bytes(lb_common::limits::CLIENT_HELLO_MAX as u64);
+    /// The same with record headers; records of one byte make six of each.
+    CLIENT_HELLO_WIRE_MAX: Bytes = "frontend.NAME" "client-hello-wire-max", Some(Bytes(64 << 10)), Bytes(512), Bytes(1 << 20);
+    /// TCP_USER_TIMEOUT (tcp(7)) of either leg.
+    USER_TIMEOUT: Duration = "*" "user-timeout", Some(secs(30)), ms(100), secs(DAY);
+    /// TCP_KEEPIDLE; the kernel's most is MAX_TCP_KEEPIDLE (include/net/tcp.h).
+    KEEPALIVE_IDLE: Duration = "*.keepalive" "idle", Some(secs(60)), secs(1), secs(32_767);
+    /// TCP_KEEPINTVL; the kernel's most is MAX_TCP_KEEPINTVL (include/net/tcp.h).
+    KEEPALIVE_INTERVAL: Duration = "*.keepalive" "interval", Some(secs(10)), secs(1), secs(32_767);
+    /// TCP_KEEPCNT; the kernel's most is MAX_TCP_KEEPCNT (include/net/tcp.h).
+    KEEPALIVE_COUNT: u64 = "*.keepalive" "count", Some(3), 1, 127;
+    /// One try to connect.
+    CONNECT_TIMEOUT: Duration = "backend.NAME" "connect-timeout", Some(secs(5)), ms(10), secs(300);
+    /// Tries after the first.
+    RETRIES: u64 = "backend.NAME" "retries", Some(3), 0, 100;
+    /// No byte either way.
+    IDLE_TIMEOUT: Duration = "backend.NAME" "idle-timeout", Some(secs(HOUR)), ms(10), secs(30 * DAY);
+    /// No byte while one direction has ended.
+    HALF_CLOSE_TIMEOUT: Duration = "backend.NAME" "half-close-timeout", Some(secs(30)), ms(10), secs(30 * DAY);
+    /// A server's share.
+    WEIGHT: u64 = "server" "weight", Some(1), 0, 256;
+    /// Connections of one server; the default is no limit.
+    SERVER_MAX_CONNECTIONS: u64 = "server" "max-connections", None, 1, CONNECTIONS_MAX;
+    /// From check to check.
+    CHECK_INTERVAL: Duration = "backend.NAME.check" "interval", Some(secs(2)), ms(100), secs(HOUR);
+    /// A whole check; the default is the interval, at most 2s.
+    CHECK_TIMEOUT: Duration = "backend.NAME.check" "timeout", None, ms(10), secs(300);
+    /// Successes that bring a server up.
+    CHECK_RISE: u64 = "backend.NAME.check" "rise", Some(2), 1, 100;
+    /// Failures that take it down.
+    CHECK_FALL: u64 = "backend.NAME.check" "fall", Some(3), 1, 100;
+    /// Percent of the interval.
+    CHECK_JITTER: u64 = "backend.NAME.check" "jitter", Some(10), 0, 50;
+}
+
+/// Longest time a check may take where the configuration does not say.
+pub const CHECK_TIMEOUT_DEFAULT_MAX: Duration = secs(2);
+
+/// Longest name of a frontend, backend or server, in bytes; names are labels of metrics.
+pub const NAME_MAX: usize = 64;
+
+/// Largest file that is read, in bytes; about 600,000 names.
+pub const FILE_MAX: u64 = 16 << 20;

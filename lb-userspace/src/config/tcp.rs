@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Keys that frontends and backends share: keepalive, user-timeout, path.
+
+use std::time::Duration;
+
+use super::reader::Reader;
+use super::value::Value;
+use super::{Keepalive, PathChoice, PathWish, limits};
+
+/// The values of `path`.
+pub(super) const PATHS: [(&str, PathWish); 3] =
+    [("auto", PathWish::Auto), ("splice", PathWish::Splice), ("copy", PathWish::Copy)];
+
+/// Reads `keepalive`: `false`, or a table whose keys all have defaults.
+pub(super) fn keepalive(reader: &Reader<'_, '_>) -> Option<Option<Keepalive>> {
+    let Some(value) = reader.key("keepalive") else {
+        return keepalive_table(reader.absent("keepalive")).map(Some);
+    };
+    match value.get().as_bool() {
+        Some(false) => Some(None),
+        None if value.get().is_table() => keepalive_table(value.table()?).map(Some),
+        _ => {
+            value.error("must be false or a table such as { idle = \"60s\", interval = \"10s\", count = 3 }");
+            None
+        }
+    }
+}
+
+fn keepalive_table(reader: Reader<'_, '_>) -> Option<Keepalive> {
+    let idle = whole_seconds(&reader, &limits::KEEPALIVE_IDLE);
+    let interval = whole_seconds(&reader, &limits::KEEPALIVE_INTERVAL);
+    let count = reader.count(&limits::KEEPALIVE_COUNT);
+    reader.finish();
+    Some(Keepalive { idle: idle?, interval: interval?, count: u8::try_from(count?).ok()? })
+}
+
+/// TCP_KEEPIDLE and TCP_KEEPINTVL count in seconds (tcp(7)).
+fn whole_seconds(reader: &Reader<'_, '_>, limit: &limits::Limit<Duration>) -> Option<Duration> {
+    let duration = reader.duration(limit)?;
+    match reader.own(limit.key) {
+        Some(value) if duration.subsec_nanos() != 0 => {
+            value.error("must be whole seconds: the kernel counts no finer here");
+            None
+        }
+        _ => Some(duration),
+    }
+}
+
+/// Reads `path` and `path-required`; `None` inside if the table says nothing about them.
+pub(super) fn path(reader: &Reader<'_, '_>) -> Option<Option<PathChoice>> {
+    let wish = reader.key("path").map(|value| value.one_of(&PATHS));
+    let required: Option<Value<'_, '_>> = reader.key("path-required");
+    let is_required = required.as_ref().map_or(Some(false), Value::boolean);
+    let wish = match wish {
+        Some(wish) => Some(wish?),
+        None => None,
+    };
+    match (wish, required, is_required?) {
+        (None | Some(PathWish::Auto), Some(value), true) => {
+            value.error_with_others(
+                "needs a path other than \"auto\" beside it: there would be nothing to require",
+            );
+            None
+        }
+        (Some(path), _, is_required) => Some(Some(PathChoice { path, is_required })),
+        (None, ..) => Some(None),
+    }
+}

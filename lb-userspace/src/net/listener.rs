@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Listening sockets: one an address, shared by every worker. What they are set to, accepted sockets inherit, so that a
+//! connection costs no system calls for it (net/core/sock.c, sk_clone_lock).
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use crate::config::Frontend;
+
+/// A bound, listening socket.
+#[derive(Debug)]
+pub struct Listener {
+    fd: OwnedFd,
+    /// The address it got: as configured, with the kernel's port for port 0.
+    pub address: SocketAddr,
+}
+
+/// The address that a client connected to.
+#[derive(Clone, Copy, Debug)]
+pub enum LocalAddress {
+    /// The listener's own.
+    Known(SocketAddr),
+    /// The listener takes every address of the host: ask each connection.
+    Ask(SocketAddr),
+}
+
+impl LocalAddress {
+    /// The local address of an accepted connection.
+    pub fn of(self, socket: &super::Socket) -> SocketAddr {
+        let listening = match self {
+            Self::Known(address) => return address,
+            Self::Ask(address) => address,
+        };
+        rustix::net::getsockname(socket.get_ref())
+            .ok()
+            .and_then(|address| SocketAddr::try_from(address).ok())
+            .map_or(listening, super::canonical)
+    }
+}
+
+/// Why an address cannot be listened on. Each says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Another process, or another frontend, has it.
+    #[error(
+        "frontend {frontend}: {address} is in use by another process: stop it (`ss -ltnp` shows it) or choose another port"
+    )]
+    Taken {
+        /// The frontend's name.
+        frontend: String,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// The port is below net.ipv4.ip_unprivileged_port_start and the process lacks CAP_NET_BIND_SERVICE.
+    #[error(
+        "frontend {frontend}: no permission to listen on {address}: start as root, grant CAP_NET_BIND_SERVICE, or choose a port from 1024 on"
+    )]
+    NoPermission {
+        /// The frontend's name.
+        frontend: String,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// No interface of this host has the address.
+    #[error("frontend {frontend}: this host has no address {address}: `ip address` lists those it has")]
+    NoSuchAddress {
+        /// The frontend's name.
+        frontend: String,
+        /// The address.
+        address: SocketAddr,
+    },
+    /// Anything else that the kernel says.
+    #[error("frontend {frontend}: cannot listen on {address}")]
+    Other {
+        /// The frontend's name.
+        frontend: String,
+        /// The address.
+        address: SocketAddr,
+        /// What the kernel said.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl Listener {
+    /// Listens on one address of a frontend. `is_v6_only`: an IPv6 wildcard leaves IPv4 to another listener.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn open(frontend: &Frontend, address: SocketAddr, is_v6_only: bool) -> Result<Self, ListenError> {
+        let explain = |errno: rustix::io::Errno| {
+            let frontend = frontend.name.to_string();
+            match errno {
+                rustix::io::Errno::ADDRINUSE => ListenError::Taken { frontend, address },
+                rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => {
+                    ListenError::NoPermission { frontend, address }
+                }
+                rustix::io::Errno::ADDRNOTAVAIL => ListenError::NoSuchAddress { frontend, address },
+                errno => ListenError::Other { frontend, address, source: errno.into() },
+            }
+        };
+        let fd = bound(address, is_v6_only).map_err(explain)?;
+        inherit(&fd, frontend).map_err(explain)?;
+        let backlog = i32::try_from(frontend.backlog.get()).unwrap_or(i32::MAX);
+        rustix::net::listen(&fd, backlog).map_err(explain)?;
+        let address = rustix::net::getsockname(&fd).map_err(explain)?.try_into().unwrap_or(address);
+        Ok(Self { fd, address })
+    }
+
+    /// Another descriptor for the same socket, for one more worker.
+    ///
+    /// # Errors
+    /// The process has no descriptors left.
+    pub fn share(&self) -> io::Result<OwnedFd> {
+        self.fd.try_clone()
+    }
+
+    /// How connections learn which address the client connected to.
+    pub fn local_address(&self) -> LocalAddress {
+        match self.address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => LocalAddress::Ask(self.address),
+            IpAddr::V6(ip) if ip.is_unspecified() => LocalAddress::Ask(self.address),
+            _ => LocalAddress::Known(super::canonical(self.address)),
+        }
+    }
+}
+
+fn bound(address: SocketAddr, is_v6_only: bool) -> rustix::io::Result<OwnedFd> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    // Without it, connections in TIME_WAIT keep a restarted agent from its port; a listener elsewhere is still an error.
+    sockopt::set_socket_reuseaddr(&fd, true)?;
+    if address.is_ipv6() {
+        sockopt::set_ipv6_v6only(&fd, is_v6_only)?;
+    }
+    rustix::net::bind(&fd, &address)?;
+    Ok(fd)
+}
+
+fn inherit(fd: &OwnedFd, frontend: &Frontend) -> rustix::io::Result<()> {
+    let lost = |_| rustix::io::Errno::INVAL;
+    sockopt::set_tcp_nodelay(fd, true)?;
+    sockopt::set_socket_linger(fd, Some(Duration::ZERO))?;
+    if let Some(keepalive) = frontend.keepalive {
+        super::set_keepalive(fd, keepalive).map_err(lost)?;
+    }
+    if let Some(timeout) = frontend.user_timeout {
+        super::set_user_timeout(fd, timeout).map_err(lost)?;
+    }
+    Ok(())
+}

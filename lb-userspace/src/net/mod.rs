@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sockets as this agent uses them: non-blocking, with linger 0 until a clean close, registered with the worker's reactor.
+
+mod listener;
+mod syscalls;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::net::sockopt;
+use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
+use tokio::io::unix::AsyncFd;
+
+pub use listener::{ListenError, Listener, LocalAddress};
+pub use syscalls::{register, set_receive_low_water, unacknowledged_bytes};
+
+use crate::config::Keepalive;
+
+/// A connected TCP socket of either leg. Closing it resets the connection unless [`end_cleanly`] came first.
+pub type Socket = AsyncFd<OwnedFd>;
+
+/// Begins to connect: the socket is writable once it is established or has failed.
+///
+/// # Errors
+/// What socket(2) and connect(2) say at once: no descriptors, no ports, no route.
+pub fn start_connect(address: SocketAddr) -> io::Result<Socket> {
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+    let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_tcp_nodelay(&fd, true)?;
+    sockopt::set_socket_linger(&fd, Some(Duration::ZERO))?;
+    match rustix::net::connect(&fd, &address) {
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => register(fd),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Waits until the connect of [`start_connect`] has succeeded or failed.
+///
+/// # Errors
+/// The reactor of this worker is gone.
+pub async fn connect_decided(socket: &Socket) -> io::Result<()> {
+    drop(socket.writable().await?);
+    Ok(())
+}
+
+/// How the connect of [`start_connect`] went.
+///
+/// # Errors
+/// Why the connection was not established (SO_ERROR, socket(7)).
+pub fn connect_result(socket: &Socket) -> io::Result<()> {
+    Ok(sockopt::socket_error(socket.get_ref())??)
+}
+
+/// Sets TCP keepalive on a socket (tcp(7)).
+///
+/// # Errors
+/// The kernel refuses a value.
+pub fn set_keepalive(fd: impl AsFd, keepalive: Keepalive) -> io::Result<()> {
+    sockopt::set_socket_keepalive(&fd, true)?;
+    sockopt::set_tcp_keepidle(&fd, keepalive.idle)?;
+    sockopt::set_tcp_keepintvl(&fd, keepalive.interval)?;
+    sockopt::set_tcp_keepcnt(&fd, u32::from(keepalive.count))?;
+    Ok(())
+}
+
+/// Sets TCP_USER_TIMEOUT (tcp(7)), in milliseconds, at most 2^32 - 1 of them.
+///
+/// # Errors
+/// The kernel refuses the value.
+pub fn set_user_timeout(fd: impl AsFd, timeout: Duration) -> io::Result<()> {
+    sockopt::set_tcp_user_timeout(fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
+    Ok(())
+}
+
+/// Lets the kernel deliver what is still unsent after close(2), instead of a reset.
+pub fn end_cleanly(socket: &Socket) {
+    // A socket that is gone already needs no clean end.
+    let _ = sockopt::set_socket_linger(socket.get_ref(), None);
+}
+
+/// Looks at received bytes without taking them, as many as fit.
+///
+/// # Errors
+/// As recv(2); `WouldBlock` if nothing has arrived.
+pub fn peek(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    let (_, len) = rustix::net::recv(socket.get_ref(), buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
+    Ok(len)
+}
+
+/// Takes received bytes; 0 is the peer's FIN.
+///
+/// # Errors
+/// As recv(2); `WouldBlock` if nothing has arrived.
+pub fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
+    let (_, len) = rustix::net::recv(socket.get_ref(), buffer, RecvFlags::DONTWAIT)?;
+    Ok(len)
+}
+
+/// Sends bytes, as many as fit into the send buffer.
+///
+/// # Errors
+/// As send(2); `WouldBlock` if none fit.
+pub fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket.get_ref(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+}
+
+/// Sends bytes that further bytes follow at once, so that the kernel may put them into one segment.
+///
+/// # Errors
+/// As send(2).
+pub fn send_with_more_to_come(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+    let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
+    Ok(rustix::net::send(socket.get_ref(), bytes, flags)?)
+}
+
+/// Sends a FIN behind what was sent.
+pub fn send_fin(socket: &Socket) {
+    // ENOTCONN: the peer has reset; the reading direction reports that.
+    let _ = rustix::net::shutdown(socket.get_ref(), Shutdown::Write);
+}
+
+/// The receive buffer's limit in bytes, as the kernel accounts it (SO_RCVBUF, socket(7)).
+pub fn receive_buffer_limit(socket: &Socket) -> u64 {
+    sockopt::socket_recv_buffer_size(socket.get_ref()).map_or(0, |bytes| bytes as u64)
+}
+
+/// Whether an error is a shortage of this host (descriptors, ports, memory) rather than something about a server.
+pub fn is_shortage(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
+}
+
+/// An address as people write it: an IPv4 address that a dual-stack socket shows in IPv6 form (RFC 4291 section 2.5.5.2)
+/// becomes IPv4 again.
+pub fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}

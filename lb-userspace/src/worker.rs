@@ -1,0 +1,293 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A worker: one thread with a runtime of its own that accepts connections and serves them to their end. A connection never
+//! changes its worker after accept, so that nothing about it needs a lock.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use rustix::net::SocketFlags;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{LocalSet, spawn_local, yield_now};
+
+use crate::backend::Backend;
+use crate::frontend::{Frontend, Gate, Permit};
+use crate::journal::Journal;
+use crate::net::{self, LocalAddress};
+use crate::observe::access_log::AccessLog;
+use crate::observe::metrics::ProcessMetrics;
+use crate::path::{self, PipeBudget, Pipes, Tools};
+use crate::prelude::peek::HelloBuffers;
+use crate::prelude::pending::PendingHellos;
+use crate::session;
+
+/// Connections that a worker accepts before it serves those it has.
+const ACCEPT_BATCH: u32 = 16;
+
+/// How long accepting pauses when the host is out of descriptors or memory.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a shortage is worth a message.
+const SHORTAGE_MESSAGE_EVERY: Duration = Duration::from_secs(60);
+
+/// What every worker shares.
+#[derive(Clone, Debug)]
+pub struct Shared {
+    /// By [`crate::config::BackendId`].
+    pub backends: Arc<[Arc<Backend>]>,
+    /// The process's `max-connections`.
+    pub gate: Arc<Gate>,
+    /// The memory for connections without a ClientHello.
+    pub pending_hellos: PendingHellos,
+    /// The process's pipes.
+    pub pipes: Arc<PipeBudget>,
+    /// The sink of log lines.
+    pub log: AccessLog,
+    /// Counters of the process.
+    pub metrics: ProcessMetrics,
+    /// The largest `client-hello-wire-max`, in bytes.
+    pub hello_wire_max: usize,
+    /// Where each worker takes connections that others accepted.
+    pub peers: Arc<[Peer]>,
+}
+
+/// A worker as the others see it.
+#[derive(Debug)]
+pub struct Peer {
+    /// Connections it serves, those on their way to it included.
+    serving: AtomicU32,
+    inbox: mpsc::UnboundedSender<Accepted>,
+}
+
+impl Peer {
+    /// A worker to be, and where it will find what others send it.
+    pub fn new() -> (Self, Inbox) {
+        let (inbox, receiver) = mpsc::unbounded_channel();
+        (Self { serving: AtomicU32::new(0), inbox }, Inbox(receiver))
+    }
+}
+
+/// Connections that other workers accepted for this one.
+#[derive(Debug)]
+pub struct Inbox(mpsc::UnboundedReceiver<Accepted>);
+
+/// A connection on its way to the worker that will serve it.
+#[derive(Debug)]
+struct Accepted {
+    fd: OwnedFd,
+    client: SocketAddr,
+    local: LocalAddress,
+    permit: Permit,
+}
+
+/// One shared listening socket and whose connections it brings.
+#[derive(Debug)]
+pub struct Entrance {
+    /// This worker's descriptor of the socket.
+    pub fd: OwnedFd,
+    /// How connections learn their local address.
+    pub local: LocalAddress,
+    /// The frontend.
+    pub frontend: Arc<Frontend>,
+}
+
+/// What a worker is told to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Accept and serve.
+    Run,
+    /// Serve what is there, accept no more.
+    Drain,
+    /// Cut what is left.
+    Stop,
+}
+
+/// A worker's own view while it runs.
+#[derive(Debug)]
+pub struct Worker {
+    /// By [`crate::config::BackendId`].
+    pub backends: Arc<[Arc<Backend>]>,
+    /// The memory for connections without a ClientHello.
+    pub pending_hellos: PendingHellos,
+    /// Buffers for peeking.
+    pub hello_buffers: HelloBuffers,
+    /// Buffers and pipes for carrying.
+    pub tools: Tools,
+    shared: Shared,
+    index: usize,
+    warned_at: Cell<Option<Instant>>,
+}
+
+/// Runs a worker on the calling thread until it is told to stop.
+///
+/// # Errors
+/// The kernel refuses an epoll instance or a registration.
+pub fn run(
+    index: usize,
+    shared: Shared,
+    entrances: Vec<Entrance>,
+    inbox: Inbox,
+    mut orders: watch::Receiver<Order>,
+) -> io::Result<()> {
+    let wakeups = shared.metrics.worker_wakeups.clone();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .on_thread_unpark(move || {
+            wakeups.inc();
+        })
+        .build()?;
+    let worker = Rc::new(Worker::new(index, shared));
+    let sessions = LocalSet::new();
+    sessions.block_on(&runtime, async move {
+        for entrance in entrances {
+            // Registered before spawning, so that a refusal ends the start and not just a task.
+            let listener = net::register(entrance.fd)?;
+            let gate = (entrance.frontend, entrance.local);
+            spawn_local(accept_all(Rc::clone(&worker), listener, gate, orders.clone()));
+        }
+        spawn_local(serve_inbox(worker, inbox));
+        // An error is the end of the thread that gives orders: nothing is left to wait for.
+        let _ = orders.wait_for(|order| *order == Order::Stop).await;
+        Ok(())
+    })
+}
+
+impl Worker {
+    fn new(index: usize, shared: Shared) -> Self {
+        Self {
+            backends: Arc::clone(&shared.backends),
+            pending_hellos: shared.pending_hellos.clone(),
+            hello_buffers: HelloBuffers::new(shared.hello_wire_max),
+            tools: Tools {
+                pipes: Pipes::new(Arc::clone(&shared.pipes)),
+                buffer: RefCell::new(vec![0; path::COPY_CHUNK].into_boxed_slice()),
+                pipes_exhausted: shared.metrics.pipes_exhausted.clone(),
+            },
+            index,
+            shared,
+            warned_at: Cell::new(None),
+        }
+    }
+
+    /// Counts a pause of accepting, and tells the operator once in a while.
+    fn note_shortage(&self) {
+        self.shared.metrics.accept_pauses.inc();
+        if self.warned_at.get().is_none_or(|at| at.elapsed() >= SHORTAGE_MESSAGE_EVERY) {
+            self.warned_at.set(Some(Instant::now()));
+            tracing::warn!(
+                open = self.shared.gate.open(),
+                "accepting pauses: no file descriptors or memory left; clients wait in the kernel's backlog"
+            );
+        }
+    }
+
+    /// The worker that should serve one more connection: this one, unless it has clearly more than the one that has least.
+    fn choose_peer(&self) -> usize {
+        let serving = |index: usize| self.shared.peers[index].serving.load(Ordering::Relaxed);
+        let mine = serving(self.index);
+        if mine == 0 {
+            return self.index;
+        }
+        let least = (0..self.shared.peers.len()).min_by_key(|&index| serving(index)).unwrap_or(self.index);
+        if mine > serving(least) + 1 + serving(least) / 4 { least } else { self.index }
+    }
+}
+
+/// Accepts from one listening socket until told to drain.
+async fn accept_all(
+    worker: Rc<Worker>,
+    listener: AsyncFd<OwnedFd>,
+    (frontend, local): (Arc<Frontend>, LocalAddress),
+    mut orders: watch::Receiver<Order>,
+) {
+    let accepting = async {
+        loop {
+            worker.shared.gate.room().await;
+            frontend.gate.room().await;
+            let Ok(mut readiness) = listener.readable().await else { return };
+            match accept_some(&worker, &listener, &frontend, local) {
+                Batch::More => yield_now().await,
+                Batch::Full => {}
+                Batch::Empty => readiness.clear_ready(),
+                Batch::Shortage => {
+                    drop(readiness);
+                    worker.note_shortage();
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    };
+    tokio::select! {
+        () = accepting => {}
+        _ = orders.wait_for(|order| *order != Order::Run) => {}
+    }
+    // Clients whose connection the kernel had completed are served; the socket closes behind them.
+    while let Batch::More = accept_some(&worker, &listener, &frontend, local) {}
+}
+
+/// What is to be expected of the next accept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Batch {
+    /// Another connection, perhaps.
+    More,
+    /// There is no room for one.
+    Full,
+    /// None for now.
+    Empty,
+    /// The host is out of descriptors or memory.
+    Shortage,
+}
+
+fn accept_some(
+    worker: &Rc<Worker>,
+    listener: &AsyncFd<OwnedFd>,
+    frontend: &Arc<Frontend>,
+    local: LocalAddress,
+) -> Batch {
+    for _ in 0..ACCEPT_BATCH {
+        let Some(permit) = Permit::take(&worker.shared.gate, frontend) else { return Batch::Full };
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let (fd, client) = match rustix::net::acceptfrom_with(listener.get_ref(), flags) {
+            Ok((fd, Some(client))) => (fd, client),
+            Err(rustix::io::Errno::WOULDBLOCK) => return Batch::Empty,
+            Err(errno) if net::is_shortage(&errno.into()) => return Batch::Shortage,
+            // accept(2): errors of the connection itself are passed on; the connection is gone, the socket is not.
+            Ok((_, None)) | Err(_) => continue,
+        };
+        let Ok(client) = SocketAddr::try_from(client) else { continue };
+        let accepted = Accepted { fd, client: net::canonical(client), local, permit };
+        let peer = worker.choose_peer();
+        worker.shared.peers[peer].serving.fetch_add(1, Ordering::Relaxed);
+        if peer == worker.index {
+            spawn_local(serve(Rc::clone(worker), accepted));
+        } else if worker.shared.peers[peer].inbox.send(accepted).is_err() {
+            // The other worker has stopped: so will this one.
+            worker.shared.peers[peer].serving.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+    Batch::More
+}
+
+async fn serve_inbox(worker: Rc<Worker>, mut inbox: Inbox) {
+    while let Some(accepted) = inbox.0.recv().await {
+        spawn_local(serve(Rc::clone(&worker), accepted));
+    }
+}
+
+async fn serve(worker: Rc<Worker>, accepted: Accepted) {
+    let Accepted { fd, client, local, permit } = accepted;
+    let frontend = Arc::clone(permit.frontend());
+    if let Ok(socket) = net::register(fd) {
+        let local = local.of(&socket);
+        let mut journal = Journal::new(permit, client, local, worker.shared.log.clone());
+        let close = session::run(&worker, &frontend, socket, &mut journal).await;
+        journal.finish(close);
+    }
+    worker.shared.peers[worker.index].serving.fetch_sub(1, Ordering::Relaxed);
+}

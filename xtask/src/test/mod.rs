@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask test`: everything that can run on this machine, and at the end what could not and why.
+
+mod fuzz;
+
+use std::ffi::OsStr;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+
+use crate::report::{Outcome, Report};
+use crate::repository::{agent, cargo, execute, has_program, is_ci, is_root, output, root};
+use crate::setup;
+
+pub use fuzz::FUZZ;
+
+/// The target with the end-to-end tests, in package lb-tests.
+const E2E: &str = "e2e";
+
+/// How much the end-to-end tests do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// What fits into a change's test run.
+    Small,
+    /// What finds rare faults.
+    Soak,
+}
+
+impl Size {
+    /// What the tests read in the environment variable `LB_TEST_SIZE`.
+    fn label(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Soak => "soak",
+        }
+    }
+}
+
+/// What `test` can be told.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Runs only tests and fuzz targets whose name contains this
+    pub filter: Option<String>,
+    /// Seconds that each fuzz target runs; 0 leaves them out
+    #[arg(long, default_value_t = fuzz::SECONDS)]
+    pub fuzz_seconds: u32,
+    /// Does not ask before it uses sudo to install packages
+    #[arg(long)]
+    pub yes: bool,
+}
+
+impl Default for Args {
+    fn default() -> Self {
+        Self { filter: None, fuzz_seconds: fuzz::SECONDS, yes: false }
+    }
+}
+
+/// Runs all tests.
+///
+/// # Errors
+///
+/// A stage failed.
+pub fn run(args: &Args) -> Result<()> {
+    let mut report = Report::default();
+    stages(&mut report, args);
+    report.finish(is_ci())
+}
+
+/// Adds all tests to a report.
+pub fn stages(report: &mut Report, args: &Args) {
+    let filter = args.filter.as_deref();
+    let needs = Needs::prepare(report, args.yes);
+    report.stage("unit and property tests", || unit(filter));
+    report.stage("examples in the documentation", || {
+        execute(cargo("test").args(["--locked", "--workspace", "--doc"]).args(filter))?;
+        Ok(Outcome::Passed)
+    });
+    report.stage("end-to-end tests", || e2e(&needs, Size::Small, filter));
+    fuzz::stages(report, filter, args.fuzz_seconds);
+}
+
+/// Adds the end-to-end tests alone, and what they need, to a report.
+pub fn e2e_stages(report: &mut Report, size: Size, filter: Option<&str>, is_agreed: bool) {
+    let needs = Needs::prepare(report, is_agreed);
+    report.stage("end-to-end tests", || e2e(&needs, size, filter));
+}
+
+/// What the end-to-end tests need: the path of the agent, or why they cannot run.
+struct Needs(std::result::Result<std::path::PathBuf, String>);
+
+impl Needs {
+    /// Installs packages and builds the agent. Somebody who wants no packages still gets the tests that need none.
+    fn prepare(report: &mut Report, is_agreed: bool) -> Self {
+        let mut needs = Err("the agent was not built".to_owned());
+        report.stage("agent", || {
+            needs = Ok(agent()?);
+            Ok(Outcome::Passed)
+        });
+        report.stage("shipped configurations", || match &needs {
+            Ok(lb) => configurations(lb),
+            Err(reason) => Ok(Outcome::NotRun(reason.clone())),
+        });
+        report.stage("packages", || {
+            let Err(error) = setup::install_packages(is_agreed) else { return Ok(Outcome::Passed) };
+            needs = Err("packages are missing".to_owned());
+            Ok(Outcome::NotRun(format!("{error:#}")))
+        });
+        if !is_root() {
+            needs = Err("network namespaces need root: run `cargo xtask test` as root".to_owned());
+        }
+        Self(needs)
+    }
+}
+
+/// `lb check` on every configuration that the repository ships.
+fn configurations(lb: &Path) -> Result<Outcome> {
+    let entries = std::fs::read_dir(root().join("config")).context("cannot list config/")?;
+    let files = entries.map(|entry| entry.map(|entry| entry.path())).collect::<std::io::Result<Vec<_>>>()?;
+    for file in files.iter().filter(|file| file.extension() == Some(OsStr::new("toml"))) {
+        execute(Command::new(lb).current_dir(root()).arg("check").arg(file))
+            .with_context(|| file.display().to_string())?;
+    }
+    Ok(Outcome::Passed)
+}
+
+/// Every test that is not end to end. The workspace is named as a whole and the targets one by one, because another choice
+/// of packages would have cargo build their dependencies again with other features.
+fn unit(filter: Option<&str>) -> Result<Outcome> {
+    let metadata = output(cargo("metadata").args(["--locked", "--no-deps", "--format-version=1"]))?;
+    let metadata: Value = serde_json::from_str(&metadata).context("cargo metadata printed no JSON")?;
+    let targets = test_targets(&metadata).into_iter().filter(|target| target != E2E);
+    let mut command = cargo("test");
+    command.args(["--locked", "--workspace", "--no-fail-fast", "--lib", "--bins"]);
+    command.args(targets.map(|target| format!("--test={target}"))).args(filter);
+    execute(&mut command)?;
+    Ok(Outcome::Passed)
+}
+
+/// The names of all integration tests (The Cargo Book, "cargo metadata"), sorted.
+fn test_targets(metadata: &Value) -> Vec<String> {
+    let list =
+        |value: &Value, key: &str| value.get(key).and_then(Value::as_array).cloned().unwrap_or_default();
+    let mut names: Vec<String> = list(metadata, "packages")
+        .iter()
+        .flat_map(|package| list(package, "targets"))
+        .filter(|target| list(target, "kind").iter().any(|kind| kind == "test"))
+        .filter_map(|target| target.get("name")?.as_str().map(str::to_owned))
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// The end-to-end tests, each in a process of its own where cargo-nextest is installed.
+fn e2e(needs: &Needs, size: Size, filter: Option<&str>) -> Result<Outcome> {
+    let lb = match &needs.0 {
+        Ok(lb) => lb,
+        Err(reason) => return Ok(Outcome::NotRun(reason.clone())),
+    };
+    let mut command = e2e_command(has_program("cargo-nextest"), filter);
+    execute(command.env("LB_AGENT", lb).env("LB_TEST_SIZE", size.label()))?;
+    Ok(Outcome::Passed)
+}
+
+/// The runner's command line. As many tests run at a time as there are cores: each keeps about one busy.
+fn e2e_command(has_nextest: bool, filter: Option<&str>) -> Command {
+    let mut command = if has_nextest {
+        let mut command = cargo("nextest");
+        command.args(["run", "--locked", "--no-fail-fast", "--no-tests=pass"]);
+        command
+    } else {
+        let mut command = cargo("test");
+        command.args(["--locked", "--no-fail-fast"]);
+        command
+    };
+    command.args(["--workspace", "--test", E2E]).args(filter);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn integration_tests_are_found_in_all_packages() {
+        let metadata = serde_json::json!({"packages": [
+            {"targets": [{"name": "lb", "kind": ["lib"]}, {"name": "hello", "kind": ["test"]}]},
+            {"targets": [{"name": "e2e", "kind": ["test"]}, {"name": "hello", "kind": ["test"]}]},
+            {"targets": [{"name": "xtask", "kind": ["bin"]}]},
+        ]});
+        assert_eq!(test_targets(&metadata), ["e2e", "hello"]);
+    }
+
+    #[track_caller]
+    fn check(has_nextest: bool, filter: Option<&str>, expected: &str) {
+        let command = e2e_command(has_nextest, filter);
+        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
+        assert_eq!(arguments.join(" "), expected);
+    }
+
+    #[test]
+    fn both_runners_run_only_the_end_to_end_tests() {
+        check(true, None, "nextest run --locked --no-fail-fast --no-tests=pass --workspace --test e2e");
+        check(false, Some("half_close"), "test --locked --no-fail-fast --workspace --test e2e half_close");
+    }
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Habits of this repository as tests, so that nobody has to remember them.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use crate::repository::root;
+use crate::{demo, run};
+
+/// Lines that a source file may have.
+const LINES_MAX: usize = 400;
+
+#[test]
+fn every_source_file_names_its_licence() {
+    for (path, text) in sources() {
+        let mut lines = text.lines();
+        let first = lines.next().unwrap_or_default();
+        let line = if first.starts_with("#!/") { lines.next().unwrap_or_default() } else { first };
+        let licence =
+            if path.starts_with("lb-ebpf/src") { "MIT OR GPL-2.0-only" } else { "MIT OR Apache-2.0" };
+        let expected = format!("SPDX-License-Identifier: {licence}");
+        assert!(line.ends_with(&expected), "{}: the first line must say {expected}", path.display());
+    }
+}
+
+#[test]
+fn no_source_file_is_longer_than_a_person_can_hold() {
+    for (path, text) in sources() {
+        let lines = text.lines().count();
+        assert!(lines <= LINES_MAX, "{}: {lines} lines, at most {LINES_MAX}", path.display());
+    }
+}
+
+#[test]
+fn what_is_left_to_do_has_an_issue() {
+    for (path, text) in sources() {
+        for (number, line) in text.lines().enumerate() {
+            assert!(!is_loose_end(line), "{}:{}: no issue number: {line}", path.display(), number + 1);
+        }
+    }
+    assert!(is_loose_end(concat!("// TO", "DO: later")));
+    assert!(is_loose_end(concat!("// FIX", "ME(me): later")));
+    assert!(!is_loose_end(concat!("// TO", "DO(#12): later")));
+    assert!(!is_loose_end("a line of code"));
+}
+
+/// Whether a line announces work without saying in which issue it is.
+fn is_loose_end(line: &str) -> bool {
+    [concat!("TO", "DO"), concat!("FIX", "ME"), concat!("XX", "X:")]
+        .iter()
+        .any(|word| line.split(word).skip(1).any(|rest| !rest.starts_with("(#")))
+}
+
+#[test]
+fn pure_modules_know_no_runtime_kernel_or_socket() {
+    let pure = ["config", "prelude/hello", "route", "balance", "proxy"];
+    for (path, text) in sources() {
+        let Ok(module) = path.strip_prefix("lb-userspace/src") else { continue };
+        if !pure.iter().any(|name| module.with_extension("").starts_with(name)) {
+            continue;
+        }
+        for foreign in ["tokio::", "aya::", "socket2::", "TcpStream", "TcpListener", "UdpSocket"] {
+            assert!(!text.contains(foreign), "{}: {foreign} in a pure module", path.display());
+        }
+    }
+}
+
+#[test]
+fn programs_use_only_the_shared_module_that_the_digest_covers() {
+    for (path, text) in sources() {
+        if !path.starts_with("lb-ebpf/src") {
+            continue;
+        }
+        for rest in text.split("lb_common::").skip(1) {
+            assert!(
+                rest.starts_with("layout"),
+                "{}: only lb_common::layout counts in the digest",
+                path.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn the_quick_start_is_the_minimal_configuration() {
+    let readme = read("README.md");
+    let (_, rest) = readme.split_once("```toml\n").expect("README has a quick start in TOML");
+    let (quick_start, _) = rest.split_once("```").expect("the quick start ends");
+    assert_eq!(quick_start, read("config/minimal.toml"), "README.md and config/minimal.toml differ");
+}
+
+#[test]
+fn the_demo_and_its_configuration_name_the_same_addresses() {
+    let text = read(run::CONFIG);
+    let config: Table = text.parse().expect("TOML");
+    let admin = config["admin"]["bind"].as_str().expect("admin.bind");
+    assert_eq!(admin.parse::<SocketAddr>().expect("an address"), run::ADMIN);
+    let frontends = config["frontend"].as_table().expect("frontends").values();
+    let binds: Vec<&str> = frontends.flat_map(binds).collect();
+    assert!(binds.iter().any(|bind| bind.ends_with(&format!(":{}", run::FRONTEND_PORT))), "{binds:?}");
+    for (name, port) in demo::SERVERS {
+        let quoted = |text: &str| format!("\"{text}\"");
+        for needle in [quoted(&demo::address(port).to_string()), quoted(&format!("{name}.localhost"))] {
+            assert!(text.contains(&needle), "{} does not name {needle}", run::CONFIG);
+        }
+    }
+}
+
+/// The addresses of a frontend: a text or a list of texts.
+fn binds(frontend: &Value) -> Vec<&str> {
+    let bind = &frontend["bind"];
+    let list = bind.as_array().map_or_else(|| vec![bind], |list| list.iter().collect());
+    list.into_iter().filter_map(Value::as_str).collect()
+}
+
+#[test]
+fn a_virtual_machine_does_what_the_readme_says() {
+    let (vagrantfile, readme) = (read("Vagrantfile"), read("README.md"));
+    for command in ["cargo xtask setup", "cargo xtask test"] {
+        assert!(vagrantfile.contains(command), "Vagrantfile does not run `{command}`");
+    }
+    assert!(readme.contains("cargo xtask run") && readme.contains("cargo xtask test"));
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every source file: its path from the root, and its text.
+fn sources() -> Vec<(PathBuf, String)> {
+    let mut sources = Vec::new();
+    let mut pending = vec![root().to_owned()];
+    while let Some(folder) = pending.pop() {
+        for entry in fs::read_dir(&folder).expect("a folder can be listed") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                let is_foreign = path.file_name().is_some_and(|name| name == "target" || name == ".git");
+                pending.extend((!is_foreign).then_some(path));
+            } else if is_source(&path) {
+                let text =
+                    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+                sources.push((path.strip_prefix(root()).expect("below the root").to_owned(), text));
+            }
+        }
+    }
+    assert!(sources.len() > 20, "the source files were not found");
+    sources
+}
+
+fn is_source(path: &Path) -> bool {
+    let has_extension =
+        path.extension().is_some_and(|extension| ["rs", "sh", "py"].iter().any(|known| extension == *known));
+    has_extension || path.ends_with(".ci/run")
+}
