@@ -53,6 +53,11 @@ impl Config {
         Self { path: None, tables: format!("[admin]\nbind = \"{ADMIN}\"\n\n[log]\n{lines}\n") }
     }
 
+    /// A whole text, such as a file that the repository ships. Its admin surface must be at [`ADMIN`].
+    pub fn whole(text: &str) -> Self {
+        Self { path: None, tables: text.to_owned() }
+    }
+
     /// Requires a path in the frontends that follow.
     #[must_use]
     pub fn path(self, path: Path) -> Self {
