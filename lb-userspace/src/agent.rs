@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
@@ -16,8 +17,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::admin::{self, Surface};
 use crate::backend::Backend;
+use crate::config::needs::Descriptors;
 use crate::config::{Config, Loaded, Mode};
-use crate::descriptors::{self, Descriptors};
 use crate::frontend::{Frontend, Gate};
 use crate::health;
 use crate::net::{ListenError, Listener};
@@ -258,17 +259,17 @@ impl Agent {
 
 /// Raises the limit of open files and divides it.
 fn divide_descriptors(config: &Config) -> Result<Descriptors, StartError> {
-    let descriptors = Descriptors::divide(descriptors::raise_limit(), config);
+    let limit = raise_limit();
+    let descriptors = Descriptors::divide(limit, config);
     if descriptors.connections == 0 {
-        let needed = Descriptors::needed(1, config);
-        return Err(StartError::Descriptors { limit: descriptors.limit, needed });
+        return Err(StartError::Descriptors { limit, needed: Descriptors::needed(1, config) });
     }
     if let Some(wished) = config.global.max_connections
         && wished.get() > descriptors.connections
     {
         let needed = Descriptors::needed(u64::from(wished.get()), config);
         tracing::warn!(
-            limit = descriptors.limit,
+            limit,
             needed,
             "global.max-connections = {wished} needs more open files than the limit allows; at most {} are accepted",
             descriptors.connections
@@ -277,23 +278,25 @@ fn divide_descriptors(config: &Config) -> Result<Descriptors, StartError> {
     Ok(descriptors)
 }
 
+/// Raises the limit of open files as far as it may be raised, and returns it.
+fn raise_limit() -> u64 {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    // A refusal leaves the limit as it is, and it is read again below.
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
 /// Opens every address of every frontend.
 fn listen(config: &Config, metrics: &Metrics) -> Result<Vec<(Arc<Frontend>, Listener)>, StartError> {
     let mut listeners = Vec::new();
     for (settings, metrics) in config.frontends.iter().zip(&metrics.frontends) {
         let frontend = Arc::new(Frontend::new(settings.clone(), metrics.clone()));
         for &address in &settings.bind {
-            let listener = Listener::open(settings, address, is_v6_only(config, address))?;
+            let listener = Listener::open(settings, address, config.is_v6_only(address))?;
             listeners.push((Arc::clone(&frontend), listener));
         }
     }
     Ok(listeners)
-}
-
-/// Whether an IPv6 address has to leave its port to IPv4: only if the configuration binds that one too.
-fn is_v6_only(config: &Config, address: SocketAddr) -> bool {
-    let mut addresses = config.frontends.iter().flat_map(|frontend| &frontend.bind);
-    address.is_ipv6() && addresses.any(|other| other.is_ipv4() && other.port() == address.port())
 }
 
 fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
@@ -325,7 +328,7 @@ fn share(
             config.global.pending_hello_memory,
             metrics.process.pending_hello_memory.clone(),
         ),
-        pipes: PipeBudget::new(descriptors.pipes, metrics.process.pipes.clone()),
+        pipes: PipeBudget::new(descriptors.pipes as usize, metrics.process.pipes.clone()),
         log,
         metrics: metrics.process.clone(),
         hello_wire_max: wire_maxima.max().unwrap_or(0),

@@ -11,7 +11,6 @@ pub mod balance;
 pub mod cli;
 pub mod config;
 pub mod connect;
-pub mod descriptors;
 pub mod frontend;
 pub mod health;
 pub mod journal;

@@ -3,6 +3,7 @@
 //! `cargo xtask setup` brings the rest.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod ci;
 mod demo;
 mod ebpf;
@@ -44,6 +45,8 @@ enum Verb {
     Test(test::Args),
     /// Runs the end-to-end tests with sizes and durations that find rare faults
     Soak(soak::Args),
+    /// Measures lb beside its peers
+    Bench(bench::Args),
     /// Runs what must pass before a change lands
     Ci,
 }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Verb::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Soak(args) => soak::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
         Verb::Ci => ci::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -8,7 +8,7 @@ use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::destination::{self, Question};
 use crate::config::Config;
-use crate::config::needs::{Descriptors, PER_CONNECTION, PIPES_PER_CONNECTION, RESERVE, privileged_binds};
+use crate::config::needs::{Descriptors, PER_CONNECTION, PER_PIPE, RESERVE, privileged_binds};
 
 /// Where the kernel tells from which port on binding needs no privilege.
 const PORT_START_FILE: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
@@ -23,19 +23,18 @@ pub(super) struct System {
     pub(super) port_start: u16,
     /// Whether the effective user is root.
     pub(super) is_root: bool,
-    /// RLIMIT_NOFILE, soft and hard; `None`: unlimited.
-    pub(super) descriptors: (Option<u64>, Option<u64>),
+    /// The hard RLIMIT_NOFILE, which `lb run` raises the soft one to; `None`: unlimited.
+    pub(super) descriptors: Option<u64>,
 }
 
 impl System {
     /// Asks the kernel.
     pub(super) fn here() -> Self {
         let start = std::fs::read_to_string(PORT_START_FILE).ok().and_then(|text| text.trim().parse().ok());
-        let limit = getrlimit(Resource::Nofile);
         Self {
             port_start: start.unwrap_or(PORT_START_DEFAULT),
             is_root: geteuid().is_root(),
-            descriptors: (limit.current, limit.maximum),
+            descriptors: getrlimit(Resource::Nofile).maximum,
         }
     }
 }
@@ -80,53 +79,28 @@ fn capabilities(config: &Config, system: &System) -> Vec<String> {
 }
 
 fn descriptors(config: &Config, system: &System) -> Vec<String> {
-    let needs = Descriptors::of(config);
-    let limit = |limit: Option<u64>| limit.map_or("unlimited".into(), |limit| limit.to_string());
-    let (soft, hard) = system.descriptors;
-    let Descriptors { listeners, checks, .. } = needs;
-    let others = format!("{listeners} listening + {checks} checks + {RESERVE} reserve");
-    let mut lines = Vec::new();
-    match config.global.max_connections {
-        None => {
-            let allowed = soft.map_or("any number of".into(), |soft| needs.connections(soft).to_string());
-            lines.push(format!("{PER_CONNECTION} a connection + {others}"));
-            lines.push(format!("max-connections is not set: RLIMIT_NOFILE allows {allowed} connections"));
-        }
-        Some(max) => {
-            let max = u64::from(max.get());
-            lines.push(format!("{} = {PER_CONNECTION} x {max} connections + {others}", needs.needed(max)));
-            if needs.has_pipes {
-                let pipes = format!("{PIPES_PER_CONNECTION} x {max} for the pipes of splice");
-                lines.push(format!(
-                    "{} at worst, when bytes wait in every direction: + {pipes}",
-                    needs.at_worst(max)
-                ));
-            }
-            lines.push(verdict(&needs, max, soft, hard));
-        }
-    }
-    lines.push(format!("RLIMIT_NOFILE: {} (soft), {} (hard)", limit(soft), limit(hard)));
-    lines
-}
-
-fn verdict(needs: &Descriptors, max: u64, soft: Option<u64>, hard: Option<u64>) -> String {
-    let fits = |limit: Option<u64>, needed: u64| limit.is_none_or(|limit| limit >= needed);
-    let (needed, worst) = (needs.needed(max), needs.at_worst(max));
-    let cure = |needed: u64| match fits(hard, needed) {
-        true => format!("raise it with `ulimit -n {needed}` or LimitNOFILE={needed} in the systemd unit"),
-        false => format!("set LimitNOFILE={needed} in the systemd unit; the hard limit must rise too"),
-    };
-    if fits(soft, worst) {
-        "RLIMIT_NOFILE is large enough".into()
-    } else if fits(soft, needed) {
+    let limit = system.descriptors.unwrap_or(u64::MAX);
+    let divided = Descriptors::divide(limit, config);
+    let Descriptors { listening, checks, runtime, connections, pipes } = divided;
+    let shown = system.descriptors.map_or("unlimited".into(), |limit| limit.to_string());
+    let mut lines = vec![
+        format!("RLIMIT_NOFILE: {shown} (the hard limit; lb run raises the soft one to it)"),
         format!(
-            "RLIMIT_NOFILE is large enough, but at worst some connections are copied, not spliced: {}",
-            cure(worst)
-        )
-    } else {
-        let allowed = needs.connections(soft.unwrap_or(u64::MAX));
-        format!("RLIMIT_NOFILE is too small and allows {allowed} connections: {}", cure(needed))
+            "{} = {listening} listening + {checks} checks + {runtime} workers + {RESERVE} reserve",
+            divided.fixed()
+        ),
+        format!("{PER_CONNECTION} a connection: at most {connections} connections"),
+        format!("{PER_PIPE} a pipe of path splice: at most {pipes} pipes, lent only while bytes are inside"),
+    ];
+    if let Some(wished) = config.global.max_connections
+        && wished.get() > connections
+    {
+        let needed = Descriptors::needed(u64::from(wished.get()), config);
+        lines.push(format!(
+            "too few for max-connections = {wished}: {needed} are needed: set LimitNOFILE={needed} in the systemd unit, or `ulimit -Hn {needed}` as root"
+        ));
     }
+    lines
 }
 
 #[cfg(test)]

@@ -99,8 +99,9 @@ limits! {
     CLIENT_HELLO_MAX: Bytes = "frontend.NAME" "client-hello-max", Some(Bytes(lb_common::limits::CLIENT_HELLO_MAX as u64)), Bytes(512), Bytes(lb_common::limits::CLIENT_HELLO_MAX as u64);
     /// The same with record headers; records of one byte make six of each.
     CLIENT_HELLO_WIRE_MAX: Bytes = "frontend.NAME" "client-hello-wire-max", Some(Bytes(64 << 10)), Bytes(512), Bytes(1 << 20);
-    /// TCP_USER_TIMEOUT (tcp(7)) of either leg.
-    USER_TIMEOUT: Duration = "*" "user-timeout", Some(secs(30)), ms(100), secs(DAY);
+    /// TCP_USER_TIMEOUT (tcp(7)) of either leg. Off by default: it overrides the count of keepalive probes, and ends connections
+    /// whose reader only pauses.
+    USER_TIMEOUT: Duration = "*" "user-timeout", None, ms(100), secs(DAY);
     /// TCP_KEEPIDLE; the kernel's most is MAX_TCP_KEEPIDLE (include/net/tcp.h).
     KEEPALIVE_IDLE: Duration = "*.keepalive" "idle", Some(secs(60)), secs(1), secs(32_767);
     /// TCP_KEEPINTVL; the kernel's most is MAX_TCP_KEEPINTVL (include/net/tcp.h).

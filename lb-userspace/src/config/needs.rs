@@ -3,80 +3,89 @@
 
 use std::net::SocketAddr;
 
-use super::{Config, Mode, PathWish, Policy};
+use super::Config;
 
-/// Descriptors of one connection: the client's socket and the server's.
+/// Standard streams, epoll instances, wake-ups, signals, the log, and what comes and goes: connections about to be refused.
+pub const RESERVE: u64 = 32;
+
+/// Descriptors of one connection: its two sockets.
 pub const PER_CONNECTION: u64 = 2;
 
-/// Descriptors of the two pipes that a spliced connection borrows while bytes wait in both directions.
-pub const PIPES_PER_CONNECTION: u64 = 4;
+/// Descriptors of one pipe: its two ends.
+pub const PER_PIPE: u64 = 2;
 
-/// Descriptors kept for what comes and goes: the runtime, logs, requests to the admin surface, connections about to be refused.
-pub const RESERVE: u64 = 64;
+/// Connections for which there is one pipe: pipes are lent only while bytes are inside (as HAProxy's maxpipes).
+const CONNECTIONS_A_PIPE: u64 = 4;
 
-/// The descriptors that a configuration needs beside those of its connections.
+/// Most pipes, whatever the limit: as many as an unprivileged user gets whole ones (fs.pipe-user-pages-soft, 16,384 pages
+/// by default, at 16 pages each; pipe(7)).
+const PIPES_MAX: u64 = 1024;
+
+/// Descriptors of a worker's runtime: its epoll instance (twice) and its wake-up.
+const PER_WORKER: u64 = 3;
+
+/// Connections to the admin surface that are counted in; more share the reserve.
+const ADMIN_CONNECTIONS: u64 = 8;
+
+/// How a limit of open files is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
-    /// Listening sockets, the admin surface's counted.
-    pub listeners: u64,
+    /// Listening sockets (one an address, and one more a worker), and the admin surface.
+    pub listening: u64,
     /// Checks that may run at the same time: one a checked server.
     pub checks: u64,
-    /// Whether some connection may be spliced and so may need pipes.
-    pub has_pipes: bool,
+    /// The workers' runtimes.
+    pub runtime: u64,
+    /// Most connections; 0 if there is no room for one.
+    pub connections: u32,
+    /// Most pipes; where more would be needed, bytes are copied.
+    pub pipes: u32,
 }
 
 impl Descriptors {
-    /// Counts what a configuration needs.
-    pub fn of(config: &Config) -> Self {
-        let binds: usize = config.frontends.iter().map(|frontend| frontend.bind.len()).sum();
+    /// Divides a limit for a configuration.
+    pub fn divide(limit: u64, config: &Config) -> Self {
+        let mut divided = Self::fixed_of(config);
+        let room = limit.saturating_sub(divided.fixed());
+        // One pipe for so many connections: solved for the connections.
+        let group = PER_CONNECTION * CONNECTIONS_A_PIPE + PER_PIPE;
+        let fitting = (u128::from(room) * u128::from(CONNECTIONS_A_PIPE) / u128::from(group)) as u64;
+        let wished = config.global.max_connections.map_or(u64::from(u32::MAX), |max| u64::from(max.get()));
+        let connections = wished.min(fitting);
+        divided.connections = u32::try_from(connections).unwrap_or(u32::MAX);
+        divided.pipes = u32::try_from(pipes(connections)).unwrap_or(u32::MAX);
+        divided
+    }
+
+    /// Descriptors that a number of connections need, with everything else.
+    pub fn needed(connections: u64, config: &Config) -> u64 {
+        Self::fixed_of(config).fixed() + connections * PER_CONNECTION + pipes(connections) * PER_PIPE
+    }
+
+    /// What is needed whatever the number of connections.
+    pub fn fixed(&self) -> u64 {
+        self.listening + self.checks + self.runtime + RESERVE
+    }
+
+    fn fixed_of(config: &Config) -> Self {
+        let workers = config.global.workers.get() as u64;
+        let addresses: u64 = config.frontends.iter().map(|frontend| frontend.bind.len() as u64).sum();
+        let admin = if config.admin.is_some() { 1 + ADMIN_CONNECTIONS } else { 0 };
         let checked = config.backends.iter().filter(|backend| backend.check.is_some());
         let checks: usize =
             checked.map(|backend| backend.servers.iter().filter(|server| server.is_checked).count()).sum();
         Self {
-            listeners: (binds + usize::from(config.admin.is_some())) as u64,
+            listening: addresses * (1 + workers) + admin,
             checks: checks as u64,
-            has_pipes: may_splice(config),
+            runtime: workers * PER_WORKER,
+            connections: 0,
+            pipes: 0,
         }
-    }
-
-    /// Descriptors for a number of connections without pipes: with fewer, connections are turned away.
-    pub fn needed(&self, connections: u64) -> u64 {
-        connections.saturating_mul(PER_CONNECTION).saturating_add(self.fixed())
-    }
-
-    /// Descriptors for a number of connections that all wait with bytes in both directions: with fewer, some are copied.
-    pub fn at_worst(&self, connections: u64) -> u64 {
-        let pipes = if self.has_pipes { connections.saturating_mul(PIPES_PER_CONNECTION) } else { 0 };
-        self.needed(connections).saturating_add(pipes)
-    }
-
-    /// The connections that a limit on descriptors allows.
-    pub fn connections(&self, limit: u64) -> u64 {
-        limit.saturating_sub(self.fixed()) / PER_CONNECTION
-    }
-
-    fn fixed(&self) -> u64 {
-        self.listeners + self.checks + RESERVE
     }
 }
 
-/// Whether any frontend and the backends it leads to leave the path `splice` open.
-fn may_splice(config: &Config) -> bool {
-    let splices = |path: PathWish| matches!(path, PathWish::Auto | PathWish::Splice);
-    config.frontends.iter().any(|frontend| {
-        let targets: Vec<_> = match &frontend.mode {
-            Mode::Tcp { backend } => vec![*backend],
-            Mode::TlsPassthrough(settings) => {
-                let policies = settings.policies.iter().filter_map(|policy| match policy {
-                    Policy::Backend(id) => Some(*id),
-                    Policy::Reject => None,
-                });
-                settings.routes.iter().map(|route| route.backend).chain(policies).collect()
-            }
-        };
-        let path = |id: &super::BackendId| config.backends.get(id.0).and_then(|backend| backend.path);
-        targets.iter().any(|id| splices(path(id).unwrap_or(frontend.path).path))
-    })
+fn pipes(connections: u64) -> u64 {
+    connections.div_ceil(CONNECTIONS_A_PIPE).min(PIPES_MAX)
 }
 
 /// The addresses to bind that need CAP_NET_BIND_SERVICE (capabilities(7)): ports below net.ipv4.ip_unprivileged_port_start, which
@@ -91,29 +100,41 @@ pub fn privileged_binds(config: &Config, unprivileged_port_start: u16) -> Vec<So
 mod tests {
     use super::*;
 
-    fn config(bind: &str, path: &str) -> Config {
+    fn config(bind: &str, global: &str) -> Config {
         let text = format!(
-            "[frontend.f]\nbind = {bind}\nmode = \"tcp\"\ndefault-backend = \"b\"\n[backend.b]\npath = \"{path}\"\n\
-             check = {{ type = \"tcp\" }}\n[[backend.b.server]]\nname = \"1\"\naddress = \"10.0.0.1:1\"\n\
+            "[global]\nworkers = 2\n{global}\n[frontend.f]\nbind = {bind}\nmode = \"tcp\"\ndefault-backend = \"b\"\n\
+             [backend.b]\ncheck = {{ type = \"tcp\" }}\n[[backend.b.server]]\nname = \"1\"\naddress = \"10.0.0.1:1\"\n\
              [[backend.b.server]]\nname = \"2\"\naddress = \"10.0.0.2:1\"\ncheck = false\n"
         );
         Config::parse(&text, "t.toml", &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap().config
     }
 
     #[test]
-    fn descriptors_are_counted() {
-        let spliced = Descriptors::of(&config("['[::]:443', '0.0.0.0:444']", "auto"));
-        assert_eq!(spliced, Descriptors { listeners: 2, checks: 1, has_pipes: true });
-        assert_eq!((spliced.needed(1000), spliced.at_worst(1000)), (2067, 6067));
-        assert_eq!((spliced.connections(2067), spliced.connections(10)), (1000, 0));
-        let copied = Descriptors::of(&config("'[::]:443'", "copy"));
-        assert_eq!((copied.needed(1000), copied.at_worst(1000)), (2066, 2066));
+    fn what_is_promised_fits_into_the_limit() {
+        for limit in [100, 256, 1024, 20_000, 1 << 20] {
+            let divided = Descriptors::divide(limit, &config("'[::]:443'", ""));
+            let (connections, pipes) = (u64::from(divided.connections), u64::from(divided.pipes));
+            assert!(divided.fixed() + connections * 2 + pipes * 2 <= limit + 1, "{divided:?}");
+            assert!(connections > 0 && pipes > 0, "{divided:?}");
+        }
+    }
+
+    #[test]
+    fn a_wish_is_granted_where_it_fits() {
+        let wish = config("['[::]:443', '0.0.0.0:444']", "max-connections = 5000");
+        let divided = Descriptors::divide(20_000, &wish);
+        assert_eq!((divided.listening, divided.checks, divided.runtime), (6, 1, 6));
+        assert_eq!((divided.connections, divided.pipes), (5000, 1024));
+        assert_eq!(Descriptors::needed(5000, &wish), 6 + 1 + 6 + 32 + 10_000 + 2048);
+        assert!(Descriptors::divide(1_000, &wish).connections < 500);
+        assert_eq!(Descriptors::divide(10, &wish).connections, 0);
+        assert_eq!(Descriptors::divide(u64::MAX, &config("'[::]:443'", "")).connections, u32::MAX);
     }
 
     #[test]
     fn low_ports_are_privileged() {
         let check = |bind: &str, start: u16, expected: usize| {
-            assert_eq!(privileged_binds(&config(bind, "auto"), start).len(), expected, "{bind} {start}");
+            assert_eq!(privileged_binds(&config(bind, ""), start).len(), expected, "{bind} {start}");
         };
         check("['[::]:443', '0.0.0.0:8443']", 1024, 1);
         check("['[::]:443', '0.0.0.0:8443']", 80, 0);

@@ -10,7 +10,7 @@ use regex_syntax::hir::{Hir, HirKind, Look};
 use super::NamePattern;
 use super::context::Context;
 use super::problem::{Place, Problem};
-use super::reader::listed;
+use super::reader::{join, listed};
 use super::route::RouteRead;
 
 /// Warns of names that several routes claim and of patterns that can never win.
@@ -96,7 +96,7 @@ impl<'r> Index<'r> {
         let read = &self.routes[claim.route];
         let place = read.places.get(claim.name).unwrap_or(&read.place).clone();
         let name = read.route.names.get(claim.name);
-        cx.warn(warning(place, name, text));
+        cx.warn(warning(place, &read.path, name, text));
     }
 
     fn warn_of_regexes(&self, cx: &Context<'_>) {
@@ -153,10 +153,10 @@ impl<'r> Index<'r> {
     }
 }
 
-fn warning(place: Place, name: Option<&NamePattern>, text: String) -> Problem {
+fn warning(place: Place, route: &str, name: Option<&NamePattern>, text: String) -> Problem {
     let found = name.map(|name| format!("\"{}\"", super::source::one_line(&name.to_string())));
     let key = if found.is_some() { "sni" } else { "alpn" };
-    Problem { place, key: key.into(), found, text }
+    Problem { place, key: join(route, key), found, text }
 }
 
 fn is_catch_all(pattern: &str) -> bool {

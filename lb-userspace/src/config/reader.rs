@@ -168,7 +168,7 @@ impl<'c, 't> Reader<'c, 't> {
         match self.key(limit.key) {
             Some(value) if value.get().as_str() == Some("off") => Some(None),
             Some(value) => value.duration_with(limit, ", or \"off\"").map(Some),
-            None => limit.default.map(Some),
+            None => Some(limit.default),
         }
     }
 

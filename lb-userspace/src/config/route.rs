@@ -15,6 +15,8 @@ use super::{NamePattern, Route};
 pub(super) struct RouteRead {
     pub(super) route: Route,
     pub(super) place: Place,
+    /// The dotted path of the table.
+    pub(super) path: String,
     pub(super) places: Vec<Place>,
 }
 
@@ -37,10 +39,11 @@ pub(super) fn read(reader: Reader<'_, '_>, backends: &Backends) -> Option<RouteR
     let alpn: Vec<_> = alpn.iter().flat_map(Value::list).map(|value| protocol(&value)).collect();
     let backend = reader.required(reader.own("backend"), "backend", "backend = \"…\"");
     let backend = backend.and_then(|value| backends.named(&value));
+    let path = reader.path.clone();
     reader.finish();
     let (places, names) = names?.into_iter().unzip();
     let alpn = alpn.into_iter().collect::<Option<_>>()?;
-    Some(RouteRead { route: Route { names, alpn, backend: backend?, line: place.line }, place, places })
+    Some(RouteRead { route: Route { names, alpn, backend: backend?, line: place.line }, place, path, places })
 }
 
 type Named = (Place, NamePattern);

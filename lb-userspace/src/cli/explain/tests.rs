@@ -5,8 +5,7 @@ use std::io::ErrorKind::NotFound;
 
 use super::*;
 
-const UNPRIVILEGED: System =
-    System { port_start: 1024, is_root: false, descriptors: (Some(1024), Some(4096)) };
+const UNPRIVILEGED: System = System { port_start: 1024, is_root: false, descriptors: Some(1024) };
 
 const NOTHING: Question<'_> = Question { frontend: None, name: None, alpn: &[], from: None };
 
@@ -80,41 +79,43 @@ fn capabilities_are_for_low_ports() {
 
 #[test]
 fn descriptors_are_compared_with_the_limit() {
-    let check = |max: Option<u32>, limits: (Option<u64>, Option<u64>), expected: &[&str]| {
-        let global = max.map_or(String::new(), |max| format!("[global]\nmax-connections = {max}\n"));
-        let system = System { descriptors: limits, ..UNPRIVILEGED };
-        let lines = descriptors(&config(&format!("{TEXT}{global}")), &system);
-        assert!(lines.last().unwrap().starts_with("RLIMIT_NOFILE: "));
-        assert_eq!(&lines[..lines.len() - 1], expected);
+    let check = |max: Option<u32>, limit: Option<u64>, expected: &[&str]| {
+        let max = max.map_or(String::new(), |max| format!("max-connections = {max}\n"));
+        let system = System { descriptors: limit, ..UNPRIVILEGED };
+        let lines = descriptors(&config(&format!("{TEXT}[global]\nworkers = 2\n{max}")), &system);
+        assert_eq!(lines, expected);
     };
+    let fixed = "48 = 9 listening + 1 checks + 6 workers + 32 reserve";
     check(
         None,
-        (Some(1024), None),
+        Some(1024),
         &[
-            "2 a connection + 3 listening + 1 checks + 64 reserve",
-            "max-connections is not set: RLIMIT_NOFILE allows 478 connections",
+            "RLIMIT_NOFILE: 1024 (the hard limit; lb run raises the soft one to it)",
+            fixed,
+            "2 a connection: at most 390 connections",
+            "2 a pipe of path splice: at most 98 pipes, lent only while bytes are inside",
         ],
     );
-    let hundred = [
-        "268 = 2 x 100 connections + 3 listening + 1 checks + 64 reserve",
-        "668 at worst, when bytes wait in every direction: + 4 x 100 for the pipes of splice",
-    ];
-    let with = |verdict| [hundred[0], hundred[1], verdict];
-    check(Some(100), (Some(668), Some(668)), &with("RLIMIT_NOFILE is large enough"));
-    check(Some(100), (None, None), &with("RLIMIT_NOFILE is large enough"));
     check(
         Some(100),
-        (Some(268), Some(4096)),
-        &with(
-            "RLIMIT_NOFILE is large enough, but at worst some connections are copied, not spliced: raise it with `ulimit -n 668` or LimitNOFILE=668 in the systemd unit",
-        ),
+        None,
+        &[
+            "RLIMIT_NOFILE: unlimited (the hard limit; lb run raises the soft one to it)",
+            fixed,
+            "2 a connection: at most 100 connections",
+            "2 a pipe of path splice: at most 25 pipes, lent only while bytes are inside",
+        ],
     );
     check(
         Some(100),
-        (Some(168), Some(200)),
-        &with(
-            "RLIMIT_NOFILE is too small and allows 50 connections: set LimitNOFILE=268 in the systemd unit; the hard limit must rise too",
-        ),
+        Some(157),
+        &[
+            "RLIMIT_NOFILE: 157 (the hard limit; lb run raises the soft one to it)",
+            fixed,
+            "2 a connection: at most 43 connections",
+            "2 a pipe of path splice: at most 11 pipes, lent only while bytes are inside",
+            "too few for max-connections = 100: 298 are needed: set LimitNOFILE=298 in the systemd unit, or `ulimit -Hn 298` as root",
+        ],
     );
 }
 

@@ -33,7 +33,7 @@ fn a_silent_configuration() {
         &frontends[0];
     assert_eq!((&**name, &bind[..]), ("f", &["127.0.0.1:1".parse().unwrap()][..]));
     assert_eq!((*max_connections, backlog.get(), *kept), (None, 4096, keepalive));
-    assert_eq!(*user_timeout, Some(Duration::from_secs(30)));
+    assert_eq!(*user_timeout, None);
     assert_eq!(*path, PathChoice { path: PathWish::Auto, is_required: false });
     let Mode::TlsPassthrough(settings) = mode else { panic!("{mode:?}") };
     assert_eq!(settings.client_hello_timeout, Duration::from_secs(5));
@@ -44,7 +44,7 @@ fn a_silent_configuration() {
     assert_eq!((backend.connect_timeout, backend.retries), (Duration::from_secs(5), 3));
     assert_eq!(backend.idle_timeout, Some(Duration::from_secs(3600)));
     assert_eq!(backend.half_close_timeout, Some(Duration::from_secs(30)));
-    assert_eq!((backend.keepalive, backend.user_timeout), (keepalive, Some(Duration::from_secs(30))));
+    assert_eq!((backend.keepalive, backend.user_timeout), (keepalive, None));
     assert_eq!(backend.path, None);
     let server = &backend.servers[0];
     assert_eq!((server.weight, server.max_connections, server.check_port), (1, None, None));

@@ -14,32 +14,36 @@ fn check(routes: &[&str], expected: &[&str]) {
 fn names_that_two_routes_claim() {
     check(
         &["sni = 'a.example'", "sni = ['b.example', 'A.example.']"],
-        &[r#"14:21: sni = "a.example": the route of line 9 takes this name before the route of line 12 can"#],
+        &[
+            r#"14:21: frontend.f.route.2.sni = "a.example": the route of line 9 takes this name before the route of line 12 can"#,
+        ],
     );
     check(
         &["sni = '*.example'", "sni = '*.example'"],
-        &[r#"14:7: sni = "*.example": the route of line 9 takes this name before the route of line 12 can"#],
+        &[
+            r#"14:7: frontend.f.route.2.sni = "*.example": the route of line 9 takes this name before the route of line 12 can"#,
+        ],
     );
     check(
         &["sni = ['a.example', 'a.example']"],
-        &[r#"11:21: sni = "a.example": stands twice in this route"#],
+        &[r#"11:21: frontend.f.route.1.sni = "a.example": stands twice in this route"#],
     );
     check(
         &["sni = 'a'\nalpn = ['h2', 'h3']", "sni = 'a'\nalpn = 'h2'"],
         &[
-            r#"15:7: sni = "a": from clients that offer h2, the route of line 9 takes this name before the route of line 13 can"#,
+            r#"15:7: frontend.f.route.2.sni = "a": from clients that offer h2, the route of line 9 takes this name before the route of line 13 can"#,
         ],
     );
     check(
         &["alpn = ['h2', 'h3']", "alpn = ['h3', 'h2']"],
         &[
-            "12:1: alpn: from clients that offer h2 and h3, the route of line 9 takes every other name before the route of line 12 can",
+            "12:1: frontend.f.route.2.alpn: from clients that offer h2 and h3, the route of line 9 takes every other name before the route of line 12 can",
         ],
     );
     check(
         &["sni = 'a.example'", "sni-file = 'names.txt'"],
         &[
-            r#"conf/names.txt:2:1: sni = "a.example": the route of line 9 takes this name before the route of line 12 can"#,
+            r#"conf/names.txt:2:1: frontend.f.route.2.sni = "a.example": the route of line 9 takes this name before the route of line 12 can"#,
         ],
     );
 }
@@ -58,22 +62,24 @@ fn patterns_that_never_win() {
     check(
         &["sni = '*.example'", "sni = '~^[a-z]+[.]shop[.]example$'"],
         &[
-            r#"14:7: sni = "~^[a-z]+[.]shop[.]example$": can never win: every name it matches belongs to "*.example" of line 9, and names and wildcards go first"#,
+            r#"14:7: frontend.f.route.2.sni = "~^[a-z]+[.]shop[.]example$": can never win: every name it matches belongs to "*.example" of line 9, and names and wildcards go first"#,
         ],
     );
     check(
         &["sni = 'a.example'", "sni = '~^a[.]example$'"],
         &[
-            r#"14:7: sni = "~^a[.]example$": can never win: every name it matches belongs to "a.example" of line 9, and names and wildcards go first"#,
+            r#"14:7: frontend.f.route.2.sni = "~^a[.]example$": can never win: every name it matches belongs to "a.example" of line 9, and names and wildcards go first"#,
         ],
     );
     check(
         &["sni = '~.*'", "sni = '~^b'"],
-        &[r#"14:7: sni = "~^b": can never win: "~.*" of line 9 comes first and matches every name"#],
+        &[
+            r#"14:7: frontend.f.route.2.sni = "~^b": can never win: "~.*" of line 9 comes first and matches every name"#,
+        ],
     );
     check(
         &["sni = '~^Shop[.]'"],
-        &[r#"11:7: sni = "~^Shop[.]": can never match: names are compared in lower case"#],
+        &[r#"11:7: frontend.f.route.1.sni = "~^Shop[.]": can never match: names are compared in lower case"#],
     );
     check(&["sni = '~(?i)^Shop[.]'"], &[]);
     // The wildcard is for h2 only, or the expression does not say where names end.
@@ -82,7 +88,7 @@ fn patterns_that_never_win() {
     check(
         &["sni = '*.example'\nalpn = 'h2'", "sni = '~[.]example$'\nalpn = 'h2'"],
         &[
-            r#"15:7: sni = "~[.]example$": can never win: every name it matches belongs to "*.example" of line 9, and names and wildcards go first"#,
+            r#"15:7: frontend.f.route.2.sni = "~[.]example$": can never win: every name it matches belongs to "*.example" of line 9, and names and wildcards go first"#,
         ],
     );
 }

@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The load client. Whatever is not as it should be (a wrong server, a missing PROXY header, a byte too few) ends it with an
+//! error: a number from a balancer that does something else is worth nothing.
+
+mod bulk;
+mod connections;
+mod messages;
+
+use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::preface::Request;
+use super::{Outcome, READY, ROUTES, Task, Work, hello, route_name};
+
+/// No flow of a working balancer stands still for so long.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Does what standard input says (see [`super`]).
+///
+/// # Errors
+/// The balancer failed in any way, or standard input is not a task.
+pub fn run() -> Result<()> {
+    let mut input = io::stdin().lock();
+    let mut line = String::new();
+    input.read_line(&mut line)?;
+    let task: Task = serde_json::from_str(&line).context("standard input is not a task")?;
+    let flows = match task.work {
+        Work::PingPong { flows, .. } => messages::open(&task, flows)?,
+        _ => Vec::new(),
+    };
+    println!("{READY}");
+    if input.read_line(&mut line)? == 0 {
+        return Ok(());
+    }
+    let (outcome, held) = work(&task, flows)?;
+    println!("{}", serde_json::to_string(&outcome)?);
+    io::stdout().flush()?;
+    input.read_to_end(&mut Vec::new())?;
+    drop(held);
+    Ok(())
+}
+
+/// The outcome, and the flows that stay open.
+fn work(task: &Task, flows: Vec<TcpStream>) -> Result<(Outcome, Vec<TcpStream>)> {
+    let outcome = match task.work {
+        Work::Connections { total, concurrent } => connections::run(task, total, concurrent)?,
+        Work::Download { flows, bytes } => bulk::run(task, flows, bytes, bulk::download)?,
+        Work::Upload { flows, bytes } => bulk::run(task, flows, bytes, bulk::upload)?,
+        Work::PingPong { exchanges, .. } => return Ok((messages::ping_pong(&flows, exchanges)?, flows)),
+        Work::Idle { flows } => {
+            let start = std::time::Instant::now();
+            let flows = messages::open(task, flows)?;
+            let seconds = start.elapsed().as_secs_f64();
+            return Ok((Outcome { seconds, units: flows.len() as u64, ..Outcome::default() }, flows));
+        }
+    };
+    Ok((outcome, Vec::new()))
+}
+
+/// A connection that has sent its ClientHello.
+fn open(task: &Task, route: usize, request: Request) -> Result<TcpStream> {
+    let target = task.targets[route % ROUTES];
+    let mut stream =
+        TcpStream::connect_timeout(&target, PATIENCE).with_context(|| format!("cannot connect {target}"))?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_write_timeout(Some(PATIENCE))?;
+    stream.write_all(&hello::client_hello(&route_name(route % ROUTES), request))?;
+    Ok(stream)
+}
+
+/// Whether an answer begins as the right server begins it.
+fn check_signature(task: &Task, route: usize, answer: &[u8]) -> Result<()> {
+    let expected = [task.header.byte(), u8::try_from(route % ROUTES)?];
+    ensure!(
+        answer.starts_with(&expected),
+        "an answer for route {route} begins with {:?} instead of {expected:?}: wrong server, or wrong PROXY header",
+        &answer[..answer.len().min(2)]
+    );
+    Ok(())
+}

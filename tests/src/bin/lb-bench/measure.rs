@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the kernel says about CPU and memory (proc(5)).
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+/// USER_HZ is 100 on all architectures that Linux still supports.
+const TICKS_PER_SECOND: f64 = 100.0;
+
+/// A process and its descendants.
+///
+/// # Errors
+/// Never for a process that runs; those that end meanwhile are left out.
+pub fn tree(pid: u32) -> Vec<u32> {
+    let mut pids = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = pids.get(next) {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        let children = tasks.filter_map(|task| fs::read_to_string(task.path().join("children")).ok());
+        let found: Vec<u32> = children
+            .flat_map(|line| line.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+            .collect();
+        pids.extend(found);
+        next += 1;
+    }
+    pids
+}
+
+/// User and system time of processes with all their threads, in seconds, to the hundredth (fields 14 and 15 of /proc/PID/stat).
+///
+/// # Errors
+/// One of them has ended.
+pub fn process_cpu_seconds(pids: &[u32]) -> Result<f64> {
+    let ticks = pids.iter().map(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
+            .with_context(|| format!("process {pid} has ended"))?;
+        process_ticks(&stat).with_context(|| format!("/proc/{pid}/stat is not as proc(5) says"))
+    });
+    Ok(ticks.sum::<Result<u64>>()? as f64 / TICKS_PER_SECOND)
+}
+
+fn process_ticks(stat: &str) -> Option<u64> {
+    // The name is in parentheses and may contain anything, also parentheses.
+    let (_, after_name) = stat.rsplit_once(')')?;
+    let mut fields = after_name.split_whitespace().skip(11);
+    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+}
+
+/// Memory of processes in RAM, in bytes (VmRSS of /proc/PID/status).
+///
+/// # Errors
+/// One of them has ended.
+pub fn resident_bytes(pids: &[u32]) -> Result<u64> {
+    let sizes = pids.iter().map(|pid| {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).context("the balancer has ended")?;
+        kilobytes(&status, "VmRSS").with_context(|| format!("/proc/{pid}/status has no VmRSS"))
+    });
+    Ok(sizes.sum::<Result<u64>>()? * 1024)
+}
+
+fn kilobytes(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':'))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+/// Seconds of CPU time of the whole machine since it started.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HostCpu {
+    /// Neither working nor stolen.
+    pub idle: f64,
+    /// Taken away by the host of this virtual machine.
+    pub stolen: f64,
+}
+
+impl HostCpu {
+    /// From /proc/stat.
+    ///
+    /// # Errors
+    /// It is not as proc(5) says.
+    pub fn now() -> Result<Self> {
+        Self::parse(&fs::read_to_string("/proc/stat")?).context("/proc/stat is not as proc(5) says")
+    }
+
+    fn parse(stat: &str) -> Option<Self> {
+        let fields: Vec<u64> =
+            stat.lines().next()?.split_whitespace().skip(1).map_while(|field| field.parse().ok()).collect();
+        let [_, _, _, idle, waiting, _, _, stolen, ..] = fields[..] else { return None };
+        Some(Self {
+            idle: (idle + waiting) as f64 / TICKS_PER_SECOND,
+            stolen: stolen as f64 / TICKS_PER_SECOND,
+        })
+    }
+}
+
+/// Memory of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KernelMemory {
+    /// Objects of slab caches, in bytes: sockets, files, small buffers. Not their pages, which outlive the objects.
+    pub slab: u64,
+    /// The TCP sockets among them, in bytes.
+    pub tcp: u64,
+    /// What programs could still get, in bytes (MemAvailable of /proc/meminfo); it also falls by pages outside of slab caches.
+    pub available: u64,
+}
+
+impl KernelMemory {
+    /// As it is.
+    ///
+    /// # Errors
+    /// /proc/meminfo or /proc/slabinfo cannot be read.
+    pub fn now() -> Result<Self> {
+        let memory = fs::read_to_string("/proc/meminfo")?;
+        let available =
+            kilobytes(&memory, "MemAvailable").context("/proc/meminfo has no MemAvailable")? * 1024;
+        let slabs = fs::read_to_string("/proc/slabinfo").context("cannot read /proc/slabinfo")?;
+        let slab = slab_bytes(&slabs, |_| true);
+        Ok(Self { slab, tcp: slab_bytes(&slabs, |cache| matches!(cache, "TCP" | "TCPv6")), available })
+    }
+}
+
+/// Columns of slabinfo(5): name, active objects, objects, bytes of an object.
+fn slab_bytes(slabs: &str, is_wanted: fn(&str) -> bool) -> u64 {
+    let sizes = slabs.lines().filter_map(|line| {
+        let mut columns = line.split_whitespace();
+        columns.next().filter(|name| is_wanted(name))?;
+        let active: u64 = columns.next()?.parse().ok()?;
+        Some(active * columns.nth(1)?.parse::<u64>().ok()?)
+    });
+    sizes.sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ticks_are_user_and_system_time_whatever_the_name() {
+        let stat = "7 (a) b) S 1 7 7 0 -1 4194560 150 0 0 0 12 30 5 6 20 0 1 0 100 9 9";
+        assert_eq!(process_ticks(stat), Some(42));
+        assert_eq!(process_ticks("7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn idle_and_stolen_time_are_read() {
+        let stat = "cpu  10 20 30 400 50 6 7 800 0 0\ncpu0 1 2 3 4 5 6 7 8 9 0\n";
+        assert_eq!(HostCpu::parse(stat), Some(HostCpu { idle: 4.5, stolen: 8.0 }));
+        assert_eq!(HostCpu::parse("intr 1 2 3"), None);
+    }
+
+    #[test]
+    fn sizes_are_read_by_their_whole_key() {
+        let memory = "SlabX:   1 kB\nSlab:    20304 kB\n";
+        assert_eq!(kilobytes(memory, "Slab"), Some(20304));
+        assert_eq!(kilobytes(memory, "Sla"), None);
+    }
+
+    #[test]
+    fn slab_objects_in_use_are_counted_by_cache() {
+        let slabs = "slabinfo - version: 2.1
+# name <active_objs> <num_objs> <objsize>
+TCPv6 1 2 100 13 8 : x
+\
+                     TCP 78 80 10 13 8 : x
+request_sock_TCP 1 1 1 1 : x
+";
+        assert_eq!(slab_bytes(slabs, |_| true), 881);
+        assert_eq!(slab_bytes(slabs, |cache| cache == "TCP"), 780);
+    }
+
+    #[test]
+    fn a_tree_has_its_children() {
+        let mut child =
+            std::process::Command::new("cat").stdin(std::process::Stdio::piped()).spawn().unwrap();
+        let is_in = tree(std::process::id()).contains(&child.id());
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(is_in);
+    }
+}
