@@ -91,9 +91,11 @@ impl Agent {
         scrape.count("lb_path_bytes_total", &[("path", path.label())])
     }
 
-    /// The lines about connections so far.
+    /// The lines about connections so far, in the order in which the connections were accepted.
     pub fn records(&self) -> Vec<Record> {
-        self.process.stdout().iter().map(|line| Record::parse(line)).collect()
+        let mut records: Vec<Record> = self.process.stdout().iter().map(|line| Record::parse(line)).collect();
+        records.sort_by_key(|record| record.number("id"));
+        records
     }
 
     /// Waits until there are so many lines about connections, and returns them.
