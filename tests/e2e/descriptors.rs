@@ -123,8 +123,7 @@ fn assert_quiet_and_alive(agent: &mut Agent) {
 
 fn no_descriptor_is_left_behind(path: Path) {
     let net = Net::new(1);
-    let frontend =
-        format!("path = \"{}\"\npath-required = true\nclient-hello-timeout = \"1s\"", path.label());
+    let frontend = format!("{}client-hello-timeout = \"1s\"", path.lines());
     let agent = Agent::start(&net, &two_names(&net, &frontend));
     let _servers = two_reporters(&net);
     allow_many_connections(&net);

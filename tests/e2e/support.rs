@@ -17,6 +17,14 @@ macro_rules! on_both_paths {
     };
 }
 
+/// The same with a third module, `auto`, where the agent chooses and may change its mind in the middle of a flow.
+macro_rules! on_all_paths {
+    ($($scenario:ident,)+) => {
+        on_both_paths! { $($scenario,)+ }
+        mod auto { $(#[test] fn $scenario() { super::$scenario(lb_tests::config::Path::Auto); })+ }
+    };
+}
+
 /// Where frontends listen.
 pub(crate) const PORT: u16 = 5000;
 

@@ -13,7 +13,7 @@ use lb_tests::{proxy_header, size};
 
 use crate::support::{PORT, Relay, SERVER_PORT, assert_received};
 
-on_both_paths! {
+on_all_paths! {
     a_gigabyte_each_way_at_once_is_exact,
     conversations_of_every_shape_are_exact,
     single_bytes_are_passed_on_at_once,

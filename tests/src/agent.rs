@@ -80,15 +80,23 @@ impl Agent {
         self.until_count("lb_frontend_connections_active", &[], 0);
     }
 
-    /// Waits until so many flows have gone over `path`, asserts that none went another way, and returns the bytes it carried.
-    /// Bytes of a flow that is still open may not be counted yet.
+    /// Waits until so many flows have gone the way that `path` says, asserts that none went another way, and returns the bytes
+    /// carried. Bytes of a flow that is still open may not be counted yet.
     #[track_caller]
     pub fn assert_path(&self, path: Path, flows: u64) -> u64 {
-        self.until_count("lb_path_flows_total", &[("path", path.label())], flows);
+        let counted = |scrape: &Scrape| -> (u64, u64) {
+            let by_path =
+                path.labels().iter().map(|label| scrape.count("lb_path_flows_total", &[("path", label)]));
+            (by_path.sum(), scrape.count("lb_path_flows_total", &[]))
+        };
+        wait::until(&format!("{flows} flows over {path:?}"), || counted(&self.scrape()).0 >= flows);
         let scrape = self.scrape();
-        let others = scrape.count("lb_path_flows_total", &[("path", path.other().label())]);
-        assert_eq!(others, 0, "flows that went another way than {path:?}");
-        scrape.count("lb_path_bytes_total", &[("path", path.label())])
+        let (allowed, all) = counted(&scrape);
+        assert_eq!(allowed, all, "flows went another way than {path:?}");
+        // A flow that changes its path is counted for both.
+        let most = flows * path.labels().len() as u64;
+        assert!((flows..=most).contains(&all), "{all} flows over {path:?} instead of {flows}");
+        scrape.count("lb_path_bytes_total", &[])
     }
 
     /// The lines about connections so far, in the order in which the connections were accepted.
