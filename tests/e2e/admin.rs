@@ -3,12 +3,14 @@
 
 use std::collections::BTreeSet;
 use std::path::Path as FilePath;
+use std::process::Command;
 
-use lb_tests::agent::{Agent, admin};
+use lb_tests::agent::{Agent, admin, binary, public_directory};
 use lb_tests::config::Path;
 use lb_tests::metrics::{OPEN_METRICS, Response, Scrape, fetch, fetch_on};
 use lb_tests::net::Net;
 use lb_tests::peer::{Service, ask, echo};
+use lb_tests::process::run;
 use lb_tests::size;
 
 use crate::support::{PORT, SERVER_PORT, tcp_config};
@@ -40,6 +42,37 @@ fn the_two_formats_say_what_they_are() {
         let flows = Scrape::parse(&response.body).count("lb_path_flows_total", &[("path", "splice")]);
         assert_eq!(flows, 1);
     }
+}
+
+/// Prometheus' own word on names, units, descriptions and types.
+#[test]
+fn promtool_finds_nothing_to_complain_about() {
+    let (_net, _agent, [text, _]) = two_formats();
+    let place = public_directory();
+    let file = place.path().join("metrics");
+    std::fs::write(&file, &text.body).expect("a temporary file");
+    let judged = run(Command::new("sh").args(["-c", "promtool check metrics < \"$0\" 2>&1"]).arg(file));
+    assert_eq!(judged, "");
+}
+
+#[test]
+fn users_keep_strangers_from_metrics_but_not_from_health() {
+    let net = Net::new(1);
+    let hash = run(Command::new("sh").args(["-c", "printf secret | \"$0\" hash-password"]).arg(binary()));
+    let user = format!("[[admin.user]]\nname = \"operator\"\npassword-hash = \"{}\"", hash.trim());
+    let _agent = Agent::start(&net, &tcp_config(&net, Path::Splice, "").raw(&user));
+    let status = |path, credentials: &str| {
+        let lines = if credentials.is_empty() {
+            String::new()
+        } else {
+            format!("Authorization: Basic {credentials}\r\n")
+        };
+        fetch(&net.balancer, admin(), path, &lines).expect("an admin surface").status
+    };
+    // RFC 7617: base64 of operator:secret, operator:Secret and nobody:secret.
+    let [right, wrong, stranger] = ["b3BlcmF0b3I6c2VjcmV0", "b3BlcmF0b3I6U2VjcmV0", "bm9ib2R5OnNlY3JldA=="];
+    assert_eq!(["", right, wrong, stranger].map(|given| status("/metrics", given)), [401, 200, 401, 401]);
+    assert_eq!(["/healthz", "/readyz"].map(|path| status(path, "")), [200, 200]);
 }
 
 /// Labels come from closed lists and the configuration: their number does not grow with traffic.

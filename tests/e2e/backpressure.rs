@@ -17,7 +17,7 @@ const SOCKET_MAX: u64 = 1 << 20;
 /// Flows at once.
 const FLOWS: u64 = 8;
 
-on_both_paths! {
+on_all_paths! {
     a_server_that_stops_reading_costs_bounded_memory,
     a_client_that_stops_reading_costs_bounded_memory,
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! File descriptors: running out of them is a pause, and none is ever left behind.
 
+use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -10,19 +11,23 @@ use lb_tests::hello::Hello;
 use lb_tests::net::Net;
 use lb_tests::peer::{answer, ask, echo};
 use lb_tests::size;
-use lb_tests::stream::{finish, receive_all, receive_exactly, reset, say};
-use lb_tests::wait::until;
+use lb_tests::stream::{End, end_of, finish, receive_all, receive_exactly, reset, say};
+use lb_tests::wait::{until, until_steady};
 
 use crate::flows::idle_pipes_max;
-use crate::support::{PORT, SERVER_PORT, tcp_config, two_names, two_reporters};
+use crate::support::{PORT, SERVER_PORT, allow_many_connections, tcp_config, two_names, two_reporters};
 
 /// Far more than fit into [`LIMIT`] descriptors.
 const CROWD: usize = 1_000;
+
+/// How long a count must stay the same.
+const CALM: Duration = Duration::from_millis(500);
 
 const LIMIT: &str = "--nofile=256:256";
 
 on_both_paths! {
     a_thousand_connections_are_served_with_256_descriptors,
+    running_out_of_descriptors_pauses_accepting,
     no_descriptor_is_left_behind,
 }
 
@@ -32,7 +37,8 @@ fn a_thousand_connections_are_served_with_256_descriptors(path: Path) {
     let _server = echo(net.server(), SERVER_PORT);
     let config = tcp_config(&net, path, "idle-timeout = \"10m\"");
     let mut agent = Agent::launch(&net).through(&["prlimit", LIMIT, "--"]).start(&config);
-    let idle = agent.process.descriptors();
+    // It is ready as soon as it listens; its workers may still be opening what they need.
+    let idle = until_steady("what an idle agent has open", CALM, || agent.process.descriptors());
 
     let crowd: Vec<TcpStream> = (0..CROWD).map(|_| net.client.connect(net.frontend(PORT))).collect();
     for client in &crowd {
@@ -50,10 +56,50 @@ fn a_thousand_connections_are_served_with_256_descriptors(path: Path) {
     });
     drop(crowd);
     agent.until_idle();
-    until("all descriptors to be given back", || agent.process.descriptors() <= idle + spare_pipes(&agent));
+    until_given_back(&agent, idle);
     let newcomer = net.client.connect(net.frontend(PORT));
     assert_eq!(ask(&newcomer, b"still here?"), b"still here?");
     agent.assert_path(path, CROWD as u64 + 1);
+}
+
+/// The limit falls below what the agent divided at its start, as if the whole host ran out (EMFILE, ENFILE, accept(2)): who cannot
+/// be served waits or is told loudly, and all is well when there are descriptors again.
+fn running_out_of_descriptors_pauses_accepting(path: Path) {
+    let net = Net::new(1);
+    let _server = echo(net.server(), SERVER_PORT);
+    let mut agent = Agent::start(&net, &tcp_config(&net, path, ""));
+    let idle = until_steady("what an idle agent has open", CALM, || agent.process.descriptors());
+    agent.process.limit_descriptors(idle + 21);
+    let crowd: Vec<TcpStream> =
+        (0..100).filter_map(|_| net.client.try_connect(net.frontend(PORT)).ok()).collect();
+    until("the agent to have all that it may have", || agent.process.descriptors() >= idle + 20);
+    let before = agent.process.cpu_time();
+    std::thread::sleep(Duration::from_secs(2));
+    let used = agent.process.cpu_time() - before;
+    assert!(used < Duration::from_millis(400), "{used:?} of CPU time in 2 s without descriptors");
+    assert_eq!(agent.process.try_wait(), None);
+
+    agent.process.limit_descriptors(10_000);
+    until("accepting to have paused", || agent.scrape().count("lb_accept_pauses_total", &[]) > 0);
+    for client in crowd {
+        // Those who were told loudly cannot be asked any more.
+        let _ = (&client).write_all(b"x");
+        let (got, end) = receive_at_most_one(&client);
+        assert!(got == b"x" || end == End::Reset, "{got:?}, {end:?}");
+    }
+    let newcomer = net.client.connect(net.frontend(PORT));
+    assert_eq!(ask(&newcomer, b"still here?"), b"still here?");
+    agent.until_idle();
+}
+
+/// The first byte, or the end before it.
+fn receive_at_most_one(mut client: &TcpStream) -> (Vec<u8>, End) {
+    let mut byte = [0; 1];
+    match client.read(&mut byte) {
+        Ok(0) => (Vec::new(), End::Finished),
+        Ok(_) => (byte.to_vec(), End::Silent),
+        Err(error) => (Vec::new(), end_of(&error)),
+    }
 }
 
 /// Waits for the echo, which comes when the agent has room, and makes room for others.
@@ -77,13 +123,14 @@ fn assert_quiet_and_alive(agent: &mut Agent) {
 
 fn no_descriptor_is_left_behind(path: Path) {
     let net = Net::new(1);
-    let frontend =
-        format!("path = \"{}\"\npath-required = true\nclient-hello-timeout = \"1s\"", path.label());
+    let frontend = format!("{}client-hello-timeout = \"1s\"", path.lines());
     let agent = Agent::start(&net, &two_names(&net, &frontend));
     let _servers = two_reporters(&net);
+    allow_many_connections(&net);
     every_kind_of_end(&net);
     agent.until_idle();
-    let before = agent.process.descriptors() - spare_pipes(&agent);
+    let before = until_steady("what an idle agent has open", CALM, || agent.process.descriptors());
+    let before = before - spare_pipes(&agent);
     for _ in 0..size(100, 2_000) {
         every_kind_of_end(&net);
     }
@@ -111,6 +158,19 @@ fn every_kind_of_end(net: &Net) {
     drop(begin(&wire));
     finish(&begin(&wire[..100]));
     drop(begin(b"GET / HTTP/1.1\r\n\r\n"));
+}
+
+/// Waits until the agent has no more descriptors than it had when idle, apart from pipes that wait in the pool.
+#[track_caller]
+fn until_given_back(agent: &Agent, idle: usize) {
+    let mut files = Vec::new();
+    let given_back = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        until("all descriptors to be given back", || {
+            files = agent.process.open_files();
+            files.len() <= idle + spare_pipes(agent)
+        });
+    }));
+    assert!(given_back.is_ok(), "{} descriptors, {idle} when idle: {files:#?}", files.len());
 }
 
 /// Descriptors of pipes that wait in the pool.

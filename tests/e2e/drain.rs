@@ -16,6 +16,8 @@ use lb_tests::config::Path;
 fn sigterm_lets_open_connections_finish_and_refuses_new_ones() {
     let (net, listener, mut agent) = start("1h");
     let (client, server) = (net.client.connect(net.frontend(PORT)), listener.accept());
+    // Probes that get in before the agent refuses them must not keep it alive.
+    drop(listener);
     assert_eq!(agent.admin("/readyz").map(|response| response.status), Some(200));
     agent.terminate();
     until("/readyz to say 503", || agent.admin("/readyz").is_some_and(|response| response.status == 503));

@@ -10,7 +10,7 @@ use lb_tests::stream::{End, Pattern, finish, receive_all, say};
 
 use crate::support::{PORT, SERVER_PORT};
 
-on_both_paths! {
+on_all_paths! {
     sixteen_kilobytes_behind_the_hello_arrive_once,
     a_client_that_has_already_finished_is_served,
 }

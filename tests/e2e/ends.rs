@@ -20,7 +20,7 @@ use rustix::process::Signal;
 
 use crate::support::{PORT, Relay, SERVER_PORT, assert_received, tcp_config};
 
-on_both_paths! {
+on_all_paths! {
     half_close_reaches_the_server,
     half_close_reaches_the_client,
     a_connection_without_a_byte_ends_cleanly,

@@ -13,7 +13,7 @@ use lb_tests::stream::{receive_all, say};
 use lb_tests::wait::{PATIENCE, until, until_some};
 use rustix::process::Signal;
 
-use crate::support::{PORT, SERVER_PORT};
+use crate::support::{PORT, SERVER_PORT, allow_many_connections};
 
 #[test]
 fn a_json_line_says_everything_about_a_connection() {
@@ -142,14 +142,16 @@ fn a_reader_that_stops_reading_the_log_costs_lines_but_no_traffic() {
     // A FIFO that is open for reading and never read.
     let script = "mkfifo \"$1\" && exec 3<>\"$1\" >&3 && shift && exec \"$@\"";
     let agent = Agent::launch(&net).through(&["sh", "-c", script, "sh", &pipe]).start(&config);
+    allow_many_connections(&net);
     let mut connections = 0;
-    until("the pipe and the queue behind it to be full", || {
-        for _ in 0..200 {
-            visit(&net);
-        }
-        connections += 200;
-        agent.scrape().count("lb_log_lines_dropped_total", &[]) > 0
-    });
+    // The pipe holds 64 KiB, the queue behind it thousands of lines.
+    while agent.scrape().count("lb_log_lines_dropped_total", &[]) == 0 {
+        assert!(connections < 100_000, "no line was dropped");
+        std::thread::scope(|scope| {
+            (0..8).for_each(|_| drop(scope.spawn(|| (0..250).for_each(|_| visit(&net)))));
+        });
+        connections += 8 * 250;
+    }
     agent.until_idle();
     let finished = agent.scrape().count("lb_connections_closed_total", &[("reason", "finished")]);
     assert_eq!(finished, connections);

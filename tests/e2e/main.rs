@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! End-to-end tests: the promises of the product, each on real sockets, and on real programs where they exist.
 //!
-//! A test's name is its promise. Scenarios that concern the carrying of bytes run once a path, in the modules `splice` and `copy`
-//! of their file.
+//! A test's name is its promise. Scenarios that concern the carrying of bytes run once a path, in the modules `splice`, `copy`
+//! and `auto` of their file.
 #![forbid(unsafe_code)]
 
 #[macro_use]

@@ -10,7 +10,7 @@ use lb_tests::agent::Agent;
 use lb_tests::hello::Hello;
 use lb_tests::net::Net;
 use lb_tests::peer::{answer, ask};
-use lb_tests::wait::until;
+use lb_tests::wait::{until, until_steady};
 
 use crate::support::{PORT, two_names, two_reporters};
 
@@ -39,7 +39,8 @@ fn among_slow_clients(global_lines: &str) -> impl Fn(&str) -> bool {
     let config = two_names(&net, "backlog = 4096").global(global_lines);
     let agent = Agent::start(&net, &config);
     let _servers = two_reporters(&net);
-    let descriptors = agent.process.descriptors();
+    let calm = Duration::from_millis(500);
+    let descriptors = until_steady("what an idle agent has open", calm, || agent.process.descriptors());
     let (is_over, rounds) = (AtomicBool::new(false), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         scope.spawn(|| trickle(&net, &is_over, &rounds));

@@ -17,6 +17,14 @@ macro_rules! on_both_paths {
     };
 }
 
+/// The same with a third module, `auto`, where the agent chooses and may change its mind in the middle of a flow.
+macro_rules! on_all_paths {
+    ($($scenario:ident,)+) => {
+        on_both_paths! { $($scenario,)+ }
+        mod auto { $(#[test] fn $scenario() { super::$scenario(lb_tests::config::Path::Auto); })+ }
+    };
+}
+
 /// Where frontends listen.
 pub(crate) const PORT: u16 = 5000;
 
@@ -104,5 +112,13 @@ pub(crate) fn limit_socket_buffers(net: &Net, most: u64) {
     for place in [&net.client, &*net.balancer].into_iter().chain(&net.servers) {
         place.sysctl("net/ipv4/tcp_rmem", &format!("4096 {} {most}", most.min(131_072)));
         place.sysctl("net/ipv4/tcp_wmem", &format!("4096 {} {most}", most.min(16_384)));
+    }
+}
+
+/// Lets tens of thousands of connections follow each other quickly: without this, ports in TIME-WAIT run out (ip-sysctl.rst).
+pub(crate) fn allow_many_connections(net: &Net) {
+    for place in [&net.client, &*net.balancer] {
+        place.sysctl("net/ipv4/ip_local_port_range", "10000 65000");
+        place.sysctl("net/ipv4/tcp_tw_reuse", "1");
     }
 }

@@ -20,6 +20,7 @@ on_both_paths! {
     bytes_of_either_direction_keep_a_connection,
     a_blocked_connection_is_idle_too,
     a_half_closed_connection_has_a_timeout_of_its_own,
+    the_half_close_timeout_begins_with_the_half_close,
     a_half_closed_connection_with_traffic_stays,
     a_server_that_vanishes_is_noticed_by_unacknowledged_bytes,
     a_server_that_vanishes_is_noticed_by_keepalive,
@@ -72,6 +73,19 @@ fn a_half_closed_connection_has_a_timeout_of_its_own(path: Path) {
     assert_eq!(receive_all(&server), (Vec::new(), End::Finished));
     assert_eq!(receive_all(&client), (Vec::new(), End::Reset));
     assert!((TIMEOUT..TIMEOUT * 4).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    assert_eq!(relay.close_reason(), "half-close-timeout");
+}
+
+/// A connection may have been silent for longer than `half-close-timeout` before one direction ends: that is when it begins.
+fn the_half_close_timeout_begins_with_the_half_close(path: Path) {
+    let relay = Relay::with(path, "idle-timeout = \"1h\"\nhalf-close-timeout = \"2s\"");
+    let (client, server) = relay.pair();
+    std::thread::sleep(TIMEOUT * 3 / 2);
+    let begin = Instant::now();
+    finish(&client);
+    assert_eq!(receive_all(&client), (Vec::new(), End::Reset));
+    assert!(begin.elapsed() >= TIMEOUT * 9 / 10, "cut {:?} after the half-close", begin.elapsed());
+    assert_eq!(receive_all(&server).1, End::Finished);
     assert_eq!(relay.close_reason(), "half-close-timeout");
 }
 

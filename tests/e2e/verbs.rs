@@ -24,7 +24,7 @@ fn every_shipped_configuration_is_valid() {
 #[test]
 fn explain_says_what_the_ingress_needs() {
     let explained = explain(&[]);
-    for expected in ["https", "CAP_NET_BIND_SERVICE", "client-hello-timeout", "file descriptors", "splice"] {
+    for expected in ["https", "CAP_NET_BIND_SERVICE", "client-hello-timeout", "File descriptors", "splice"] {
         assert!(explained.contains(expected), "{expected:?} is not in:\n{explained}");
     }
 }

@@ -10,27 +10,30 @@ pub const ADMIN: &str = "127.0.0.1:8404";
 /// How flows must be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
-    /// `path = "splice"`
+    /// `path = "splice"`, required.
     Splice,
-    /// `path = "copy"`
+    /// `path = "copy"`, required.
     Copy,
+    /// `path = "auto"`: the agent may change its mind in the middle of a flow.
+    Auto,
 }
 
 impl Path {
-    /// The word in configuration and metrics.
-    pub fn label(self) -> &'static str {
+    /// Its lines in a frontend or backend.
+    pub fn lines(self) -> &'static str {
         match self {
-            Self::Splice => "splice",
-            Self::Copy => "copy",
+            Self::Splice => "path = \"splice\"\npath-required = true\n",
+            Self::Copy => "path = \"copy\"\npath-required = true\n",
+            Self::Auto => "path = \"auto\"\n",
         }
     }
 
-    /// The other one.
-    #[must_use]
-    pub fn other(self) -> Self {
+    /// What metrics and log may call flows that it carries.
+    pub fn labels(self) -> &'static [&'static str] {
         match self {
-            Self::Splice => Self::Copy,
-            Self::Copy => Self::Splice,
+            Self::Splice => &["splice"],
+            Self::Copy => &["copy"],
+            Self::Auto => &["splice", "copy"],
         }
     }
 }
@@ -51,6 +54,11 @@ impl Config {
     /// One with an admin surface and these lines in `[log]`.
     pub fn with_log(lines: &str) -> Self {
         Self { path: None, tables: format!("[admin]\nbind = \"{ADMIN}\"\n\n[log]\n{lines}\n") }
+    }
+
+    /// A whole text, such as a file that the repository ships. Its admin surface must be at [`ADMIN`].
+    pub fn whole(text: &str) -> Self {
+        Self { path: None, tables: text.to_owned() }
     }
 
     /// Requires a path in the frontends that follow.
@@ -117,9 +125,7 @@ impl Config {
 
     fn frontend(self, name: &str, bind: &[SocketAddr], lines: &str) -> Self {
         let bind: Vec<String> = bind.iter().map(|address| format!("\"{address}\"")).collect();
-        let path = self.path.map(Path::label);
-        let path = path.map(|label| format!("path = \"{label}\"\npath-required = true\n"));
-        let path = path.unwrap_or_default();
+        let path = self.path.map_or("", Path::lines);
         self.raw(&format!("[frontend.{name}]\nbind = [{}]\n{path}{lines}", bind.join(", ")))
     }
 }

@@ -9,7 +9,7 @@
 //! The balancer also forwards packets, so that a client can reach a server directly for comparison.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::process::{Child, Command, Stdio};
@@ -240,7 +240,12 @@ impl Listener {
         if rustix::event::poll(&mut poll, Some(&patience)).expect("poll(2)") == 0 {
             return None;
         }
-        let (stream, _) = self.0.accept().ok()?;
+        let stream = match self.0.accept() {
+            Ok((stream, _)) => stream,
+            // The answer of a socket that has been shut (accept(2)).
+            Err(error) if error.kind() == ErrorKind::InvalidInput => return None,
+            Err(error) => panic!("accept: {error}"),
+        };
         be_patient(&stream).expect("a fresh socket");
         Some(stream)
     }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Rlimit, Signal, getrlimit, kill_process, prlimit};
 
 use crate::wait;
 
@@ -70,8 +70,8 @@ impl Process {
     /// Sends a signal.
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
-        let pid = Pid::from_raw(self.child.id().cast_signed()).expect("a process id is not 0");
-        kill_process(pid, signal).unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
+        kill_process(self.raw_pid(), signal)
+            .unwrap_or_else(|error| panic!("cannot signal {}: {error}", self.name));
     }
 
     /// Its exit status, if it has ended.
@@ -112,7 +112,32 @@ impl Process {
 
     /// Open file descriptors.
     pub fn descriptors(&self) -> usize {
-        std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a living process").count()
+        self.open_files().len()
+    }
+
+    /// Changes how many file descriptors it may have from now on; those that are open stay.
+    ///
+    /// # Panics
+    /// Without root.
+    #[track_caller]
+    pub fn limit_descriptors(&self, most: usize) {
+        let hard = getrlimit(Resource::Nofile).maximum;
+        let limit = Rlimit { current: Some(most as u64), maximum: hard };
+        prlimit(Some(self.raw_pid()), Resource::Nofile, limit).expect("prlimit needs root");
+    }
+
+    /// What the open file descriptors are, sorted, for messages (proc(5), /proc/pid/fd).
+    pub fn open_files(&self) -> Vec<String> {
+        let listing = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a living process");
+        // A descriptor may be closed between listing and reading.
+        let links = listing.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        let mut files: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+        files.sort_unstable();
+        files
+    }
+
+    fn raw_pid(&self) -> Pid {
+        Pid::from_raw(self.child.id().cast_signed()).expect("a process id is not 0")
     }
 
     fn proc(&self, file: &str) -> String {

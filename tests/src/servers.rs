@@ -134,6 +134,7 @@ impl Haproxy {
 #[derive(Debug)]
 pub struct Tshark {
     process: Process,
+    _files: TempDir,
 }
 
 /// The fields that tshark prints, one line a packet with a PROXY header, separated by tabs.
@@ -155,7 +156,10 @@ impl Tshark {
     /// If it cannot.
     #[track_caller]
     pub fn start(place: &Namespace) -> Self {
+        // It keeps what it captures in a file, which it would leave behind when it is killed.
+        let files = tempfile::tempdir().expect("a temporary directory");
         let mut command = Command::new("tshark");
+        command.env("TMPDIR", files.path());
         command.args(["-l", "-n", "-i", "uplink", "-f", "tcp port 443"]);
         // The PROXY dissector is a heuristic one; port 443 alone would make it TLS.
         command.args(["-o", "tcp.try_heuristic_first:TRUE", "-Y", "proxy", "-T", "fields"]);
@@ -166,7 +170,7 @@ impl Tshark {
         wait::until("tshark to capture", || {
             process.stderr().iter().any(|line| line.contains("Capture started"))
         });
-        Self { process }
+        Self { process, _files: files }
     }
 
     /// Waits for the next dissected header after `seen` others, and returns its fields.
