@@ -35,8 +35,10 @@ fn curl_reaches_the_right_nginx_of_five() {
             let client = ingress.client_of(frontend);
             let port = fetched.local_port;
             assert_eq!(fetched.body, format!("I am {name}, you are {client} {port}\n"));
-            let log = until_some("a line in nginx's log", || ingress.nginx[index].log().pop());
-            assert_eq!(log, format!("{client} {port} {name} 200"));
+            let expected = format!("{client} {port} {name} 200");
+            until_some(&format!("{expected:?} in nginx's log"), || {
+                ingress.nginx[index].log().into_iter().find(|line| *line == expected)
+            });
         }
     }
     let records = ingress.agent.until_records(2 * NAMES.len());
@@ -108,8 +110,9 @@ impl Ingress {
             let page = chromium(&self.net.client, identity, frontend);
             let client = self.client_of(frontend);
             assert!(page.contains(&format!("I am {}, you are {client} ", identity.name)), "{page}");
-            let log = self.nginx[index].log();
-            assert!(log.iter().any(|line| line.starts_with(&format!("{client} "))), "{log:?}");
+            until_some(&format!("{client} in nginx's log"), || {
+                self.nginx[index].log().into_iter().find(|line| line.starts_with(&format!("{client} ")))
+            });
         }
     }
 }

@@ -231,7 +231,11 @@ impl FrontendFamilies {
                 FRONTEND_REASON,
                 "Client connections that ended, by why",
             ),
-            path_flows: to.counter("lb_path_flows_total", FRONTEND_PATH, "Flows handed over to a path"),
+            path_flows: to.counter(
+                "lb_path_flows_total",
+                FRONTEND_PATH,
+                "Flows that a path carried bytes of; on path auto a flow may count for both",
+            ),
             path_bytes: to.counter(
                 "lb_path_bytes_total",
                 FRONTEND_PATH,

@@ -73,7 +73,7 @@ pub struct FrontendMetrics {
     pub hello_ech: Counter,
     /// `lb_connections_closed_total{reason}`, by [`CloseReason::index`].
     pub closed: [Counter; CloseReason::ALL.len()],
-    /// `lb_path_flows_total{path}`, by [`PathKind::index`]: flows handed over to a path.
+    /// `lb_path_flows_total{path}`, by [`PathKind::index`]: flows that the path carried bytes of.
     pub path_flows: [Counter; PathKind::ALL.len()],
     /// `lb_path_bytes_total{path}`, by [`PathKind::index`]: bytes that really went that way, both directions.
     pub path_bytes: [Counter; PathKind::ALL.len()],
