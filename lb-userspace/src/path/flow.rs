@@ -276,7 +276,8 @@ impl<'a> Run<'a> {
 
     fn next_tick(&self) -> Instant {
         let idle_at = self.silence_allowed().map(|(timeout, _)| self.last_activity + timeout);
-        let far_off = self.last_activity + Duration::from_secs(24 * 3600);
+        // From this moment, not from the last activity: a tick in the past would come again at once, for ever.
+        let far_off = Instant::now() + Duration::from_secs(24 * 3600);
         [idle_at, self.settles_at, self.counts_at, self.gone.map(|(_, at)| at)]
             .into_iter()
             .flatten()
