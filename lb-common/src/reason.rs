@@ -50,6 +50,24 @@ labelled! {
 }
 
 labelled! {
+    /// Why what came from an address of `accept-proxy-from` is no PROXY header. Each has its own counter.
+    ProxyReason {
+        /// The first bytes begin no header of either version.
+        Missing => "missing",
+        /// It began as a header and then broke the protocol, a length that does not fit included.
+        Malformed => "malformed",
+        /// Longer than `proxy-header-max`, or a line of version 1 longer than 107 bytes.
+        TooLarge => "too-large",
+        /// Not complete when the deadline passed.
+        Timeout => "timeout",
+        /// Its CRC32C is not that of its bytes.
+        Checksum => "checksum",
+        /// A binary header of another version than 2.
+        UnsupportedVersion => "unsupported-version",
+    }
+}
+
+labelled! {
     /// How the bytes of an established flow are carried.
     PathKind {
         /// splice(2) through a pooled pipe.
@@ -62,21 +80,32 @@ labelled! {
 labelled! {
     /// Why a connection ended. Exactly one a connection, in log and metrics.
     CloseReason {
-        /// Both directions ended with a FIN and every byte was delivered.
+        /// Both directions ended with a FIN, and every byte was taken by the kernel that delivers it.
         Finished => "finished",
         /// The client reset the connection or stopped acknowledging after a backend was connected.
         ClientReset => "client-reset",
         /// The server reset the connection or stopped acknowledging.
         ServerReset => "server-reset",
+        /// The server had sent everything and its FIN, and then refused what the client sent after it: a client that says goodbye
+        /// (TLS close_notify) to a server that has closed.
+        ServerClosed => "server-closed",
         /// No byte moved either way for `idle-timeout`.
         IdleTimeout => "idle-timeout",
         /// One direction had ended and the other stayed silent for `half-close-timeout`.
         HalfCloseTimeout => "half-close-timeout",
+        /// The server was marked down, and its `on-marked-down` ends its sessions then.
+        ServerDown => "server-down",
+        /// A server that is no backup was marked up, and its `on-marked-up` ends the sessions of backup servers then.
+        ActiveServerUp => "active-server-up",
+        /// What came from an address of `accept-proxy-from` is no PROXY header, for a [`ProxyReason`].
+        ProxyRejected => "proxy-rejected",
+        /// The client of a connection that has to begin with a PROXY header left before that was complete.
+        ProxyAborted => "proxy-aborted",
         /// The policy for a [`HelloReason`] was `reject`.
         HelloRejected => "hello-rejected",
         /// The client left before its ClientHello was complete.
         HelloAborted => "hello-aborted",
-        /// The memory for pending ClientHellos was used up and this client was the one to go.
+        /// The memory for pending ClientHellos and PROXY headers was used up and this client was the one to go.
         HelloEvicted => "hello-evicted",
         /// The client left while a server was being connected.
         ConnectAborted => "connect-aborted",
@@ -86,7 +115,11 @@ labelled! {
         ConnectTimeout => "connect-timeout",
         /// No server of the backend was up.
         NoServer => "no-server",
-        /// Every server that was up had `max-connections`.
+        /// The client left while it waited for a place on a server.
+        QueueAborted => "queue-aborted",
+        /// No place on a server came free within `queue-timeout`.
+        QueueTimeout => "queue-timeout",
+        /// Every server that was up had `max-connections`, and the queue was full or there is none.
         ServersFull => "servers-full",
         /// The process ran out of file descriptors, ports or memory for the server's side.
         Resources => "resources",
@@ -95,18 +128,40 @@ labelled! {
     }
 }
 
+labelled! {
+    /// What came of asking DNS for a name.
+    ResolutionResult {
+        /// There are addresses.
+        Success => "success",
+        /// The name does not exist (RFC 1035 section 4.1.1, RCODE 3).
+        NxDomain => "nxdomain",
+        /// The name exists and has no record of the kind asked for.
+        Empty => "empty",
+        /// No server answered in time.
+        Timeout => "timeout",
+        /// The servers answered that they cannot or do not want to (SERVFAIL, REFUSED and others), or could not be reached.
+        Failure => "failure",
+    }
+}
+
 impl CloseReason {
-    /// HAProxy's two-letter termination state for the TCP log format (HAProxy configuration manual, section 8.5).
-    pub const fn termination_state(self) -> &'static str {
+    /// HAProxy's two-letter termination state for the TCP log format (HAProxy configuration manual, section 8.5);
+    /// `is_server_silent`: if a timeout ended the connection, it was the server that let it pass.
+    pub const fn termination_state(self, is_server_silent: bool) -> &'static str {
         match self {
-            Self::Finished => "--",
+            Self::Finished | Self::ServerClosed => "--",
             Self::ClientReset => "CD",
             Self::ServerReset => "SD",
+            Self::IdleTimeout | Self::HalfCloseTimeout if is_server_silent => "sD",
             Self::IdleTimeout | Self::HalfCloseTimeout => "cD",
-            Self::HelloRejected => "PR",
-            Self::HelloAborted => "CR",
+            Self::ServerDown => "DD",
+            Self::ActiveServerUp => "UD",
+            Self::ProxyRejected | Self::HelloRejected => "PR",
+            Self::ProxyAborted | Self::HelloAborted => "CR",
             Self::HelloEvicted => "RR",
             Self::ConnectAborted => "CC",
+            Self::QueueAborted => "CQ",
+            Self::QueueTimeout => "sQ",
             Self::ConnectFailed | Self::NoServer => "SC",
             Self::ConnectTimeout => "sC",
             Self::ServersFull | Self::Resources => "RC",
@@ -127,6 +182,10 @@ labelled! {
 
 #[cfg(test)]
 mod tests {
+    extern crate std;
+    use std::format;
+    use std::vec::Vec;
+
     use super::*;
 
     #[test]
@@ -134,8 +193,25 @@ mod tests {
         for (index, reason) in CloseReason::ALL.into_iter().enumerate() {
             assert_eq!(reason.index(), index);
             assert_eq!(CloseReason::ALL.iter().filter(|other| other.label() == reason.label()).count(), 1);
-            assert_eq!(reason.termination_state().len(), 2);
+            assert_eq!(reason.termination_state(false).len(), 2);
         }
         assert_eq!(HelloReason::ALL.len(), 6);
+    }
+
+    #[test]
+    fn the_readme_lists_every_reason_with_its_code() {
+        let text = include_str!("../../README.md");
+        let (_, rest) = text.split_once("<!-- reasons:begin -->").expect("the beginning of the table");
+        let (table, _) = rest.split_once("<!-- reasons:end -->").expect("its end");
+        let rows: Vec<_> =
+            table.lines().filter(|line| line.starts_with("| `") && !line.contains("HAProxy")).collect();
+        assert_eq!(rows.len(), CloseReason::ALL.len());
+        for (row, reason) in rows.into_iter().zip(CloseReason::ALL) {
+            let (client, server) = (reason.termination_state(false), reason.termination_state(true));
+            let code =
+                if client == server { format!("`{client}`") } else { format!("`{client}` `{server}`") };
+            let start = format!("| `{reason}` | {code} | ");
+            assert!(row.starts_with(&start), "{row}\nbegins otherwise than\n{start}");
+        }
     }
 }

@@ -1,102 +1,50 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Start, run, drain, stop. The order of start-up: descriptors, sockets, log, workers, checks, "ready".
+//! Start, run, drain, stop. The order of start-up: signals, descriptors, log, threads, sockets, "ready". A client can connect as
+//! soon as a socket listens, so that whatever may fail comes before.
+
+mod error;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::TcpListener;
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::admin::{self, Surface};
-use crate::backend::Backend;
+use crate::backend::{Backend, slow_start};
+use crate::coalescing::{self, Findings};
 use crate::config::needs::Descriptors;
 use crate::config::{Config, Loaded, Mode};
+use crate::exit;
 use crate::frontend::{Frontend, Gate};
 use crate::health;
-use crate::net::{ListenError, Listener};
+use crate::net::Listener;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
 use crate::path::PipeBudget;
 use crate::prelude::pending::PendingHellos;
+use crate::resolve::{self, Resolution};
 use crate::worker::{self, Entrance, Inbox, Order, Peer, Shared};
 
-/// How long log lines may take to be written at the end.
+pub use error::StartError;
+
+/// How long log lines may take at the end: first those of the connections that are cut to be queued, then all to be written.
 const LOG_FLUSH_MAX: Duration = Duration::from_secs(2);
+
+/// How long the first answers to the questions for servers' names may take, before clients are let in without them.
+const NAMES_WAIT: Duration = Duration::from_secs(2);
 
 /// How often a draining agent looks whether the last connection has gone.
 const DRAIN_POLL: Duration = Duration::from_millis(20);
-
-// Exit codes of sysexits(3).
-const EX_UNAVAILABLE: u8 = 69;
-const EX_OSERR: u8 = 71;
-const EX_CANTCREAT: u8 = 73;
-const EX_NOPERM: u8 = 77;
-
-/// Why the agent could not start. The message says what to do.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A frontend's address.
-    #[error(transparent)]
-    Listen(#[from] ListenError),
-    /// The admin surface's address.
-    #[error("admin: cannot listen on {address}")]
-    Admin {
-        /// The address.
-        address: SocketAddr,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The log's target.
-    #[error("log: cannot open the target {target}")]
-    Log {
-        /// As configured.
-        target: String,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-    /// The limit of open files leaves no connection.
-    #[error(
-        "the limit of open files ({limit}) is too low: at least {needed} are needed for one connection: raise it (`ulimit -n`, LimitNOFILE=)"
-    )]
-    Descriptors {
-        /// The limit.
-        limit: u64,
-        /// What one connection would need with everything else.
-        needed: u64,
-    },
-    /// Threads, epoll instances, signal handlers.
-    #[error("cannot start {what}")]
-    System {
-        /// What.
-        what: &'static str,
-        /// What the kernel said.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl StartError {
-    /// The exit code for it (sysexits(3)).
-    pub fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
-            Self::Listen(ListenError::NoPermission { .. }) => EX_NOPERM,
-            Self::Admin { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => EX_NOPERM,
-            Self::Listen(_) | Self::Admin { .. } => EX_UNAVAILABLE,
-            Self::Log { .. } => EX_CANTCREAT,
-            Self::Descriptors { .. } | Self::System { .. } => EX_OSERR,
-        })
-    }
-}
 
 /// Runs the agent until it is told to stop.
 pub fn run(loaded: Loaded) -> ExitCode {
@@ -114,104 +62,127 @@ pub fn run(loaded: Loaded) -> ExitCode {
 
 /// The running agent, as the control thread has it.
 struct Agent {
-    config: Config,
-    metrics: Arc<Metrics>,
+    runtime: Runtime,
+    signals: Signals,
+    control: Control,
+}
+
+/// What the control thread goes by.
+struct Control {
+    admin: Option<admin::Service>,
+    /// Ends with the agent.
+    resolution: Option<Resolution>,
+    coalescing: coalescing::Watch,
+    drain_timeout: Duration,
     shared: Shared,
-    admin: Option<TcpListener>,
     orders: watch::Sender<Order>,
-    workers: Vec<JoinHandle<()>>,
+    workers: Vec<Worker>,
     is_draining: Arc<AtomicBool>,
+}
+
+/// What the agent is told from outside.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// A worker's thread. It waits for its listening sockets, so that there is no socket before there are threads.
+struct Worker {
+    thread: JoinHandle<()>,
+    entrances: mpsc::Sender<Vec<Entrance>>,
 }
 
 impl Agent {
     fn start(config: Config) -> Result<Self, StartError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(StartError::system("the control thread's runtime"))?;
+        // Signal handlers and the admin surface belong to it.
+        let context = runtime.enter();
+        let signals = Signals::install().map_err(StartError::system("signal handlers"))?;
         let descriptors = divide_descriptors(&config)?;
         let metrics = Arc::new(Metrics::new(&config));
-        let listeners = listen(&config, &metrics)?;
-        let admin = config.admin.as_ref().map(|admin| bind_admin(admin.bind)).transpose()?;
         let log = AccessLog::start(&config.log, metrics.process.log_lines_dropped.clone())
             .map_err(|source| StartError::Log { target: config.log.target.to_string(), source })?;
         let (peers, inboxes): (Vec<Peer>, Vec<Inbox>) =
             (0..config.global.workers.get()).map(|_| Peer::new()).unzip();
         let shared = share(&config, &metrics, log, &descriptors, peers);
         let (orders, _) = watch::channel(Order::Run);
-        let mut agent =
-            Self { config, metrics, shared, admin, orders, workers: Vec::new(), is_draining: Arc::default() };
-        agent.start_workers(&listeners, inboxes)?;
+        let workers = start_workers(&shared, &orders, inboxes)?;
+        let is_draining = Arc::default();
+        let resolution = resolve_names(&runtime, &config, &metrics, &shared);
+        let findings = Arc::default();
+        let admin = prepare_admin(&config, &metrics, &shared, &is_draining, &findings)?;
+        let listeners = listen(&config, &metrics)?;
+        open(&workers, &listeners, &shared)?;
+        for backend in shared.backends.iter() {
+            for error in backend.source_problems() {
+                tracing::warn!(backend = %backend.settings.name, %error, "connections to servers fail until this is mended");
+            }
+        }
         for (frontend, listener) in &listeners {
             tracing::info!(frontend = %frontend.settings.name, address = %listener.address, "listening");
         }
-        Ok(agent)
-    }
-
-    fn start_workers(
-        &mut self,
-        listeners: &[(Arc<Frontend>, Listener)],
-        inboxes: Vec<Inbox>,
-    ) -> Result<(), StartError> {
-        for (index, inbox) in inboxes.into_iter().enumerate() {
-            let entrances = listeners
-                .iter()
-                .map(|(frontend, listener)| {
-                    let (fd, local) = (listener.share()?, listener.local_address());
-                    Ok(Entrance { fd, local, frontend: Arc::clone(frontend) })
-                })
-                .collect::<io::Result<Vec<_>>>()
-                .map_err(|source| StartError::System { what: "a worker's listeners", source })?;
-            let (shared, orders) = (self.shared.clone(), self.orders.subscribe());
-            let worker = std::thread::Builder::new()
-                .name(format!("lb-worker-{index}"))
-                .spawn(move || {
-                    if let Err(error) = worker::run(index, shared, entrances, inbox, orders) {
-                        tracing::error!(index, %error, "a worker could not start");
-                        std::process::exit(EX_OSERR.into());
-                    }
-                })
-                .map_err(|source| StartError::System { what: "a worker thread", source })?;
-            self.workers.push(worker);
-        }
-        Ok(())
+        let frontends = listeners.iter().map(|(frontend, _)| Arc::clone(frontend));
+        let coalescing = coalescing::Watch::new(frontends, &shared.backends, findings);
+        drop(context);
+        let drain_timeout = config.global.drain_timeout;
+        let control =
+            Control { admin, resolution, coalescing, drain_timeout, shared, orders, workers, is_draining };
+        Ok(Self { runtime, signals, control })
     }
 
     fn run_to_end(self) {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => runtime,
-            Err(error) => return tracing::error!(%error, "cannot start the control thread's runtime"),
-        };
-        let control = LocalSet::new();
-        control.block_on(&runtime, self.control());
+        let Self { runtime, signals, control } = self;
+        let tasks = LocalSet::new();
+        tasks.block_on(&runtime, control.run(signals));
         // Spawned checks and admin connections end with the runtime; blocking work must not hold up the end.
-        drop(control);
+        drop(tasks);
         runtime.shutdown_timeout(Duration::ZERO);
     }
+}
 
+impl Signals {
+    /// Takes the signals over from the kernel, which would end the process for them. Those that come from here on are kept until
+    /// somebody asks.
+    fn install() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Control {
     /// What the control thread does: checks, the admin surface, signals; then drains and stops.
-    async fn control(mut self) {
-        spawn_local(health::run(Arc::clone(&self.shared.backends)));
-        if let (Some(listener), Some(settings)) = (self.admin.take(), self.config.admin.clone()) {
-            spawn_local(serve_admin(listener, settings, self.surface()));
+    async fn run(mut self, signals: Signals) {
+        let Signals { terminate, interrupt, hangup } = signals;
+        let _resolution = self.resolution.take();
+        spawn_local(self.coalescing.clone().run());
+        spawn_local(health::run(Arc::clone(&self.shared.backends), self.coalescing.certificates()));
+        spawn_local(slow_start::run(Arc::clone(&self.shared.backends)));
+        if let Some(admin) = self.admin.take() {
+            spawn_local(admin.run());
         }
-        match (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-        {
-            (Ok(terminate), Ok(interrupt), Ok(hangup)) => self.obey(terminate, interrupt, hangup).await,
-            _ => tracing::error!("cannot install signal handlers"),
-        }
+        spawn_local(reopen_when_told(hangup, self.shared.log.clone()));
+        self.obey(terminate, interrupt).await;
+        // The lines of all connections that are left come in one burst.
+        self.shared.log.hurry(LOG_FLUSH_MAX);
         let _ = self.orders.send(Order::Stop);
         for worker in self.workers.drain(..) {
             // A worker that panicked has aborted the process.
-            let _ = worker.join();
+            let _ = worker.thread.join();
         }
-        self.shared.log.flush(LOG_FLUSH_MAX);
+        let lines = self.shared.log.flush(LOG_FLUSH_MAX);
+        if lines > 0 {
+            tracing::warn!(lines, "the access log's target is too slow or fails; the last lines are missing");
+        }
     }
 
-    async fn obey(&self, mut terminate: Signal, mut interrupt: Signal, mut hangup: Signal) {
-        let log = self.shared.log.clone();
-        tokio::task::spawn_local(async move {
-            while hangup.recv().await.is_some() {
-                tracing::info!("re-opening the log");
-                log.reopen();
-            }
-        });
+    async fn obey(&self, mut terminate: Signal, mut interrupt: Signal) {
         notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
         tokio::select! {
@@ -221,7 +192,7 @@ impl Agent {
         self.is_draining.store(true, Ordering::Relaxed);
         notify(&[sd_notify::NotifyState::Stopping]);
         let _ = self.orders.send(Order::Drain);
-        let timeout = self.config.global.drain_timeout;
+        let timeout = self.drain_timeout;
         tracing::info!(
             connections = self.shared.gate.open(),
             ?timeout,
@@ -237,23 +208,21 @@ impl Agent {
     /// Waits for the last connection to end. `false`: the deadline passed first.
     async fn drained(&self, deadline: Instant) -> bool {
         let last_gone = async {
-            // Workers accept what the kernel had completed before they close their listeners: look after that.
             loop {
                 sleep(DRAIN_POLL).await;
-                if self.shared.gate.open() == 0 {
+                if self.shared.accepting.load(Ordering::Acquire) == 0 && self.shared.gate.open() == 0 {
                     return;
                 }
             }
         };
         timeout_at(deadline, last_gone).await.is_ok()
     }
+}
 
-    fn surface(&self) -> Surface {
-        Surface {
-            metrics: Arc::clone(&self.metrics),
-            backends: Arc::clone(&self.shared.backends),
-            is_draining: Arc::clone(&self.is_draining),
-        }
+async fn reopen_when_told(mut hangup: Signal, log: AccessLog) {
+    while hangup.recv().await.is_some() {
+        tracing::info!("re-opening the log");
+        log.reopen();
     }
 }
 
@@ -286,23 +255,103 @@ fn raise_limit() -> u64 {
     getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
+/// Begins to resolve the names of servers, and waits for the first answers, but not for long: a name that has none is no reason not
+/// to start.
+fn resolve_names(
+    runtime: &Runtime,
+    config: &Config,
+    metrics: &Metrics,
+    shared: &Shared,
+) -> Option<Resolution> {
+    let mut resolution = resolve::start(config, &shared.backends, &metrics.servers, &metrics.process)?;
+    if !runtime.block_on(resolution.first(NAMES_WAIT)) {
+        let names = resolution.names();
+        tracing::warn!(names, waited = ?NAMES_WAIT, "not all names of servers have been resolved: starting without them");
+    }
+    Some(resolution)
+}
+
+/// Starts the workers' threads.
+fn start_workers(
+    shared: &Shared,
+    orders: &watch::Sender<Order>,
+    inboxes: Vec<Inbox>,
+) -> Result<Vec<Worker>, StartError> {
+    let start = |(index, inbox)| {
+        let (shared, orders) = (shared.clone(), orders.subscribe());
+        let (entrances, opened) = mpsc::channel();
+        let body = move || {
+            // An error is the end of the start: there is nothing to serve.
+            let Ok(entrances) = opened.recv() else { return };
+            if let Err(error) = worker::run(index, shared, entrances, inbox, orders) {
+                tracing::error!(index, %error, "a worker could not start");
+                std::process::exit(exit::OS_ERROR.into());
+            }
+        };
+        let thread = std::thread::Builder::new().name(format!("lb-worker-{index}")).spawn(body)?;
+        Ok(Worker { thread, entrances })
+    };
+    let workers = inboxes.into_iter().enumerate().map(start).collect::<io::Result<_>>();
+    workers.map_err(StartError::system("a worker's thread"))
+}
+
+/// Gives the workers their descriptors of the listening sockets.
+fn open(
+    workers: &[Worker],
+    listeners: &[(Arc<Frontend>, Listener)],
+    shared: &Shared,
+) -> Result<(), StartError> {
+    // Counted here and not by the workers: a SIGTERM that comes before they run must wait for their clients, too.
+    shared.accepting.store(workers.len() * listeners.len(), Ordering::Relaxed);
+    for worker in workers {
+        let entrance = |(frontend, listener): &(Arc<Frontend>, Listener)| {
+            let (fd, local) = (listener.share()?, listener.local_address());
+            Ok(Entrance { fd, local, frontend: Arc::clone(frontend) })
+        };
+        let entrances = listeners.iter().map(entrance).collect::<io::Result<_>>();
+        // A worker that is gone has ended the process.
+        let _ = worker.entrances.send(entrances.map_err(StartError::system("a worker's listeners"))?);
+    }
+    Ok(())
+}
+
+/// Listens on the address of the admin surface, if there is one.
+fn prepare_admin(
+    config: &Config,
+    metrics: &Arc<Metrics>,
+    shared: &Shared,
+    is_draining: &Arc<AtomicBool>,
+    findings: &Arc<Findings>,
+) -> Result<Option<admin::Service>, StartError> {
+    let Some(settings) = &config.admin else { return Ok(None) };
+    let address = settings.bind;
+    let listener = TcpListener::bind(address).map_err(|source| StartError::Admin { address, source })?;
+    let surface = Surface {
+        metrics: Arc::clone(metrics),
+        backends: Arc::clone(&shared.backends),
+        is_draining: Arc::clone(is_draining),
+        findings: Arc::clone(findings),
+    };
+    admin::Service::new(listener, settings, surface)
+        .map(Some)
+        .map_err(StartError::system("the admin surface"))
+}
+
 /// Opens every address of every frontend.
 fn listen(config: &Config, metrics: &Metrics) -> Result<Vec<(Arc<Frontend>, Listener)>, StartError> {
     let mut listeners = Vec::new();
     for (settings, metrics) in config.frontends.iter().zip(&metrics.frontends) {
         let frontend = Arc::new(Frontend::new(settings.clone(), metrics.clone()));
         for &address in &settings.bind {
-            let listener = Listener::open(settings, address, config.is_v6_only(address))?;
+            let listener = Listener::bind(settings, address, config.is_v6_only(address))?;
             listeners.push((Arc::clone(&frontend), listener));
         }
     }
+    // Every address is ours: no client is let in only to be reset because another address is taken.
+    for (frontend, listener) in &listeners {
+        listener.listen(&frontend.settings)?;
+    }
     Ok(listeners)
-}
-
-fn bind_admin(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener))
-        .map_err(|source| StartError::Admin { address, source })
 }
 
 /// Builds what every worker shares.
@@ -317,9 +366,12 @@ fn share(
         let servers = metrics.servers[index].clone();
         Arc::new(Backend::new(settings.clone(), metrics.backends[index].clone(), servers))
     });
-    let wire_maxima = config.frontends.iter().map(|frontend| match &frontend.mode {
-        Mode::TlsPassthrough(tls) => tls.client_hello_wire_max,
-        Mode::Tcp { .. } => 0,
+    let wire_maxima = config.frontends.iter().map(|frontend| {
+        let header_max = frontend.accept_proxy.as_ref().map_or(0, |accept| accept.header_max);
+        match &frontend.mode {
+            Mode::TlsPassthrough(tls) => tls.client_hello_wire_max.max(header_max),
+            Mode::Tcp { .. } => header_max,
+        }
     });
     Shared {
         backends: backends.collect(),
@@ -333,12 +385,7 @@ fn share(
         metrics: metrics.process.clone(),
         hello_wire_max: wire_maxima.max().unwrap_or(0),
         peers: peers.into(),
-    }
-}
-
-async fn serve_admin(listener: TcpListener, settings: crate::config::Admin, surface: Surface) {
-    if let Err(error) = admin::serve(listener, settings, surface).await {
-        tracing::error!(%error, "the admin surface has ended");
+        accepting: Arc::default(),
     }
 }
 

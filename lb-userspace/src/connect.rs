@@ -2,13 +2,14 @@
 //! From a backend to an established connection with one of its servers, the PROXY header sent: tries, and tries elsewhere.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::reason::CloseReason;
 use tokio::io::Interest;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::backend::{Backend, NoServer, ServerSlot};
+use crate::backend::{Backend, NoServer, Server, ServerSlot, Ticket, Turn};
 use crate::net::{self, Socket};
 
 /// How long to wait before a server is tried again that has just failed, there being no other (as HAProxy: at most 1 s).
@@ -26,14 +27,26 @@ pub struct Connected {
 /// How the search for a server went, for the log; filled in also when it fails.
 #[derive(Clone, Debug, Default)]
 pub struct Attempts {
-    /// Positions of the servers tried, in order.
+    /// What the choice of servers goes by: [`Backend::key`].
+    key: u64,
+    /// The servers tried, in order, by [`Server::id`].
     pub tried: Vec<usize>,
+    /// The last of them.
+    pub last: Option<Arc<Server>>,
     /// Tries after the first.
     pub retries: u32,
     /// The last try was on another server than the first.
     pub is_redispatched: bool,
-    /// From the first try to the end of the last.
+    /// From the first try to the end of the last, without [`Self::queued`].
     pub duration: Duration,
+    /// In the queue, altogether.
+    pub queued: Duration,
+    /// How many were in front when it first stood in the queue; `None`: it never did.
+    pub queue_position: Option<usize>,
+    /// The number in the queue, if it stood there.
+    ticket: Option<u64>,
+    /// Since when it stands there, if it does.
+    queued_since: Option<Instant>,
 }
 
 /// What goes to the server in front of the client's bytes.
@@ -58,13 +71,17 @@ pub async fn connect(
     let started = Instant::now();
     let result = tokio::select! {
         biased;
-        result = try_servers(backend, opening, attempts) => result,
+        result = try_servers(backend, client, opening, attempts) => result,
         _ = client.ready(Interest::ERROR) => Err(CloseReason::ConnectAborted),
     };
-    attempts.duration = started.elapsed();
+    let result = match attempts.leave_queue(backend) {
+        true if result.is_err() => Err(CloseReason::QueueAborted),
+        _ => result,
+    };
+    attempts.duration = started.elapsed().saturating_sub(attempts.queued);
     match &result {
         Ok(_) => backend.metrics.connect_duration.observe(attempts.duration.as_secs_f64()),
-        Err(CloseReason::NoServer | CloseReason::ServersFull) => {
+        Err(CloseReason::NoServer | CloseReason::ServersFull | CloseReason::QueueTimeout) => {
             backend.metrics.unavailable.inc();
         }
         Err(_) => {}
@@ -74,18 +91,22 @@ pub async fn connect(
 
 async fn try_servers(
     backend: &Backend,
+    client: &Socket,
     opening: Opening<'_>,
     attempts: &mut Attempts,
 ) -> Result<Connected, CloseReason> {
     let mut failure = CloseReason::ConnectFailed;
+    // A client that ends its direction behind a ClientHello cannot finish the handshake; others may still want an answer.
+    let has_left = || opening.has_bytes_waiting && net::has_fin_behind(client);
     loop {
-        let slot = backend.pick(&attempts.tried).map_err(|reason| match reason {
-            // After a failed try, that failure is the reason that a person can act on.
-            _ if !attempts.tried.is_empty() => failure,
-            NoServer::AllDown => CloseReason::NoServer,
-            NoServer::AllFull => CloseReason::ServersFull,
-        })?;
-        note_try(backend, &slot, attempts).await;
+        let mut slot = take_place(backend, attempts, failure, has_left).await?;
+        if attempts.tried.contains(&slot.server().id()) {
+            // Nobody else is left. The place is free while we wait, and who is up then is asked again.
+            drop(slot);
+            sleep(backend.settings.connect_timeout.min(RETRY_PAUSE_MAX)).await;
+            slot = take_place(backend, attempts, failure, has_left).await?;
+        }
+        note_try(backend, &slot, attempts);
         let error = match try_server(backend, &slot, opening).await {
             Ok(socket) => {
                 slot.server().metrics.connections.inc();
@@ -100,30 +121,77 @@ async fn try_servers(
     }
 }
 
-/// Writes down a try; waits first if the same server has just failed.
-async fn note_try(backend: &Backend, slot: &ServerSlot, attempts: &mut Attempts) {
-    let index = slot.index();
+/// Takes a place on a server, in turn with others who wait; `failure` is what the last try came to. `has_left`: whether the client is
+/// gone, so that a place would be wasted on it.
+async fn take_place(
+    backend: &Backend,
+    attempts: &mut Attempts,
+    failure: CloseReason,
+    has_left: impl Fn() -> bool,
+) -> Result<ServerSlot, CloseReason> {
+    let turn = backend.pick_or_queue(attempts.key, &attempts.tried, attempts.ticket);
+    let turn = turn.map_err(|reason| match reason {
+        // After a failed try, that failure is the reason that a person can act on.
+        _ if !attempts.tried.is_empty() => failure,
+        NoServer::AllDown => CloseReason::NoServer,
+        NoServer::AllFull => CloseReason::ServersFull,
+    })?;
+    let ticket = match turn {
+        Turn::Now(slot) => return Ok(slot),
+        Turn::Later(ticket) => ticket,
+    };
+    attempts.enter_queue(&ticket);
+    let place = ticket.place(backend.settings.queue_timeout).await;
+    attempts.leave_queue(backend);
+    match place {
+        Some(_) if has_left() => Err(CloseReason::QueueAborted),
+        place => place.ok_or(CloseReason::QueueTimeout),
+    }
+}
+
+impl Attempts {
+    /// None yet, for a client with this key ([`Backend::key`]).
+    pub fn new(key: u64) -> Self {
+        Self { key, ..Self::default() }
+    }
+
+    fn enter_queue(&mut self, ticket: &Ticket) {
+        self.ticket = Some(ticket.number());
+        self.queue_position.get_or_insert(ticket.position());
+        self.queued_since = Some(Instant::now());
+    }
+
+    /// Adds up the time in the queue; whether it was there.
+    fn leave_queue(&mut self, backend: &Backend) -> bool {
+        let Some(since) = self.queued_since.take() else { return false };
+        let duration = since.elapsed();
+        backend.metrics.queue_duration.observe(duration.as_secs_f64());
+        self.queued += duration;
+        true
+    }
+}
+
+/// Writes down a try.
+fn note_try(backend: &Backend, slot: &ServerSlot, attempts: &mut Attempts) {
+    let id = slot.server().id();
     if let Some(&first) = attempts.tried.first() {
         attempts.retries += 1;
-        attempts.is_redispatched = index != first;
+        attempts.is_redispatched = id != first;
         backend.metrics.retries.inc();
         if attempts.is_redispatched {
             backend.metrics.redispatches.inc();
         }
     }
-    if attempts.tried.contains(&index) {
-        sleep(backend.settings.connect_timeout.min(RETRY_PAUSE_MAX)).await;
-    }
-    attempts.tried.push(index);
+    attempts.tried.push(id);
+    attempts.last = Some(Arc::clone(slot.server()));
 }
 
-/// One try: connects and sends the header.
+/// One try: connects and sends the header, within `connect-timeout`.
 async fn try_server(backend: &Backend, slot: &ServerSlot, opening: Opening<'_>) -> io::Result<Socket> {
     let speaks_first = opening.has_bytes_waiting || !opening.header.is_empty();
-    let socket = net::start_connect(slot.server().settings.address, speaks_first)?;
-    timeout(backend.settings.connect_timeout, net::connect_decided(&socket))
-        .await
-        .map_err(io::Error::from)??;
+    let socket = start_connect(backend, slot, speaks_first)?;
+    let deadline = Instant::now() + backend.settings.connect_timeout;
+    timeout_at(deadline, net::connect_decided(&socket)).await.map_err(io::Error::from)??;
     if opening.header.is_empty() {
         net::connect_result(&socket)?;
         return Ok(socket);
@@ -134,18 +202,58 @@ async fn try_server(backend: &Backend, slot: &ServerSlot, opening: Opening<'_>) 
     } else {
         net::send(&socket, opening.header)?
     };
-    // An empty send buffer takes a header of at most 536 bytes (PROXY protocol, section 2) whole.
-    if sent == opening.header.len() { Ok(socket) } else { Err(io::ErrorKind::WriteZero.into()) }
+    let rest = &opening.header[sent..];
+    if !rest.is_empty() {
+        // Only a header with much relayed in it: an empty send buffer takes 536 bytes (PROXY protocol, section 2) whole. Boxed, as
+        // it is so rare.
+        Box::pin(timeout_at(deadline, send_rest(&socket, rest))).await.map_err(io::Error::from)??;
+    }
+    Ok(socket)
+}
+
+/// Sends what the send buffer had no room for, as the server takes what is before it.
+async fn send_rest(socket: &Socket, mut rest: &[u8]) -> io::Result<()> {
+    while !rest.is_empty() {
+        let mut readiness = socket.writable().await?;
+        // Readiness is cleared where the buffer is full.
+        if let Ok(sent) = readiness.try_io(|_| net::send(socket, rest)) {
+            rest = &rest[sent?..];
+        }
+    }
+    Ok(())
+}
+
+/// Begins to connect, from another address of ours where one has no port left towards the server.
+fn start_connect(backend: &Backend, slot: &ServerSlot, speaks_first: bool) -> io::Result<Socket> {
+    let address = slot.server().address;
+    let mut sources = backend.sources(address).peekable();
+    while let Some(source) = sources.next() {
+        match net::start_connect(address, source, speaks_first) {
+            Err(error) if net::is_out_of_ports(&error) => {
+                backend.metrics.source_ports_exhausted.inc();
+                if sources.peek().is_none() {
+                    return Err(error);
+                }
+            }
+            decided => return decided,
+        }
+    }
+    Err(io::ErrorKind::AddrNotAvailable.into())
 }
 
 /// Counts and logs a failed try, and says what the connection's end would be called.
 fn judge(backend: &Backend, slot: &ServerSlot, error: &io::Error) -> CloseReason {
     let server = slot.server();
-    tracing::debug!(backend = %backend.settings.name, server = %server.settings.name, %error, "cannot connect");
+    tracing::debug!(backend = %backend.settings.name, server = %server.settings.name, address = %server.address, %error, "cannot connect");
     if net::is_shortage(error) {
         return CloseReason::Resources;
     }
+    if net::is_source_problem(error) {
+        backend.warn_of_source(error);
+        return CloseReason::Resources;
+    }
     server.metrics.connect_failures.inc();
+    server.vitals.traffic.note_connect_failure();
     match error.kind() {
         io::ErrorKind::TimedOut => CloseReason::ConnectTimeout,
         _ => CloseReason::ConnectFailed,

@@ -98,7 +98,6 @@ impl Permit {
             process.leave();
             return None;
         }
-        frontend.metrics.active.inc();
         Some(Self { process: Arc::clone(process), frontend: Arc::clone(frontend) })
     }
 
@@ -115,7 +114,6 @@ impl Permit {
 
 impl Drop for Permit {
     fn drop(&mut self) {
-        self.frontend.metrics.active.dec();
         self.frontend.gate.leave();
         self.process.leave();
     }
@@ -136,11 +134,14 @@ pub(crate) mod testing {
         let settings = config::Frontend {
             name: "f".into(),
             bind: Vec::new(),
+            accept_proxy: None,
             mode: Mode::Tcp { backend: BackendId(0) },
             max_connections: None,
             backlog: NonZeroU32::MIN,
             keepalive: None,
             user_timeout: None,
+            idle_timeout: None,
+            half_close_timeout: None,
             path: PathChoice { path: PathWish::Auto, is_required: false },
         };
         let config = Config {
@@ -156,6 +157,7 @@ pub(crate) mod testing {
                 target: config::LogTarget::Off,
                 level: config::LogLevel::Info,
             },
+            resolver: config::Resolver::default(),
             frontends: vec![settings.clone()],
             backends: Vec::new(),
         };

@@ -3,70 +3,110 @@
 //! A connection that is cut by the end of the agent gets its line too: dropping an unfinished journal writes it.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Instant, SystemTime};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant, SystemTime};
 
-use lb_common::reason::{CloseReason, HelloReason, PathKind};
+use lb_common::reason::{CloseReason, HelloReason, PathKind, ProxyReason};
 
-use crate::backend::{Backend, ServerSlot};
+use crate::backend::{Backend, Server, ServerSlot};
 use crate::connect::Attempts;
-use crate::frontend::Permit;
-use crate::observe::access_log::{AccessLog, Record};
-use crate::path::{Carried, Meter, Strategy};
+use crate::frontend::{Frontend, Permit};
+use crate::net::{self, Endpoint};
+use crate::observe::access_log::{ALPN_TEXT_MAX, AccessLog, Proxied, Queued, Record};
+use crate::path::{Carried, Meter, Side, Strategy};
 use crate::prelude::hello::ClientHello;
+use crate::proxy::{Endpoints, Received};
 
 /// The number of the next connection of this process.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
+/// Most bytes of a journal, which an open connection keeps for its log line: one byte more costs every one of them 16 (malloc of
+/// glibc). What most connections do not have is boxed, and what can be told from something shared is not in it.
+const JOURNAL_MAX: usize = 184;
+
+const _: () = assert!(size_of::<Journal>() <= JOURNAL_MAX);
+
 /// The story of one connection.
 #[derive(Debug)]
 pub struct Journal {
-    record: Box<Record>,
+    id: u64,
+    accepted_at: SystemTime,
     started: Instant,
-    has_hello: bool,
+    client: Endpoint,
+    local: Endpoint,
+    hello: Option<Box<HelloStory>>,
+    hello_exception: Option<HelloReason>,
     backend: Option<Arc<Backend>>,
+    /// The last one tried.
+    server: Option<Arc<Server>>,
+    /// Boxed, because few connections have any of it.
+    rare: Option<Box<Rare>>,
+    connect_time: Option<Duration>,
+    retries: u32,
+    is_redispatched: bool,
+    /// The path that the flow began with.
+    path: Option<PathKind>,
+    is_server_silent: bool,
     slot: Option<ServerSlot>,
-    meter: Option<Meter>,
+    meter: Option<Box<Meter>>,
     log: AccessLog,
     permit: Permit,
     is_finished: bool,
 }
 
+/// What few connections have.
+#[derive(Debug, Default)]
+struct Rare {
+    /// The wait in a backend's queue.
+    queued: Option<Queued>,
+    /// What the log line says of PROXY headers.
+    proxied: Proxied,
+    introduction: Introduction,
+}
+
+/// What the PROXY header towards the server needs besides the rest of the story. Gone as soon as that is written.
+#[derive(Debug, Default)]
+pub struct Introduction {
+    /// The header that the connection began with.
+    pub received: Option<Box<Received>>,
+    /// When it was complete.
+    pub received_at: Option<Instant>,
+    /// The ALPN protocol that the client offers first, if the backend wants to know.
+    pub alpn: Option<Box<[u8]>>,
+}
+
+/// What the log line says of a ClientHello.
+#[derive(Debug)]
+struct HelloStory {
+    sni: Option<String>,
+    alpn: String,
+    has_ech: bool,
+    time: Duration,
+}
+
 impl Journal {
     /// A connection that has just been accepted.
     pub fn new(permit: Permit, client: SocketAddr, local: SocketAddr, log: AccessLog) -> Self {
-        let frontend = permit.frontend();
-        frontend.metrics.connections.inc();
-        let record = Box::new(Record {
+        let metrics = &permit.frontend().metrics;
+        metrics.connections.inc();
+        metrics.active.inc();
+        Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             accepted_at: SystemTime::now(),
-            client,
-            local,
-            frontend: Arc::clone(&frontend.settings.name),
-            sni: None,
-            alpn: String::new(),
-            has_ech: false,
+            started: Instant::now(),
+            client: client.into(),
+            local: local.into(),
+            hello: None,
             hello_exception: None,
             backend: None,
             server: None,
-            server_address: None,
-            path: None,
-            hello_time: None,
+            rare: None,
             connect_time: None,
-            total_time: std::time::Duration::ZERO,
-            received_bytes: 0,
-            sent_bytes: 0,
             retries: 0,
             is_redispatched: false,
-            close: CloseReason::Shutdown,
-            counts: [0; 4],
-        });
-        Self {
-            record,
-            started: Instant::now(),
-            has_hello: false,
-            backend: None,
+            path: None,
+            is_server_silent: false,
             slot: None,
             meter: None,
             log,
@@ -75,29 +115,90 @@ impl Journal {
         }
     }
 
+    /// The frontend that the connection came in by.
+    pub fn frontend(&self) -> &Arc<Frontend> {
+        self.permit.frontend()
+    }
+
     /// When the connection was accepted.
     pub fn started(&self) -> Instant {
         self.started
     }
 
-    /// The client's address.
+    /// The client's address, by its PROXY header if it came with one.
     pub fn client(&self) -> SocketAddr {
-        self.record.client
+        self.client.into()
     }
 
     /// The address that the client connected to.
     pub fn local(&self) -> SocketAddr {
-        self.record.local
+        self.local.into()
     }
 
     /// The peeked name.
     pub fn server_name(&self) -> Option<&str> {
-        self.record.sni.as_deref()
+        self.hello.as_ref()?.sni.as_deref()
     }
 
     /// Whether a whole ClientHello waits in the client's socket.
     pub fn has_hello(&self) -> bool {
-        self.has_hello
+        self.hello.is_some()
+    }
+
+    /// From when on a ClientHello is due: accept, or the end of the PROXY header before it.
+    pub fn hello_expected_from(&self) -> Instant {
+        self.rare.as_ref().and_then(|rare| rare.introduction.received_at).unwrap_or(self.started)
+    }
+
+    /// The connection began with a PROXY header from a listed source: from here on, who that says is the client.
+    pub fn note_proxy_header(&mut self, received: Box<Received>) {
+        let peer = self.client();
+        if let Some(Endpoints { client, local }) = received.endpoints {
+            self.client = net::canonical(client).into();
+            self.local = net::canonical(local).into();
+        }
+        let peer = (peer != self.client()).then_some(peer);
+        let rare = self.rare();
+        rare.proxied = Proxied { peer, unique_id: received.unique_id().map(Box::from) };
+        rare.introduction =
+            Introduction { received: Some(received), received_at: Some(Instant::now()), alpn: None };
+    }
+
+    /// The connection should have begun with a PROXY header.
+    pub fn note_proxy_rejection(&self, reason: ProxyReason) {
+        self.permit.frontend().metrics.proxy_rejected[reason.index()].inc();
+    }
+
+    /// What the client offers first, for a backend that wants to know.
+    pub fn note_first_protocol(&mut self, alpn: &[u8]) {
+        self.rare().introduction.alpn = Some(alpn.into());
+    }
+
+    /// Bytes of a received PROXY header that are kept for the one towards the server.
+    pub fn kept(&self) -> usize {
+        let received = self.rare.as_ref().and_then(|rare| rare.introduction.received.as_ref());
+        received.map_or(0, |received| received.kept())
+    }
+
+    /// What the header towards the server needs, for the last time.
+    pub fn take_introduction(&mut self) -> Introduction {
+        self.rare.as_mut().map(|rare| std::mem::take(&mut rare.introduction)).unwrap_or_default()
+    }
+
+    /// What identifies the connection across proxies, if it has that.
+    pub fn unique_id(&self) -> Option<&[u8]> {
+        self.rare.as_ref()?.proxied.unique_id.as_deref()
+    }
+
+    /// Gives the connection a [`Self::unique_id`], unless it came with one.
+    pub fn ensure_unique_id(&mut self) {
+        let id = self.id;
+        let unique_id = &mut self.rare().proxied.unique_id;
+        unique_id.get_or_insert_with(|| new_unique_id(id).into_bytes().into());
+    }
+
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     /// A whole ClientHello has come.
@@ -109,49 +210,52 @@ impl Journal {
         if hello.has_ech {
             metrics.hello_ech.inc();
         }
-        self.has_hello = true;
-        self.record.hello_time = Some(elapsed);
-        if !hello.alpn.is_empty() {
-            self.record.alpn = hello.alpn.to_string();
-        }
-        self.record.has_ech = hello.has_ech;
-        self.record.sni = hello.server_name;
+        self.hello = Some(Box::new(HelloStory {
+            alpn: hello.alpn.to_clipped_string(ALPN_TEXT_MAX),
+            has_ech: hello.has_ech,
+            sni: hello.server_name,
+            time: elapsed,
+        }));
     }
 
     /// The first bytes do not name a backend.
     pub fn note_exception(&mut self, reason: HelloReason) {
         self.permit.frontend().metrics.hello_exceptions[reason.index()].inc();
-        self.record.hello_exception = Some(reason);
+        self.hello_exception = Some(reason);
     }
 
     /// The backend is chosen.
     pub fn note_backend(&mut self, backend: &Arc<Backend>) {
-        self.record.backend = Some(Arc::clone(&backend.settings.name));
         self.backend = Some(Arc::clone(backend));
     }
 
     /// Trying to connect has ended, one way or the other.
-    pub fn note_attempts(&mut self, backend: &Backend, attempts: &Attempts, is_connected: bool) {
-        self.record.connect_time = is_connected.then_some(attempts.duration);
-        if let Some(&last) = attempts.tried.last() {
-            let server = &backend.servers[last].settings;
-            self.record.server = Some(Arc::clone(&server.name));
-            self.record.server_address = Some(server.address);
+    pub fn note_attempts(&mut self, attempts: &Attempts, is_connected: bool) {
+        if let Some(position) = attempts.queue_position {
+            let position = position.try_into().unwrap_or(u32::MAX);
+            self.rare().queued = Some(Queued { duration: attempts.queued, position });
         }
-        self.record.retries = attempts.retries;
-        self.record.is_redispatched = attempts.is_redispatched;
+        self.connect_time = is_connected.then_some(attempts.duration);
+        self.server.clone_from(&attempts.last);
+        self.retries = attempts.retries;
+        self.is_redispatched = attempts.is_redispatched;
     }
 
     /// The flow is handed over to a path, which writes into the meter what it delivers.
     pub fn hand_over(&mut self, slot: ServerSlot, strategy: Strategy) -> &mut Meter {
         let server = Arc::clone(slot.server());
         self.slot = Some(slot);
-        self.record.path = Some(match strategy {
+        self.path = Some(match strategy {
             Strategy::Always(kind) => kind,
             Strategy::Adaptive => PathKind::Copy,
         });
         let frontend = Arc::clone(self.permit.frontend());
-        self.meter.insert(Meter::new(frontend, server))
+        self.meter.insert(Box::new(Meter::new(frontend, server)))
+    }
+
+    /// Who was waited for, if a timeout ended the flow.
+    pub fn note_silent_side(&mut self, side: Option<Side>) {
+        self.is_server_silent = side == Some(Side::Server);
     }
 
     /// The connection has ended.
@@ -161,33 +265,75 @@ impl Journal {
 
     fn write(&mut self, close: CloseReason) {
         self.is_finished = true;
-        self.record.close = close;
-        self.record.total_time = self.started.elapsed();
-        self.account();
+        let total_time = self.started.elapsed();
+        let carried = self.account();
+        if let Some(slot) = &self.slot {
+            slot.server().vitals.traffic.note_end(close, carried.sent());
+        }
         let metrics = &self.permit.frontend().metrics;
         metrics.closed[close.index()].inc();
-        metrics.session_duration.observe(self.record.total_time.as_secs_f64());
+        metrics.session_duration.observe(total_time.as_secs_f64());
+        if self.log.is_on() {
+            let record = self.record(close, total_time, carried);
+            self.log.log(record);
+        }
+    }
+
+    /// Takes over what the path carried.
+    fn account(&mut self) -> Carried {
+        let Some(mut meter) = self.meter.take() else { return Carried::default() };
+        meter.count();
+        let metrics = &self.permit.frontend().metrics;
+        metrics.session_received.observe(meter.carried.received() as f64);
+        metrics.session_sent.observe(meter.carried.sent() as f64);
+        meter.carried
+    }
+
+    /// The log line's content. The texts of the ClientHello move into it.
+    fn record(&mut self, close: CloseReason, total_time: Duration, carried: Carried) -> Record {
+        let hello = self.hello.take();
+        let rare = self.rare.take().map_or_else(Rare::default, |rare| *rare);
+        let has_ech = hello.as_ref().is_some_and(|hello| hello.has_ech);
+        let hello_time = hello.as_ref().map(|hello| hello.time);
+        let (sni, alpn) = hello.map_or_else(Default::default, |hello| (hello.sni, hello.alpn));
+        let server = self.server.as_deref();
+        let has_spliced = carried.by_path(PathKind::Splice) > 0;
+        Record {
+            id: self.id,
+            accepted_at: self.accepted_at,
+            client: self.client(),
+            local: self.local(),
+            proxied: (rare.proxied != Proxied::default()).then(|| Box::new(rare.proxied)),
+            frontend: Arc::clone(&self.permit.frontend().settings.name),
+            sni,
+            alpn,
+            has_ech,
+            hello_exception: self.hello_exception,
+            backend: self.backend.as_ref().map(|backend| Arc::clone(&backend.settings.name)),
+            server: server.map(|server| Arc::clone(&server.settings.name)),
+            server_address: server.map(|server| server.address),
+            path: if has_spliced { Some(PathKind::Splice) } else { self.path },
+            hello_time,
+            queued: rare.queued,
+            connect_time: self.connect_time,
+            total_time,
+            received_bytes: carried.received(),
+            sent_bytes: carried.sent(),
+            retries: self.retries,
+            is_redispatched: self.is_redispatched,
+            close,
+            is_server_silent: self.is_server_silent,
+            counts: self.counts(),
+        }
+    }
+
+    /// Open connections: of the process, the frontend, the backend, the server.
+    fn counts(&self) -> [u32; 4] {
         let (process, frontend) = self.permit.counts();
         let backend =
             self.backend.as_ref().map_or(0, |backend| u32::try_from(backend.active()).unwrap_or(u32::MAX));
         let server = self.slot.as_ref().map_or(0, |slot| slot.server().active());
-        self.record.counts = [process, frontend, backend, server];
-        self.log.log(&self.record);
-    }
-
-    /// Takes over what the path carried.
-    fn account(&mut self) {
-        let Some(mut meter) = self.meter.take() else { return };
-        meter.count();
-        let Carried { received, sent, by_path } = meter.carried;
-        self.record.received_bytes = received;
-        self.record.sent_bytes = sent;
-        if by_path[PathKind::Splice.index()] > 0 {
-            self.record.path = Some(PathKind::Splice);
-        }
-        let metrics = &self.permit.frontend().metrics;
-        metrics.session_received.observe(received as f64);
-        metrics.session_sent.observe(sent as f64);
+        [process, frontend, backend, server]
     }
 }
 
@@ -196,5 +342,15 @@ impl Drop for Journal {
         if !self.is_finished {
             self.write(CloseReason::Shutdown);
         }
+        self.permit.frontend().metrics.active.dec();
     }
 }
+
+/// 32 hexadecimal digits: which process, at random, and which of its connections.
+fn new_unique_id(connection: u64) -> String {
+    static PROCESS: LazyLock<u64> = LazyLock::new(|| fastrand::Rng::new().u64(..));
+    format!("{:016x}{connection:016x}", *PROCESS)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,27 +1,138 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One connection, from accept to its log line, as one straight function: [`run`].
 
+use std::rc::Rc;
+use std::sync::Arc;
+
 use lb_common::reason::{CloseReason, HelloReason};
 use tokio::time::Instant;
 
-use crate::backend::Backend;
-use crate::config::{BackendId, Mode, Policy, TlsPassthrough};
+use crate::backend::{Backend, Server};
+use crate::config::{AcceptProxy, BackendId, Mode, Policy, SendProxy, TlsPassthrough};
 use crate::connect::{self, Attempts, Connected, Opening};
 use crate::frontend::Frontend;
-use crate::journal::Journal;
+use crate::journal::{Introduction, Journal};
 use crate::net::Socket;
-use crate::path::{self, Flow};
+use crate::path::{self, Flow, FlowEnd, Start};
 use crate::prelude::hello::HelloLimits;
-use crate::prelude::peek::{FirstBytes, first_bytes};
+use crate::prelude::peek::{FirstBytes, Waiting, first_bytes};
+use crate::prelude::proxy_header::{Preface, take_header};
 use crate::prelude::reject::{Alert, reject};
-use crate::proxy;
+use crate::proxy::{self, Content};
 use crate::worker::Worker;
 
-/// Serves one client: routes it, connects a server, hands over to a path. Returns why it ended, with both sockets closed.
-pub async fn run(worker: &Worker, frontend: &Frontend, client: Socket, journal: &mut Journal) -> CloseReason {
-    match route(worker, frontend, &client, journal).await {
-        Ok(backend) => serve(worker, frontend, backend, &client, journal).await,
-        Err(close) => close,
+/// Most bytes of a session while its flow is idle. The runtime puts 104 bytes around it and rounds up to its alignment of 128:
+/// one byte more than this costs every open connection 128 more.
+const SESSION_MAX: usize = 408;
+
+/// Serves one client: routes it, connects a server, hands over to a path; writes down why it ended, with both sockets closed.
+///
+/// A task keeps room for the largest future that it ever awaits, as long as it lives. What comes before the flow is boxed, so that
+/// an idle flow costs what carrying it costs.
+// Not `async`: that would keep every parameter twice, as it came and as it is used.
+pub fn run(worker: Rc<Worker>, client: Socket, mut journal: Box<Journal>) -> impl Future<Output = ()> {
+    small(async move {
+        let (backend, Connected { socket, slot }) = match Box::pin(open(&worker, &client, &mut journal)).await
+        {
+            Ok(opened) => opened,
+            Err(close) => return end(&worker, client, *journal, close),
+        };
+        let strategy = backend.settings.path.unwrap_or(journal.frontend().settings.path).path.into();
+        let start = Start { strategy, has_bytes_waiting: journal.has_hello() };
+        let flow = Flow { client: &client, server: &socket, backend: &backend.settings };
+        let may_be_cut = slot.server().may_be_cut().then(|| Arc::clone(slot.server()));
+        let meter = journal.hand_over(slot, strategy);
+        let flow_end = match may_be_cut {
+            None => path::carry(&flow, start, &worker.tools, meter).await,
+            Some(server) => {
+                Box::pin(carry_until_cut(path::carry(&flow, start, &worker.tools, meter), server)).await
+            }
+        };
+        drop(socket);
+        journal.note_silent_side(flow_end.silent);
+        end(&worker, client, *journal, flow_end.reason);
+    })
+}
+
+/// Carries a flow to its end, or to that of the server's sessions: then both ends get a reset.
+async fn carry_until_cut(carrying: impl Future<Output = FlowEnd>, server: Arc<Server>) -> FlowEnd {
+    tokio::select! {
+        biased;
+        end = carrying => end,
+        reason = server.cut() => FlowEnd { reason, silent: None },
+    }
+}
+
+/// Closes the client's socket, and then writes down why.
+fn end(worker: &Worker, client: Socket, journal: Journal, close: CloseReason) {
+    drop(client);
+    journal.finish(close);
+    worker.note_end();
+}
+
+/// The same future; it does not compile if it is larger than [`SESSION_MAX`].
+fn small<F: Future>(session: F) -> F {
+    const { assert!(size_of::<F>() <= SESSION_MAX) };
+    session
+}
+
+/// Routes the client and connects a server.
+///
+/// # Errors
+/// Why the connection ends here.
+async fn open<'w>(
+    worker: &'w Worker,
+    client: &Socket,
+    journal: &mut Journal,
+) -> Result<(&'w Backend, Connected), CloseReason> {
+    let frontend = &Arc::clone(journal.frontend());
+    if let Some(accept) = &frontend.settings.accept_proxy
+        && accept.is_from(journal.client().ip())
+    {
+        // Boxed as the others, and gone before they come.
+        Box::pin(take_proxy_header(worker, accept, client, journal)).await?;
+    }
+    let backend = &worker.backends[route(worker, frontend, client, journal).await?.0];
+    journal.note_backend(backend);
+    // Boxed once more: in one piece they exceed what the C library reuses at once (1,032 bytes with glibc's malloc), and what
+    // outlives them leaves gaps that cost every idle flow 130 bytes.
+    match Box::pin(open_server(backend, client, journal)).await {
+        Ok(connected) => Ok((backend, connected)),
+        Err(close) => {
+            let is_gone = matches!(close, CloseReason::ConnectAborted | CloseReason::QueueAborted);
+            if journal.has_hello() && !is_gone {
+                reject(client, Some(Alert::INTERNAL_ERROR)).await;
+            }
+            Err(close)
+        }
+    }
+}
+
+/// Takes the PROXY header, with which a connection from a listed source must begin. Who is no such source never gets here, so that
+/// what he sends is never taken for a header.
+///
+/// # Errors
+/// Why the connection ends here.
+async fn take_proxy_header(
+    worker: &Worker,
+    accept: &AcceptProxy,
+    client: &Socket,
+    journal: &mut Journal,
+) -> Result<(), CloseReason> {
+    let deadline = Instant::from_std(journal.started()) + accept.timeout;
+    let (buffers, pending) = (&worker.hello_buffers, &worker.pending_hellos);
+    let source = journal.client().ip();
+    match take_header(client, accept.header_max, deadline, buffers, pending, source).await {
+        Preface::Header(received) => {
+            journal.note_proxy_header(received);
+            Ok(())
+        }
+        Preface::Invalid(reason) => {
+            journal.note_proxy_rejection(reason);
+            Err(CloseReason::ProxyRejected)
+        }
+        Preface::Gone => Err(CloseReason::ProxyAborted),
+        Preface::Evicted => Err(CloseReason::HelloEvicted),
     }
 }
 
@@ -40,16 +151,23 @@ async fn route(
         Mode::TlsPassthrough(tls) => tls,
     };
     let limits = HelloLimits { handshake_max: tls.client_hello_max, wire_max: tls.client_hello_wire_max };
-    let deadline = Instant::from_std(journal.started()) + tls.client_hello_timeout;
-    let source = journal.client().ip();
-    let first =
-        first_bytes(client, limits, deadline, &worker.hello_buffers, &worker.pending_hellos, source).await;
+    let deadline = Instant::from_std(journal.hello_expected_from()) + tls.client_hello_timeout;
+    let waiting =
+        Waiting { pending: &worker.pending_hellos, source: journal.client().ip(), kept: journal.kept() };
+    let first = first_bytes(client, limits, deadline, &worker.hello_buffers, waiting).await;
     let (reason, has_begun) = match first {
         FirstBytes::Hello(hello) => {
             let reason =
                 if hello.server_name.is_some() { HelloReason::UnknownName } else { HelloReason::NoName };
             let name = hello.server_name.as_deref();
             let routed = frontend.router.as_ref().and_then(|router| router.route(name, &hello.alpn));
+            let backend =
+                routed.as_ref().map(|matched| matched.backend).or_else(|| tls.policy(reason).backend());
+            if let Some(alpn) = hello.alpn.iter().next()
+                && backend.is_some_and(|id| worker.backends[id.0].settings.sends_alpn())
+            {
+                journal.note_first_protocol(alpn);
+            }
             journal.note_hello(hello);
             match routed {
                 Some(matched) => return Ok(matched.backend),
@@ -83,32 +201,6 @@ async fn apply_policy(
     }
 }
 
-/// Connects a server and carries the flow to its end.
-async fn serve(
-    worker: &Worker,
-    frontend: &Frontend,
-    backend: BackendId,
-    client: &Socket,
-    journal: &mut Journal,
-) -> CloseReason {
-    let backend = &worker.backends[backend.0];
-    journal.note_backend(backend);
-    let connected = match open_server(backend, client, journal).await {
-        Ok(connected) => connected,
-        Err(close) => {
-            if journal.has_hello() && close != CloseReason::ConnectAborted {
-                reject(client, Some(Alert::INTERNAL_ERROR)).await;
-            }
-            return close;
-        }
-    };
-    let Connected { socket, slot } = connected;
-    let strategy = backend.settings.path.unwrap_or(frontend.settings.path).path.into();
-    let has_bytes_waiting = journal.has_hello();
-    let flow = Flow { client, server: &socket, strategy, has_bytes_waiting, backend: &backend.settings };
-    path::carry(flow, &worker.tools, journal.hand_over(slot, strategy)).await
-}
-
 /// Connects a server and sends it the PROXY header.
 ///
 /// # Errors
@@ -118,12 +210,35 @@ async fn open_server(
     client: &Socket,
     journal: &mut Journal,
 ) -> Result<Connected, CloseReason> {
-    let header = backend.settings.send_proxy.map_or_else(Vec::new, |settings| {
-        proxy::header(settings, journal.client(), journal.local(), journal.server_name())
-    });
+    let header = opening_header(backend, journal);
     let opening = Opening { header: &header, has_bytes_waiting: journal.has_hello() };
-    let mut attempts = Attempts::default();
+    let key = backend.key(journal.client().ip(), journal.server_name());
+    let mut attempts = Attempts::new(key);
     let connected = connect::connect(backend, client, opening, &mut attempts).await;
-    journal.note_attempts(backend, &attempts, connected.is_ok());
+    journal.note_attempts(&attempts, connected.is_ok());
     connected
+}
+
+/// The PROXY header towards the server, if one goes out. What it is made of is gone then, also if none does: it may be 64 KiB, and
+/// neither who waits in a queue nor the flow is to keep it.
+fn opening_header(backend: &Backend, journal: &mut Journal) -> Vec<u8> {
+    let introduction = journal.take_introduction();
+    let settings = backend.settings.send_proxy;
+    settings.map_or_else(Vec::new, |settings| introduce(settings, &introduction, journal))
+}
+
+/// The PROXY header towards the server: who the client is, and what else the settings want said.
+fn introduce(settings: SendProxy, introduction: &Introduction, journal: &mut Journal) -> Vec<u8> {
+    if settings.tlvs().unique_id {
+        journal.ensure_unique_id();
+    }
+    let content = Content {
+        client: journal.client(),
+        local: journal.local(),
+        authority: journal.server_name(),
+        alpn: introduction.alpn.as_deref(),
+        unique_id: journal.unique_id(),
+        received: introduction.received.as_deref(),
+    };
+    proxy::header(settings, &content)
 }

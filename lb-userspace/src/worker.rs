@@ -8,9 +8,11 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use lb_common::reason::CloseReason;
+use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
@@ -51,10 +53,12 @@ pub struct Shared {
     pub log: AccessLog,
     /// Counters of the process.
     pub metrics: ProcessMetrics,
-    /// The largest `client-hello-wire-max`, in bytes.
+    /// The largest `client-hello-wire-max` or `proxy-header-max`, in bytes.
     pub hello_wire_max: usize,
     /// Where each worker takes connections that others accepted.
     pub peers: Arc<[Peer]>,
+    /// Listening sockets, by worker, from which connections still come.
+    pub accepting: Arc<AtomicUsize>,
 }
 
 /// A worker as the others see it.
@@ -77,13 +81,11 @@ impl Peer {
 #[derive(Debug)]
 pub struct Inbox(mpsc::UnboundedReceiver<Accepted>);
 
-/// A connection on its way to the worker that will serve it.
+/// A connection on its way to the worker that will serve it. Its journal is written, whatever happens to it from here on.
 #[derive(Debug)]
 struct Accepted {
     fd: OwnedFd,
-    client: SocketAddr,
-    local: LocalAddress,
-    permit: Permit,
+    journal: Box<Journal>,
 }
 
 /// One shared listening socket and whose connections it brings.
@@ -165,7 +167,7 @@ impl Worker {
             pending_hellos: shared.pending_hellos.clone(),
             hello_buffers: HelloBuffers::new(shared.hello_wire_max),
             tools: Tools {
-                pipes: Pipes::new(Arc::clone(&shared.pipes)),
+                pipes: Pipes::new(Arc::clone(&shared.pipes), shared.peers.len()),
                 buffer: RefCell::new(vec![0; path::COPY_CHUNK].into_boxed_slice()),
                 pipes_exhausted: shared.metrics.pipes_exhausted.clone(),
             },
@@ -182,9 +184,14 @@ impl Worker {
             self.warned_at.set(Some(Instant::now()));
             tracing::warn!(
                 open = self.shared.gate.open(),
-                "accepting pauses: no file descriptors or memory left; clients wait in the kernel's backlog"
+                "no file descriptors, epoll watches or memory left: accepting pauses, clients wait in the kernel's backlog"
             );
         }
+    }
+
+    /// A connection that this worker served has ended.
+    pub fn note_end(&self) {
+        self.shared.peers[self.index].serving.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// The worker that should serve one more connection: this one, unless it has clearly more than the one that has least.
@@ -227,8 +234,32 @@ async fn accept_all(
         () = accepting => {}
         _ = orders.wait_for(|order| *order != Order::Run) => {}
     }
-    // Clients whose connection the kernel had completed are served; the socket closes behind them.
-    while let Batch::More = accept_some(&worker, &listener, &frontend, local) {}
+    empty_backlog(&worker, &listener, &frontend, local).await;
+    worker.shared.accepting.fetch_sub(1, Ordering::Release);
+}
+
+/// Accepts the clients whose connection the kernel had completed when draining began: closing the socket would reset them. At a
+/// limit they wait for room as before. New ones may come meanwhile, so that it ends after as many as the backlog can hold.
+async fn empty_backlog(
+    worker: &Rc<Worker>,
+    listener: &AsyncFd<OwnedFd>,
+    frontend: &Arc<Frontend>,
+    local: LocalAddress,
+) {
+    let mut batches_left = frontend.settings.backlog.get() / ACCEPT_BATCH + 1;
+    while batches_left > 0 {
+        worker.shared.gate.room().await;
+        frontend.gate.room().await;
+        match accept_some(worker, listener, frontend, local) {
+            Batch::More => {
+                batches_left -= 1;
+                yield_now().await;
+            }
+            Batch::Full => {}
+            Batch::Empty => return,
+            Batch::Shortage => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
 }
 
 /// What is to be expected of the next accept.
@@ -255,17 +286,22 @@ fn accept_some(
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (fd, client) = match rustix::net::acceptfrom_with(listener.get_ref(), flags) {
             Ok((fd, Some(client))) => (fd, client),
-            Err(rustix::io::Errno::WOULDBLOCK) => return Batch::Empty,
-            Err(errno) if net::is_shortage(&errno.into()) => return Batch::Shortage,
-            // accept(2): errors of the connection itself are passed on; the connection is gone, the socket is not.
-            Ok((_, None)) | Err(_) => continue,
+            Err(Errno::WOULDBLOCK) => return Batch::Empty,
+            Err(errno) if is_of_connection(errno) => continue,
+            // Out of something, or forbidden by a security module: the connection is still there, and so would the error be.
+            Err(_) => return Batch::Shortage,
+            Ok((_, None)) => continue,
         };
         let Ok(client) = SocketAddr::try_from(client) else { continue };
-        let accepted = Accepted { fd, client: net::canonical(client), local, permit };
+        let (client, local) = (net::canonical(client), local.of(&fd));
+        let accepted = Accepted {
+            fd,
+            journal: Box::new(Journal::new(permit, client, local, worker.shared.log.clone())),
+        };
         let peer = worker.choose_peer();
         worker.shared.peers[peer].serving.fetch_add(1, Ordering::Relaxed);
         if peer == worker.index {
-            spawn_local(serve(Rc::clone(worker), accepted));
+            serve(Rc::clone(worker), accepted);
         } else if worker.shared.peers[peer].inbox.send(accepted).is_err() {
             // The other worker has stopped: so will this one.
             worker.shared.peers[peer].serving.fetch_sub(1, Ordering::Relaxed);
@@ -274,20 +310,41 @@ fn accept_some(
     Batch::More
 }
 
+/// Whether accept(2) reports the end of the connection that was first in the backlog: it is gone, the next one may be fine.
+fn is_of_connection(errno: Errno) -> bool {
+    let errors = [
+        Errno::CONNABORTED,
+        Errno::INTR,
+        Errno::NETDOWN,
+        Errno::PROTO,
+        Errno::NOPROTOOPT,
+        Errno::HOSTDOWN,
+        Errno::NONET,
+        Errno::HOSTUNREACH,
+        Errno::OPNOTSUPP,
+        Errno::NETUNREACH,
+        Errno::TIMEDOUT,
+    ];
+    errors.contains(&errno)
+}
+
 async fn serve_inbox(worker: Rc<Worker>, mut inbox: Inbox) {
     while let Some(accepted) = inbox.0.recv().await {
-        spawn_local(serve(Rc::clone(&worker), accepted));
+        serve(Rc::clone(&worker), accepted);
     }
 }
 
-async fn serve(worker: Rc<Worker>, accepted: Accepted) {
-    let Accepted { fd, client, local, permit } = accepted;
-    let frontend = Arc::clone(permit.frontend());
-    if let Ok(socket) = net::register(fd) {
-        let local = local.of(&socket);
-        let mut journal = Journal::new(permit, client, local, worker.shared.log.clone());
-        let close = session::run(&worker, &frontend, socket, &mut journal).await;
-        journal.finish(close);
+/// Serves a connection in a task of its own.
+fn serve(worker: Rc<Worker>, Accepted { fd, journal }: Accepted) {
+    match net::register(fd) {
+        Ok(client) => {
+            spawn_local(session::run(worker, client, journal));
+        }
+        // fs.epoll.max_user_watches, or no memory.
+        Err(_) => {
+            worker.note_shortage();
+            journal.finish(CloseReason::Resources);
+            worker.note_end();
+        }
     }
-    worker.shared.peers[worker.index].serving.fetch_sub(1, Ordering::Relaxed);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The surface as a whole, over loopback.
 
+use std::net::Ipv4Addr;
 use std::num::NonZeroUsize;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -8,9 +9,10 @@ use std::time::Instant;
 use argon2::password_hash::{PasswordHasher, SaltString};
 use argon2::{Algorithm, Argon2, Params, Version};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpSocket;
 
 use super::*;
-use crate::config::{AdminUser, Config, Global, Log, LogFormat, LogLevel, LogTarget};
+use crate::config::{AdminUser, Config, Global, Log, LogFormat, LogLevel, LogTarget, Resolver};
 
 /// A user whose password is hashed with the least that argon2 allows, so that tests do not take long.
 pub(super) fn user(name: &str, password: &str) -> AdminUser {
@@ -25,20 +27,34 @@ struct Site {
     address: std::net::SocketAddr,
     is_draining: Arc<AtomicBool>,
     metrics: Arc<Metrics>,
-    task: tokio::task::JoinHandle<io::Result<()>>,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl Site {
     fn start(users: Vec<AdminUser>, limits: Limits) -> Self {
-        let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        let metrics = Arc::new(Metrics::new(&config()));
-        let is_draining = Arc::new(AtomicBool::new(false));
-        let surface =
-            Surface { metrics: metrics.clone(), backends: Arc::new([]), is_draining: is_draining.clone() };
+        let listener = std::net::TcpListener::bind(("0.0.0.0", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = (Ipv4Addr::LOCALHOST, port).into();
+        let surface = surface();
+        let (metrics, is_draining) = (surface.metrics.clone(), surface.is_draining.clone());
         let settings = Admin { bind: address, users };
-        let task = tokio::spawn(serve_within(limits, listener, settings, surface));
+        let task = tokio::spawn(Service::within(limits, listener, &settings, surface).unwrap().run());
         Self { address, is_draining, metrics, task }
+    }
+
+    /// A connection from 127.0.0.`host`.
+    async fn connect_from(&self, host: u8) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind((Ipv4Addr::new(127, 0, 0, host), 0).into()).unwrap();
+        socket.connect(self.address).await.unwrap()
+    }
+
+    /// The public pages, and a scrape by `admin` with the password `s3cret`.
+    async fn check_all(&self) {
+        self.check("GET /healthz", "", "200 OK", &[]).await;
+        self.check("GET /readyz", "", "200 OK", &[]).await;
+        let credentials = "Authorization: Basic YWRtaW46czNjcmV0\r\n";
+        self.check("GET /metrics", credentials, "200 OK", &["lb_build_info"]).await;
     }
 
     /// Sends bytes on a connection of their own and reads until the server closes it.
@@ -147,20 +163,88 @@ async fn wrong_credentials_wait_and_nobody_else_does() {
 }
 
 #[tokio::test]
-async fn slow_clients_give_their_places_back() {
+async fn slow_clients_are_cut_off() {
     let short = Duration::from_millis(300);
-    let site = Site::start(Vec::new(), Limits { connections: 2, header_timeout: short, ..LIMITS });
+    let site = Site::start(Vec::new(), Limits { header_timeout: short, ..LIMITS });
     let begun = Instant::now();
-    let mut slow =
-        [TcpStream::connect(site.address).await.unwrap(), TcpStream::connect(site.address).await.unwrap()];
-    slow[0].write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.unwrap();
-    site.check("GET /healthz", "", "200 OK", &[]).await;
-    assert!(begun.elapsed() >= short, "the third connection was served beside the first two");
-    for stream in &mut slow {
-        let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest).await;
-        assert!(!rest.starts_with(b"HTTP/1.1 200"));
+    let mut slow = site.connect_from(1).await;
+    slow.write_all(b"GET /healthz HTTP/1.1\r\nHost:").await.unwrap();
+    let mut rest = Vec::new();
+    let _ = slow.read_to_end(&mut rest).await;
+    assert!(!rest.starts_with(b"HTTP/1.1 200"));
+    assert!((short..LIMITS.header_timeout).contains(&begun.elapsed()));
+}
+
+#[tokio::test]
+async fn silent_clients_of_one_address_keep_nobody_out() {
+    let site = Site::start(vec![user("admin", "s3cret")], LIMITS);
+    let begun = Instant::now();
+    let mut silent = Vec::new();
+    for _ in 0..200 {
+        silent.push(site.connect_from(1).await);
     }
+    site.check_all().await;
+    // Those of another address are none of its business.
+    let mut other = site.connect_from(2).await;
+    for _ in 0..200 {
+        silent.push(site.connect_from(1).await);
+    }
+    site.check_all().await;
+    assert!(begun.elapsed() < LIMITS.header_timeout, "somebody waited for a place");
+    other.write_all(b"GET /healthz HTTP/1.1\r\nHost: lb\r\n\r\n").await.unwrap();
+    let mut response = String::new();
+    other.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
+}
+
+#[tokio::test]
+async fn silent_clients_of_many_addresses_keep_nobody_out() {
+    let site = Site::start(vec![user("admin", "s3cret")], LIMITS);
+    let begun = Instant::now();
+    let mut silent = Vec::new();
+    for client in 0..200 {
+        let mut stream = site.connect_from(2 + client % 100).await;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost:").await.unwrap();
+        silent.push(stream);
+    }
+    site.check_all().await;
+    assert!(begun.elapsed() < LIMITS.header_timeout, "somebody waited for a place");
+}
+
+#[tokio::test]
+async fn wrong_passwords_keep_nobody_out() {
+    // As if the answer to each took for ever.
+    let limits = Limits { failure_delay: Duration::from_secs(60), ..LIMITS };
+    let site = Site::start(vec![user("admin", "s3cret")], limits);
+    site.check_all().await;
+    let begun = Instant::now();
+    let mut guessing = Vec::new();
+    for client in 0..200 {
+        let mut stream = site.connect_from(2 + client % 100).await;
+        let guess = "GET /metrics HTTP/1.1\r\nHost: lb\r\nAuthorization: Basic YWRtaW46Z3Vlc3M=\r\n\r\n";
+        // It may have had to make room already.
+        let _ = stream.write_all(guess.as_bytes()).await;
+        guessing.push(stream);
+    }
+    site.check_all().await;
+    assert!(begun.elapsed() < LIMITS.header_timeout, "somebody waited for a place");
+}
+
+#[tokio::test]
+async fn connections_are_bounded() {
+    let site = Site::start(Vec::new(), LIMITS);
+    let mut silent = Vec::new();
+    for client in 0..100 {
+        silent.push(site.connect_from(2 + client).await);
+    }
+    site.check_all().await;
+    let mut open = 0;
+    for stream in &mut silent {
+        let wait = Duration::from_millis(10);
+        // What was closed says so at once; the rest of the connections is silent.
+        open += usize::from(tokio::time::timeout(wait, stream.read(&mut [0])).await.is_err());
+    }
+    assert!((1..=LIMITS.connections).contains(&open), "{open} of 100 are open");
 }
 
 #[tokio::test]
@@ -189,9 +273,19 @@ async fn a_request_has_a_bounded_size() {
 #[tokio::test]
 async fn a_bad_password_hash_is_an_error_at_the_start() {
     let users = vec![AdminUser { name: "admin".to_owned(), password_hash: "plain".to_owned() }];
-    let mut site = Site::start(users, LIMITS);
-    let error = (&mut site.task).await.unwrap().unwrap_err();
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let settings = Admin { bind: listener.local_addr().unwrap(), users };
+    let error = Service::new(listener, &settings, surface()).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+}
+
+fn surface() -> Surface {
+    Surface {
+        metrics: Arc::new(Metrics::new(&config())),
+        backends: Arc::new([]),
+        is_draining: Arc::default(),
+        findings: Arc::default(),
+    }
 }
 
 fn config() -> Config {
@@ -204,6 +298,7 @@ fn config() -> Config {
         },
         admin: None,
         log: Log { format: LogFormat::Json, target: LogTarget::Off, level: LogLevel::Info },
+        resolver: Resolver::default(),
         frontends: Vec::new(),
         backends: Vec::new(),
     }

@@ -14,10 +14,13 @@ use crate::observe::metrics::BackendMetrics;
 pub(crate) fn server(name: &str, weight: u16, max_connections: u32) -> config::Server {
     config::Server {
         name: name.into(),
-        address: ([127, 0, 0, 1], 1).into(),
+        address: config::Address::Ip(([127, 0, 0, 1], 1).into()),
         weight,
         max_connections: NonZeroU32::new(max_connections),
         is_backup: false,
+        slow_start: None,
+        shutdown_on_marked_down: false,
+        shutdown_backups_on_marked_up: false,
         check_port: None,
         is_checked: true,
     }
@@ -37,6 +40,10 @@ pub(crate) fn settings(servers: Vec<config::Server>) -> config::Backend {
         send_proxy: None,
         check: None,
         connect_timeout: Duration::from_secs(1),
+        queue_timeout: Duration::from_secs(1),
+        max_queue: 100,
+        source: Vec::new(),
+        source_interface: None,
         retries: 3,
         idle_timeout: None,
         half_close_timeout: None,
@@ -52,6 +59,9 @@ pub(crate) fn backend(settings: config::Backend) -> Backend {
         retries: Default::default(),
         redispatches: Default::default(),
         unavailable: Default::default(),
+        source_ports_exhausted: Default::default(),
+        queue_length: Default::default(),
+        queue_duration: Histogram::new([1.0]),
         connect_duration: Histogram::new([1.0]),
     };
     Backend::new(settings, metrics, Vec::new())

@@ -16,6 +16,8 @@ pub struct RoundRobin {
     /// Each server once.
     servers: Box<[u32]>,
     turn: AtomicUsize,
+    /// The rotation of connections that failed elsewhere.
+    again: AtomicUsize,
     /// Where the search without weights goes on, as a position in `servers`.
     overflow: AtomicUsize,
 }
@@ -27,6 +29,7 @@ impl RoundRobin {
             cycle: sequence(members),
             servers: members.iter().map(|member| member.index as u32).collect(),
             turn: AtomicUsize::new(turn),
+            again: AtomicUsize::new(0),
             overflow: AtomicUsize::new(0),
         }
     }
@@ -41,9 +44,36 @@ impl RoundRobin {
         if places.take(server) { Some(server) } else { self.pick_after(turn, places) }
     }
 
+    /// Takes a place for a connection whose turn led to a server that failed. These have a rotation of their own: in the common one
+    /// they would keep in step with the failing server, so that every connection meets it, or hand all its turns to the next.
+    pub fn pick_again(&self, places: &impl Places, tried: &[usize]) -> Option<usize> {
+        if self.cycle.is_empty() {
+            return None;
+        }
+        let turn = self.again.load(Ordering::Relaxed);
+        for step in 0..self.steps() {
+            let server = self.server_at(turn.wrapping_add(step));
+            if !tried.contains(&server) && places.take(server) {
+                self.again.store(turn.wrapping_add(step + 1), Ordering::Relaxed);
+                return Some(server);
+            }
+        }
+        if self.steps() == self.cycle.len() { None } else { self.pick_any(places, tried) }
+    }
+
+    /// Turns that are looked at.
+    fn steps(&self) -> usize {
+        self.cycle.len().min(self.servers.len() + WALK_MAX)
+    }
+
     /// Where the rotation stands.
     pub fn turn(&self) -> usize {
         self.turn.load(Ordering::Relaxed)
+    }
+
+    /// Lets the rotation go on from there.
+    pub fn set_turn(&self, turn: usize) {
+        self.turn.store(turn, Ordering::Relaxed);
     }
 
     /// Whether there is no server.
@@ -55,10 +85,10 @@ impl RoundRobin {
         self.cycle[turn % self.cycle.len()] as usize
     }
 
-    /// Goes on in the cycle after `turn`, whose server was full or tried.
+    /// Goes on in the cycle after `turn`, whose server was full.
     #[cold]
     fn pick_after(&self, turn: usize, places: &impl Places) -> Option<usize> {
-        let steps = self.cycle.len().min(self.servers.len() + WALK_MAX);
+        let steps = self.steps();
         for step in 1..steps {
             let server = self.server_at(turn.wrapping_add(step));
             if places.take(server) {
@@ -66,7 +96,7 @@ impl RoundRobin {
                 return Some(server);
             }
         }
-        if steps == self.cycle.len() { None } else { self.pick_any(places) }
+        if steps == self.cycle.len() { None } else { self.pick_any(places, &[]) }
     }
 
     /// Uses up the turns that were passed over. Otherwise the server that comes next in the cycle would get all the turns of a full
@@ -78,12 +108,13 @@ impl RoundRobin {
     }
 
     /// In turn without weights, each server once.
-    fn pick_any(&self, places: &impl Places) -> Option<usize> {
+    fn pick_any(&self, places: &impl Places, tried: &[usize]) -> Option<usize> {
         let count = self.servers.len();
         let start = self.overflow.load(Ordering::Relaxed);
+        let is_taken = |server: usize| !tried.contains(&server) && places.take(server);
         let position = (start..start + count)
             .map(|position| position % count)
-            .find(|position| places.take(self.servers[*position] as usize))?;
+            .find(|position| is_taken(self.servers[*position] as usize))?;
         self.overflow.store(position + 1, Ordering::Relaxed);
         Some(self.servers[position] as usize)
     }

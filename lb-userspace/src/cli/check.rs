@@ -8,9 +8,11 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
+use super::certificates::{self, Look};
 use super::destination::Question;
-use super::{exit, explain, output};
+use super::{explain, output};
 use crate::config::{Config, LoadError, Loaded, Problem, parse_name};
+use crate::exit;
 
 /// Arguments of `lb check`.
 #[derive(Debug, Args)]
@@ -30,6 +32,11 @@ pub(super) struct CheckArgs {
     /// Prints the configuration with all defaults, the capabilities and file descriptors it needs, and where a connection goes.
     #[arg(long, conflicts_with = "format")]
     explain: bool,
+
+    /// Makes each check over TLS once, now, and warns where a certificate covers names that lead to another backend. Without this,
+    /// nothing goes over the network.
+    #[arg(long)]
+    certificates: bool,
 
     /// Says where a connection to this frontend goes; without it, of each frontend.
     #[arg(long, value_name = "NAME", requires = "explain")]
@@ -58,13 +65,20 @@ enum Format {
 pub(super) fn run(args: &CheckArgs) -> ExitCode {
     let path = args.file.as_deref().or(args.config.as_deref()).unwrap_or(Path::new(""));
     if args.format == Format::Json {
-        return print_json(path);
+        return print_json(path, args.certificates);
     }
-    let loaded = match super::load(path) {
+    let mut loaded = match super::load(path) {
         Ok(loaded) => loaded,
         Err(code) => return code,
     };
+    let notes = match look(&mut loaded, path, args.certificates) {
+        Ok(notes) => notes,
+        Err(code) => return code,
+    };
     super::print_warnings(&loaded);
+    for note in notes {
+        output::error_line(format_args!("note: {note}"));
+    }
     if !args.explain {
         output::line(format_args!("{}: {}", path.display(), summary(&loaded)));
         return ExitCode::SUCCESS;
@@ -87,6 +101,23 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
     }
 }
 
+/// Looks at certificates, if that is wanted: adds to the warnings, and returns what is to be said beside.
+fn look(loaded: &mut Loaded, path: &Path, is_wanted: bool) -> Result<Vec<String>, ExitCode> {
+    if !is_wanted {
+        return Ok(Vec::new());
+    }
+    match certificates::look(&loaded.config, &path.display().to_string()) {
+        Ok(Look { warnings, notes }) => {
+            loaded.warnings.extend(warnings);
+            Ok(notes)
+        }
+        Err(error) => {
+            output::error_line(format_args!("error: certificates cannot be looked at: {error}"));
+            Err(exit::OS_ERROR.into())
+        }
+    }
+}
+
 /// What a configuration without errors holds, in a line.
 fn summary(loaded: &Loaded) -> String {
     let Config { frontends, backends, .. } = &loaded.config;
@@ -101,17 +132,24 @@ fn summary(loaded: &Loaded) -> String {
 }
 
 /// Prints what is wrong as one JSON object, for editors and scripts.
-fn print_json(path: &Path) -> ExitCode {
-    let (errors, warnings) = match Config::load(path) {
-        Ok(loaded) => (Vec::new(), loaded.warnings),
-        Err(LoadError::Problems(problems)) => (problems.errors, problems.warnings),
+fn print_json(path: &Path, with_certificates: bool) -> ExitCode {
+    let (errors, warnings, notes) = match Config::load(path) {
+        Ok(mut loaded) => match look(&mut loaded, path, with_certificates) {
+            Ok(notes) => (Vec::new(), loaded.warnings, notes),
+            Err(code) => return code,
+        },
+        Err(LoadError::Problems(problems)) => (problems.errors, problems.warnings, Vec::new()),
         Err(LoadError::Unreadable { path, source }) => {
             output::error_line(format_args!("error: {}: {}", path.display(), super::unreadable(&source)));
             return exit::NO_INPUT.into();
         }
     };
     let list = |problems: &[Problem]| problems.iter().map(problem_json).collect::<Value>();
-    output::line(json!({ "errors": list(&errors), "warnings": list(&warnings) }));
+    let mut report = json!({ "errors": list(&errors), "warnings": list(&warnings) });
+    if with_certificates {
+        report["notes"] = notes.into();
+    }
+    output::line(report);
     if errors.is_empty() { ExitCode::SUCCESS } else { exit::CONFIG.into() }
 }
 

@@ -7,10 +7,11 @@ use std::net::{IpAddr, SocketAddr};
 use lb_common::reason::HelloReason;
 
 use crate::config::{
-    Backend, BackendId, Balance, Config, Frontend, Mode, NamePattern, Policy, Route, Server, TlsPassthrough,
+    AcceptProxy, Address, Backend, BackendId, Balance, Config, Frontend, HashOn, Mode, NamePattern, Policy,
+    ProxyTlvs, ProxyVersion, Route, SendProxy, Server, TlsPassthrough, units::format_duration,
 };
 use crate::prelude::hello::AlpnList;
-use crate::route::Router;
+use crate::route::{MatchKind, Router};
 
 /// A client as the command line describes it.
 #[derive(Clone, Copy, Debug)]
@@ -79,11 +80,13 @@ fn at_frontend(config: &Config, frontend: &Frontend, question: &Question<'_>) ->
     {
         return vec![format!("{title}: cannot be reached from {from}")];
     }
+    let header = frontend.accept_proxy.as_ref().and_then(|accept| expected_header(accept, question));
     let (why, backend) = match &frontend.mode {
         Mode::Tcp { backend } => ("mode \"tcp\" does not look at the first bytes".into(), Some(*backend)),
         Mode::TlsPassthrough(settings) => decide(settings, question),
     };
     let mut lines = vec![format!("{title}: {why}")];
+    lines.extend(header);
     match backend.and_then(|BackendId(id)| config.backends.get(id)) {
         Some(backend) => {
             lines.extend(at_backend(backend, question).into_iter().map(|line| format!("  {line}")))
@@ -91,6 +94,18 @@ fn at_frontend(config: &Config, frontend: &Frontend, question: &Question<'_>) ->
         None => lines.push("  -> closed, with a TLS alert".into()),
     }
     lines
+}
+
+/// What a frontend that reads PROXY headers expects of the client; `None`: nothing.
+fn expected_header(accept: &AcceptProxy, question: &Question<'_>) -> Option<String> {
+    let within = format!("a PROXY header must come first, within {}", format_duration(accept.timeout));
+    match question.from {
+        None => Some(format!("  from accept-proxy-from: {within}")),
+        Some(from) if accept.is_from(from) => {
+            Some(format!("  {from} is in accept-proxy-from: {within}; the client is who it says"))
+        }
+        Some(_) => None,
+    }
 }
 
 /// Whether a client can reach a listening socket: in its own address family, or in IPv4 on an IPv6 socket that takes both; and a
@@ -106,7 +121,7 @@ fn decide(settings: &TlsPassthrough, question: &Question<'_>) -> (String, Option
     if let Some(matched) = Router::new(settings).route(question.name, &AlpnList::from_names(&alpn)) {
         let route = &settings.routes[matched.route];
         return (
-            format!("route of line {}, {}", route.line, pattern(route, question)),
+            format!("route of line {}, {}", route.line, pattern(route, matched.kind, question)),
             Some(matched.backend),
         );
     }
@@ -118,18 +133,21 @@ fn decide(settings: &TlsPassthrough, question: &Question<'_>) -> (String, Option
     }
 }
 
-/// What of a route matched: the order of precedence holds inside of it too.
-fn pattern(route: &Route, question: &Question<'_>) -> String {
+/// What of a route matched.
+fn pattern(route: &Route, kind: MatchKind, question: &Question<'_>) -> String {
     let name = question.name.unwrap_or_default();
-    let rank = |pattern: &&NamePattern| match pattern {
-        NamePattern::Exact(_) => (2, 0),
-        NamePattern::Wildcard(suffix) => (1, suffix.len()),
-        NamePattern::Regex(_) => (0, 0),
+    let mut matching = route.names.iter().filter(|pattern| pattern.matches(name));
+    let length = |pattern: &&NamePattern| match pattern {
+        NamePattern::Wildcard(suffix) => Some(suffix.len()),
+        NamePattern::Exact(_) | NamePattern::Regex(_) => None,
     };
-    let names = match route.names.iter().filter(|pattern| pattern.matches(name)).max_by_key(rank) {
-        Some(NamePattern::Exact(_)) => "the name itself".into(),
-        Some(pattern) => format!("\"{pattern}\""),
-        None => "any name".into(),
+    let quoted =
+        |pattern: Option<&NamePattern>| pattern.map(|pattern| format!("\"{pattern}\"")).unwrap_or_default();
+    let names = match kind {
+        MatchKind::Exact => "the name itself".into(),
+        MatchKind::Wildcard => quoted(matching.max_by_key(length)),
+        MatchKind::Regex => quoted(matching.next()),
+        MatchKind::Default => "any name".into(),
     };
     match &route.alpn[..] {
         [] => names,
@@ -138,10 +156,7 @@ fn pattern(route: &Route, question: &Question<'_>) -> String {
 }
 
 fn at_backend(backend: &Backend, question: &Question<'_>) -> Vec<String> {
-    let balance = match backend.balance {
-        Balance::RoundRobin => "round-robin",
-        Balance::LeastConnections => "least-connections",
-    };
+    let balance = balance_text(backend.balance);
     let (backups, active): (Vec<&Server>, Vec<&Server>) =
         backend.servers.iter().partition(|server| server.is_backup);
     let mut lines =
@@ -151,18 +166,47 @@ fn at_backend(backend: &Backend, question: &Question<'_>) -> Vec<String> {
     }
     lines.extend(active.iter().map(|server| format!("   {}", describe(server, ""))));
     lines.extend(backups.iter().map(|server| format!("   {}", describe(server, ", backup"))));
-    if let Some(header) = backend.send_proxy {
-        let from = question.from.map_or("the client's address".into(), |from| from.to_string());
-        let authority = question
-            .name
-            .filter(|_| header.authority)
-            .map_or(String::new(), |name| format!(", authority {name}"));
-        lines.push(format!("   PROXY v2 header: source {from}{authority}"));
-    }
+    lines.extend(backend.send_proxy.map(|header| format!("   {}", describe_header(header, question))));
     lines
+}
+
+/// What the header towards the server says.
+fn describe_header(header: SendProxy, question: &Question<'_>) -> String {
+    let from = question.from.map_or("the client's address".into(), |from| from.to_string());
+    let version = match header.version() {
+        ProxyVersion::V1 => "v1",
+        ProxyVersion::V2 => "v2",
+    };
+    let ProxyTlvs { authority, alpn, unique_id, crc32c: _ } = header.tlvs();
+    let authority =
+        question.name.filter(|_| authority).map_or(String::new(), |name| format!(", authority {name}"));
+    let alpn =
+        question.alpn.first().filter(|_| alpn).map_or(String::new(), |first| format!(", ALPN {first}"));
+    let unique_id = if unique_id { ", a unique id" } else { "" };
+    format!("PROXY {version} header: source {from}{authority}{alpn}{unique_id}")
+}
+
+/// How a backend chooses, in words.
+fn balance_text(balance: Balance) -> String {
+    let (word, bound) = match balance {
+        Balance::RoundRobin => ("round-robin", None),
+        Balance::LeastConnections => ("least-connections", None),
+        Balance::Random => ("random", None),
+        Balance::Source { bound } => ("source", bound),
+        Balance::Maglev { on: HashOn::Source, bound } => ("maglev by the client's address", bound),
+        Balance::Maglev { on: HashOn::Sni, bound } => ("maglev by the server name", bound),
+    };
+    let bound = bound.map_or(String::new(), |bound| format!(" (at most {} % of its share)", bound.percent()));
+    format!("{word}{bound}")
 }
 
 fn describe(server: &Server, role: &str) -> String {
     let limit = server.max_connections.map_or(String::new(), |max| format!(", at most {max} connections"));
-    format!("server {} {}, weight {}{limit}{role}", server.name, server.address, server.weight)
+    let (address, weight) = (&server.address, server.weight);
+    let place = match address {
+        Address::Ip(_) => format!("{address}, weight {weight}"),
+        Address::Host { .. } => format!("{address} (each of its addresses), weight {weight}"),
+        Address::Service { .. } => format!("{address} (its SRV records)"),
+    };
+    format!("server {} {place}{limit}{role}", server.name)
 }

@@ -7,14 +7,18 @@ use std::fmt::Write;
 use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::destination::{self, Question};
-use crate::config::Config;
 use crate::config::needs::{Descriptors, PER_CONNECTION, PER_PIPE, RESERVE, privileged_binds};
+use crate::config::{Address, Config, Mode};
+use crate::route::coalescing::backends_by_name;
 
 /// Where the kernel tells from which port on binding needs no privilege.
 const PORT_START_FILE: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
 /// The kernel's default for it (include/net/ip.h: PROT_SOCK).
 const PORT_START_DEFAULT: u16 = 1024;
+
+/// What is said of certificates, which only the network knows.
+const CERTIFICATES: &str = "lb check --certificates makes the checks over TLS once, and warns where one backend's certificate covers another's names";
 
 /// What this machine grants to this process.
 #[derive(Clone, Copy, Debug)]
@@ -48,6 +52,13 @@ pub(super) fn explain(config: &Config, question: &Question<'_>, system: &System)
     let mut text = format!("# The configuration with all defaults.\n\n{}", config.to_toml());
     section(&mut text, "Capabilities", &capabilities(config, system));
     section(&mut text, "File descriptors", &descriptors(config, system));
+    let names = names(config);
+    if !names.is_empty() {
+        section(&mut text, "Names", &names);
+    }
+    if has_choice(config) {
+        section(&mut text, "Certificates", &[CERTIFICATES.into()]);
+    }
     if let Some(lines) = destination {
         section(&mut text, &question.to_string(), &lines);
     }
@@ -81,12 +92,13 @@ fn capabilities(config: &Config, system: &System) -> Vec<String> {
 fn descriptors(config: &Config, system: &System) -> Vec<String> {
     let limit = system.descriptors.unwrap_or(u64::MAX);
     let divided = Descriptors::divide(limit, config);
-    let Descriptors { listening, checks, runtime, connections, pipes } = divided;
+    let Descriptors { listening, checks, resolver, runtime, connections, pipes } = divided;
+    let resolver = if resolver == 0 { String::new() } else { format!(" + {resolver} resolver") };
     let shown = system.descriptors.map_or("unlimited".into(), |limit| limit.to_string());
     let mut lines = vec![
         format!("RLIMIT_NOFILE: {shown} (the hard limit; lb run raises the soft one to it)"),
         format!(
-            "{} = {listening} listening + {checks} checks + {runtime} workers + {RESERVE} reserve",
+            "{} = {listening} listening + {checks} checks{resolver} + {runtime} workers + {RESERVE} reserve",
             divided.fixed()
         ),
         format!("{PER_CONNECTION} a connection: at most {connections} connections"),
@@ -99,6 +111,39 @@ fn descriptors(config: &Config, system: &System) -> Vec<String> {
         lines.push(format!(
             "too few for max-connections = {wished}: {needed} are needed: set LimitNOFILE={needed} in the systemd unit, or `ulimit -Hn {needed}` as root"
         ));
+    }
+    lines
+}
+
+/// Whether names decide between backends somewhere.
+fn has_choice(config: &Config) -> bool {
+    config.frontends.iter().any(|frontend| match &frontend.mode {
+        Mode::TlsPassthrough(settings) => backends_by_name(settings).len() > 1,
+        Mode::Tcp { .. } => false,
+    })
+}
+
+/// Which servers go by a name. They are not resolved here: a configuration is as valid where there is no network.
+fn names(config: &Config) -> Vec<String> {
+    let mut lines = Vec::new();
+    for backend in &config.backends {
+        for server in backend.servers.iter().filter(|server| server.address.lookup().is_some()) {
+            let (records, name) = match &server.address {
+                Address::Service { name, .. } => ("SRV records", name.to_string()),
+                address => ("addresses", address.to_string()),
+            };
+            let most = server.address.servers_max();
+            lines.push(format!(
+                "{} {}: the {records} of {name}, at most {most} servers",
+                backend.name, server.name
+            ));
+        }
+    }
+    if !lines.is_empty() {
+        let servers: Vec<String> = config.resolver.servers.iter().map(ToString::to_string).collect();
+        let whom =
+            if servers.is_empty() { "the servers of /etc/resolv.conf".into() } else { servers.join(", ") };
+        lines.push(format!("lb run asks /etc/hosts and then {whom}; nobody was asked now"));
     }
     lines
 }

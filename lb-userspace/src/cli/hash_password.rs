@@ -8,7 +8,8 @@ use argon2::password_hash::{PasswordHasher, SaltString, rand_core::OsRng};
 use argon2::{Algorithm, Argon2, Params, Version};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
-use super::{exit, output};
+use super::output;
+use crate::exit;
 
 /// Longest password, in bytes; longer ones are accidents such as a file in the pipe.
 const PASSWORD_MAX: u64 = 1024;

@@ -7,10 +7,11 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::{Config, LoadError, Loaded};
+use crate::exit;
 
+mod certificates;
 mod check;
 mod destination;
-mod exit;
 mod explain;
 mod hash_password;
 mod output;
@@ -123,6 +124,9 @@ mod tests {
         check("lb check lb.toml --explain --sni 10.0.0.1", false);
         check("lb check lb.toml --format json", true);
         check("lb check lb.toml --format json --explain", false);
+        check("lb check lb.toml --certificates", true);
+        check("lb check lb.toml --certificates --explain", true);
+        check("lb check lb.toml --certificates --format json", true);
         check("lb hash-password", true);
         check("lb hash-password secret", false);
         check("lb", false);

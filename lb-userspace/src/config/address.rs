@@ -4,12 +4,41 @@
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use super::Config;
+use super::names::parse_host;
 
 /// What an address is for; it decides which are sensible.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     Bind,
     Connect,
+    /// As `Connect`, where a name would do as well.
+    Server,
+}
+
+/// Where servers are: at an address, or at all addresses of a host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Named {
+    Ip(SocketAddr),
+    /// A name and a port.
+    Host(String, u16),
+}
+
+/// Reads an address or a name with a port; the error is a sentence for the user.
+pub(super) fn parse_named(text: &str) -> Result<Named, String> {
+    if text.parse::<SocketAddr>().is_ok() {
+        return parse(text, Purpose::Server).map(Named::Ip);
+    }
+    let (host, port) = text.rsplit_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+    let is_name = host.contains(|c: char| c.is_alphabetic()) && !host.contains([':', '[', '%', '/']);
+    if !is_name {
+        return Err(explain(text, Purpose::Server));
+    }
+    let name = parse_host(host)?;
+    match port.map(str::parse::<u16>) {
+        None => Err(format!("the port is missing: write \"{name}:443\", say")),
+        Some(Ok(port @ 1..)) => Ok(Named::Host(name, port)),
+        Some(_) => Err("the port must be a number between 1 and 65535".into()),
+    }
 }
 
 /// Reads an address; the error is a sentence for the user.
@@ -24,8 +53,10 @@ pub(super) fn parse(text: &str, purpose: Purpose) -> Result<SocketAddr, String> 
         return Err("is a multicast address; TCP needs a unicast one".into());
     }
     match purpose {
-        Purpose::Connect if address.port() == 0 => Err("the port must be between 1 and 65535".into()),
-        Purpose::Connect if address.ip().is_unspecified() => {
+        Purpose::Connect | Purpose::Server if address.port() == 0 => {
+            Err("the port must be between 1 and 65535".into())
+        }
+        Purpose::Connect | Purpose::Server if address.ip().is_unspecified() => {
             Err("stands for every address of this host; write the one to connect to".into())
         }
         _ => Ok(address),
@@ -37,8 +68,12 @@ fn explain(text: &str, purpose: Purpose) -> String {
     let example = match purpose {
         Purpose::Bind => "\"0.0.0.0:443\" or \"[::]:443\"",
         Purpose::Connect => "\"10.0.0.1:443\" or \"[fd00::1]:443\"",
+        Purpose::Server => "\"10.0.0.1:443\", \"[fd00::1]:443\" or \"web.internal:443\"",
     };
-    let must = format!("must be IP:port or [IPv6]:port, such as {example}");
+    let must = match purpose {
+        Purpose::Server => format!("must be IP:port, [IPv6]:port or name:port, such as {example}"),
+        _ => format!("must be IP:port or [IPv6]:port, such as {example}"),
+    };
     let bare = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(text);
     if bare.parse::<IpAddr>().is_ok() {
         return if bare.contains(':') && bare == text {
@@ -66,7 +101,7 @@ fn explain(text: &str, purpose: Purpose) -> String {
 }
 
 fn host_name(must: &str) -> String {
-    format!("host names are not supported yet, an address is needed: {must}")
+    format!("a host name cannot stand here, an address is needed: {must}")
 }
 
 /// Whether two listening sockets exclude each other (ip(7), ipv6(7)): the same port, and the same address or one that covers the other.
@@ -119,8 +154,8 @@ mod tests {
         check("443", "the address is missing");
         check(":443", "the address is missing");
         check("*:443", "the address is missing");
-        check("web.internal:443", "host names are not supported yet, an address is needed");
-        check("web", "host names are not supported yet");
+        check("web.internal:443", "a host name cannot stand here, an address is needed");
+        check("web", "a host name cannot stand here");
         check("", "the address is missing");
         check("10.0.0.1:https", "the port must be a number");
         check("10.0.0.1:65536", "the port must be a number");
@@ -130,6 +165,33 @@ mod tests {
         check("[::ffff:10.0.0.1]:443", "write \"10.0.0.1:443\"");
         check("224.0.0.1:443", "multicast");
         check("[fe80::1%eth0]:443", "the interface's number");
+    }
+
+    #[test]
+    fn servers_may_have_names() {
+        let check = |text: &str, expected: Named| assert_eq!(parse_named(text), Ok(expected), "{text}");
+        let host = |name: &str, port| Named::Host(name.into(), port);
+        check("Web.Internal:443", host("web.internal", 443));
+        check("web.internal.:443", host("web.internal", 443));
+        check("localhost:5432", host("localhost", 5432));
+        check("1and1.example:1", host("1and1.example", 1));
+        check("10.0.0.1:443", Named::Ip(([10, 0, 0, 1], 443).into()));
+        let check = |text: &str, part: &str| {
+            let message = parse_named(text).unwrap_err();
+            assert!(message.contains(part), "{text}: {message}");
+        };
+        check("web.internal", "the port is missing: write \"web.internal:443\"");
+        check("web.internal:0", "between 1 and 65535");
+        check("web.internal:https", "the port must be a number");
+        check("*.internal:443", "\"*\" may not stand in the name of a host");
+        check("https://web.internal:443", "must be IP:port, [IPv6]:port or name:port");
+        check("web..internal:443", "an empty label");
+        check("a.10:443", "neither an address nor a name");
+        check("10.0.0:443", "name:port");
+        check("w\u{e4}b:443", "punycode");
+        check("0.0.0.0:443", "stands for every address");
+        check("10.0.0.1", "the port is missing");
+        check("", "the address is missing");
     }
 
     #[test]

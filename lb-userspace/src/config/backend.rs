@@ -2,31 +2,39 @@
 //! `[backend.NAME]` and its servers.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
-use super::address::{self, Purpose};
 use super::context::Depends;
 use super::names::parse_own_name;
 use super::reader::Reader;
 use super::value::Value;
-use super::{Backend, Balance, SendProxy, Server, check, limits, tcp};
+use super::{
+    Address, Backend, SendProxy, Server, balance, check, limits, proxy, resolver, source_address, tcp,
+};
 
-/// The values of `balance`.
-pub(super) const BALANCES: [(&str, Balance); 2] =
-    [("round-robin", Balance::RoundRobin), ("least-connections", Balance::LeastConnections)];
+/// The values of `on-marked-down`.
+pub(super) const ON_MARKED_DOWN: [(&str, bool); 2] = [("keep-sessions", false), ("shutdown-sessions", true)];
 
-/// The values of `send-proxy`.
-pub(super) const SEND_PROXY: [(&str, bool); 2] = [("v2", true), ("off", false)];
+/// The values of `on-marked-up`.
+pub(super) const ON_MARKED_UP: [(&str, bool); 2] =
+    [("keep-backup-sessions", false), ("shutdown-backup-sessions", true)];
 
 /// Reads one backend.
 pub(super) fn read(at: &Value<'_, '_>, name: &str, reader: Reader<'_, '_>) -> Option<Backend> {
     let name = parse_own_name(at, name);
-    let balance = reader.key("balance").map_or(Some(Balance::RoundRobin), |value| value.one_of(&BALANCES));
-    let send_proxy = send_proxy(&reader);
+    let balance = balance::read(&reader);
+    let send_proxy = proxy::send(&reader);
     let servers = servers(&reader);
-    let check = check::read(&reader, send_proxy.flatten().is_some(), servers.as_deref().unwrap_or_default());
+    let sent = send_proxy.flatten().map(SendProxy::version);
+    let check = check::read(&reader, sent, servers.as_deref().unwrap_or_default());
     let connect_timeout = reader.duration(&limits::CONNECT_TIMEOUT);
+    let queue_timeout = match reader.key(limits::QUEUE_TIMEOUT.key) {
+        Some(value) => value.duration(&limits::QUEUE_TIMEOUT),
+        None => connect_timeout,
+    };
+    let max_queue = reader.count(&limits::MAX_QUEUE);
+    let source = source_address::addresses(&reader);
+    let source_interface = source_address::interface(&reader);
     let retries = reader.count(&limits::RETRIES);
     let idle_timeout = reader.duration_or_off(&limits::IDLE_TIMEOUT);
     let half_close_timeout = reader.duration_or_off(&limits::HALF_CLOSE_TIMEOUT);
@@ -41,6 +49,10 @@ pub(super) fn read(at: &Value<'_, '_>, name: &str, reader: Reader<'_, '_>) -> Op
         send_proxy: send_proxy?,
         check: check?,
         connect_timeout: connect_timeout?,
+        queue_timeout: queue_timeout?,
+        max_queue: usize::try_from(max_queue?).ok()?,
+        source: source?,
+        source_interface: source_interface?,
         retries: u32::try_from(retries?).ok()?,
         idle_timeout: idle_timeout?,
         half_close_timeout: half_close_timeout?,
@@ -48,23 +60,6 @@ pub(super) fn read(at: &Value<'_, '_>, name: &str, reader: Reader<'_, '_>) -> Op
         user_timeout: user_timeout?,
         path: path?,
     })
-}
-
-fn send_proxy(reader: &Reader<'_, '_>) -> Option<Option<SendProxy>> {
-    let is_on = reader.key("send-proxy").map_or(Some(false), |value| value.one_of(&SEND_PROXY));
-    let option = |key: &'static str, default: bool| {
-        if is_on == Some(false)
-            && let Some(value) = reader.own(key)
-        {
-            value.error_with_others(
-                "needs send-proxy = \"v2\" beside it: without a header there is nothing to add to",
-            );
-        }
-        reader.boolean(key, default)
-    };
-    let (authority, crc32c) = (option("send-proxy-authority", true), option("send-proxy-crc32c", false));
-    let header = SendProxy { authority: authority?, crc32c: crc32c? };
-    Some(is_on?.then_some(header))
 }
 
 fn servers(reader: &Reader<'_, '_>) -> Option<Vec<Server>> {
@@ -94,11 +89,13 @@ fn servers(reader: &Reader<'_, '_>) -> Option<Vec<Server>> {
 fn server(reader: Reader<'_, '_>, names: &mut HashMap<Arc<str>, usize>) -> Option<Server> {
     let name = reader.required(reader.own("name"), "name", "name = \"web-1\"");
     let name = name.and_then(|value| server_name(&value, names));
-    let address = reader.required(reader.own("address"), "address", "address = \"10.0.0.1:443\"");
-    let address = address.and_then(|value| server_address(&value));
-    let weight = reader.count(&limits::WEIGHT);
+    let address = resolver::server_address(&reader);
+    let weight = weight(&reader, address.as_ref());
     let max_connections = reader.optional_count(&limits::SERVER_MAX_CONNECTIONS);
     let is_backup = reader.boolean("backup", false);
+    let slow_start = reader.duration_or_off(&limits::SLOW_START);
+    let on_marked_down = reader.choice("on-marked-down", &ON_MARKED_DOWN);
+    let on_marked_up = reader.choice("on-marked-up", &ON_MARKED_UP);
     let check_port = reader.key("check-port").map(|value| check::port(&value));
     let is_checked = reader.boolean("check", true);
     reader.finish();
@@ -108,6 +105,9 @@ fn server(reader: Reader<'_, '_>, names: &mut HashMap<Arc<str>, usize>) -> Optio
         weight: u16::try_from(weight?).ok()?,
         max_connections: max_connections?,
         is_backup: is_backup?,
+        slow_start: slow_start?,
+        shutdown_on_marked_down: on_marked_down?,
+        shutdown_backups_on_marked_up: on_marked_up?,
         check_port: match check_port {
             Some(port) => Some(port?),
             None => None,
@@ -127,20 +127,22 @@ fn server_name(value: &Value<'_, '_>, names: &mut HashMap<Arc<str>, usize>) -> O
     Some(name)
 }
 
-fn server_address(value: &Value<'_, '_>) -> Option<SocketAddr> {
-    address::parse(value.string()?, Purpose::Connect).map_err(|text| value.error(text)).ok()
+fn weight(reader: &Reader<'_, '_>, address: Option<&Address>) -> Option<u64> {
+    let weight = reader.count(&limits::WEIGHT);
+    if !matches!(address, Some(Address::Service { .. })) {
+        return weight;
+    }
+    // Defaults may have one for the other servers.
+    if let Some(value) = reader.own(limits::WEIGHT.key) {
+        value.error_with_others("stands beside srv: the SRV records say the weights");
+    }
+    Some(1)
 }
 
-/// A backend must be able to take a connection while all its servers are up.
+/// A backend must be able to take a connection while all its servers are up. Backups stand in for servers of weight 0 as they
+/// do for those that are down, so that one server with a weight is enough.
 fn check_weights(reader: &Reader<'_, '_>, servers: &[Server]) {
-    let has_active = servers.iter().any(|server| !server.is_backup);
-    let is_idle =
-        servers.iter().filter(|server| server.is_backup != has_active).all(|server| server.weight == 0);
-    if is_idle && has_active && servers.iter().any(|server| server.is_backup) {
-        let text =
-            "the servers that are not backup all have weight 0: while they are up, nobody takes a connection";
-        reader.error(Depends::OnOthers, text.into());
-    } else if is_idle {
+    if servers.iter().all(|server| server.weight == 0) {
         reader.error(Depends::OnOthers, "all servers have weight 0: none takes a connection".into());
     }
 }

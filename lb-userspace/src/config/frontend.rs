@@ -15,7 +15,7 @@ use super::suggest::closest;
 use super::value::Value;
 use super::{
     BackendId, BackendNames, Frontend, Mode, PathChoice, PathWish, Policy, TlsPassthrough, limits, overlaps,
-    route, tcp,
+    proxy, route, tcp,
 };
 
 /// The backends that frontends may name.
@@ -44,21 +44,27 @@ pub(super) fn read(
     let name = parse_own_name(at, name);
     let bind = reader.required(reader.own("bind"), "bind", "bind = \"0.0.0.0:443\"");
     let bind = bind.and_then(|value| addresses(&value, bound));
+    let accept_proxy = proxy::accept(&reader);
     let mode = mode(&reader, backends);
     let max_connections = reader.optional_count(&limits::FRONTEND_MAX_CONNECTIONS);
     let backlog = reader.nonzero(&limits::BACKLOG);
     let keepalive = tcp::keepalive(&reader);
     let user_timeout = reader.duration_or_off(&limits::USER_TIMEOUT);
+    let idle_timeout = reader.duration_or_off(&limits::FRONTEND_IDLE_TIMEOUT);
+    let half_close_timeout = reader.duration_or_off(&limits::FRONTEND_HALF_CLOSE_TIMEOUT);
     let path = tcp::path(&reader);
     reader.finish();
     Some(Frontend {
         name: name?,
         bind: bind?,
+        accept_proxy: accept_proxy?,
         mode: mode?,
         max_connections: max_connections?,
         backlog: backlog?,
         keepalive: keepalive?,
         user_timeout: user_timeout?,
+        idle_timeout: idle_timeout?,
+        half_close_timeout: half_close_timeout?,
         path: path?.unwrap_or(PathChoice { path: PathWish::Auto, is_required: false }),
     })
 }

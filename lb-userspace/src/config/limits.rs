@@ -86,7 +86,7 @@ limits! {
     /// Connections of the process; the default is what the file descriptors allow.
     GLOBAL_MAX_CONNECTIONS: u64 = "global" "max-connections", None, 1, CONNECTIONS_MAX;
     /// Memory of connections whose ClientHello is not complete.
-    PENDING_HELLO_MEMORY: Bytes = "global" "pending-hello-memory", Some(Bytes(128 << 20)), Bytes(1 << 20), Bytes(1 << 40);
+    PENDING_HELLO_MEMORY: Bytes = "global" "pending-hello-memory", Some(Bytes(512 << 20)), Bytes(1 << 20), Bytes(1 << 40);
     /// How long connections may go on after SIGTERM.
     DRAIN_TIMEOUT: Duration = "global" "drain-timeout", Some(secs(30)), ms(0), secs(7 * DAY);
     /// Connections of one frontend; the default is no limit but the process'.
@@ -99,6 +99,14 @@ limits! {
     CLIENT_HELLO_MAX: Bytes = "frontend.NAME" "client-hello-max", Some(Bytes(lb_common::limits::CLIENT_HELLO_MAX as u64)), Bytes(512), Bytes(lb_common::limits::CLIENT_HELLO_MAX as u64);
     /// The same with record headers; records of one byte make six of each.
     CLIENT_HELLO_WIRE_MAX: Bytes = "frontend.NAME" "client-hello-wire-max", Some(Bytes(64 << 10)), Bytes(512), Bytes(1 << 20);
+    /// No byte either way, for connections of one frontend; off by default: the backend's counts alone.
+    FRONTEND_IDLE_TIMEOUT: Duration = "frontend.NAME" "idle-timeout", None, ms(10), secs(30 * DAY);
+    /// No byte while one direction has ended, likewise.
+    FRONTEND_HALF_CLOSE_TIMEOUT: Duration = "frontend.NAME" "half-close-timeout", None, ms(10), secs(30 * DAY);
+    /// From accept to the end of a PROXY header; at least 3s "to cover a TCP retransmit" are recommended (PROXY protocol, section 2).
+    PROXY_HEADER_TIMEOUT: Duration = "frontend.NAME" "proxy-header-timeout", Some(secs(5)), ms(10), secs(60);
+    /// The least holds every header without TLVs, the most is what the length of version 2 can say.
+    PROXY_HEADER_MAX: Bytes = "frontend.NAME" "proxy-header-max", Some(Bytes(4 << 10)), Bytes(232), Bytes(16 + 65_535);
     /// TCP_USER_TIMEOUT (tcp(7)) of either leg. Off by default: it overrides the count of keepalive probes, and ends connections
     /// whose reader only pauses.
     USER_TIMEOUT: Duration = "*" "user-timeout", None, ms(100), secs(DAY);
@@ -108,8 +116,14 @@ limits! {
     KEEPALIVE_INTERVAL: Duration = "*.keepalive" "interval", Some(secs(10)), secs(1), secs(32_767);
     /// TCP_KEEPCNT; the kernel's most is MAX_TCP_KEEPCNT (include/net/tcp.h).
     KEEPALIVE_COUNT: u64 = "*.keepalive" "count", Some(3), 1, 127;
+    /// Percent of its share of all connections that a server may have; 0: no bound.
+    HASH_BALANCE_FACTOR: u64 = "backend.NAME" "hash-balance-factor", Some(0), 0, 10_000;
     /// One try to connect.
     CONNECT_TIMEOUT: Duration = "backend.NAME" "connect-timeout", Some(secs(5)), ms(10), secs(300);
+    /// Waiting for a place on a server; the default is `connect-timeout`.
+    QUEUE_TIMEOUT: Duration = "backend.NAME" "queue-timeout", None, ms(10), secs(HOUR);
+    /// Connections that wait so.
+    MAX_QUEUE: u64 = "backend.NAME" "max-queue", Some(10_000), 0, CONNECTIONS_MAX;
     /// Tries after the first.
     RETRIES: u64 = "backend.NAME" "retries", Some(3), 0, 100;
     /// No byte either way.
@@ -120,8 +134,26 @@ limits! {
     WEIGHT: u64 = "server" "weight", Some(1), 0, 256;
     /// Connections of one server; the default is no limit.
     SERVER_MAX_CONNECTIONS: u64 = "server" "max-connections", None, 1, CONNECTIONS_MAX;
+    /// Addresses of one name; more are left out.
+    MAX_ADDRESSES: u64 = "server" "max-addresses", Some(128), 1, 1_024;
+    /// One question to the DNS servers, TCP after a truncated answer included.
+    RESOLVER_TIMEOUT: Duration = "resolver" "timeout", Some(secs(1)), ms(50), secs(30);
+    /// Questions before a resolution has failed.
+    RESOLVER_ATTEMPTS: u64 = "resolver" "attempts", Some(3), 1, 10;
+    /// Shortest time between two resolutions of a name.
+    TTL_MIN: Duration = "resolver" "ttl-min", Some(secs(5)), ms(100), secs(HOUR);
+    /// Longest time between two resolutions of a name.
+    TTL_MAX: Duration = "resolver" "ttl-max", Some(secs(300)), secs(1), secs(DAY);
+    /// How long the addresses of a name stay that DNS has no answer for any more.
+    HOLD_NX: Duration = "resolver" "hold-nx", Some(secs(30)), ms(0), secs(DAY);
+    /// Growth of a server's share after it was down; off by default.
+    SLOW_START: Duration = "server" "slow-start", None, ms(100), secs(HOUR);
     /// From check to check.
     CHECK_INTERVAL: Duration = "backend.NAME.check" "interval", Some(secs(2)), ms(100), secs(HOUR);
+    /// From check to check while a change of state is under way; the default is the interval.
+    CHECK_FAST_INTERVAL: Duration = "backend.NAME.check" "fast-interval", None, ms(100), secs(HOUR);
+    /// From check to check of a server that is down; the default is the interval.
+    CHECK_DOWN_INTERVAL: Duration = "backend.NAME.check" "down-interval", None, ms(100), secs(HOUR);
     /// A whole check; the default is the interval, at most 2s.
     CHECK_TIMEOUT: Duration = "backend.NAME.check" "timeout", None, ms(10), secs(300);
     /// Successes that bring a server up.
@@ -130,10 +162,24 @@ limits! {
     CHECK_FALL: u64 = "backend.NAME.check" "fall", Some(3), 1, 100;
     /// Percent of the interval.
     CHECK_JITTER: u64 = "backend.NAME.check" "jitter", Some(10), 0, 50;
+    /// Failures of traffic in a row.
+    CHECK_ERROR_LIMIT: u64 = "backend.NAME.check" "error-limit", Some(10), 1, 10_000;
 }
 
 /// Longest time a check may take where the configuration does not say.
 pub const CHECK_TIMEOUT_DEFAULT_MAX: Duration = secs(2);
+
+/// Most entries of `resolver.servers`.
+pub const RESOLVER_SERVERS_MAX: usize = 8;
+
+/// Most steps of a check's script.
+pub const CHECK_SCRIPT_STEPS_MAX: usize = 32;
+
+/// Most bytes that one step of a check's script sends or expects, and of a regular expression.
+pub const CHECK_BYTES_MAX: usize = 4 << 10;
+
+/// Most headers that a check's request adds.
+pub const CHECK_HEADERS_MAX: usize = 32;
 
 /// Longest name of a frontend, backend or server, in bytes; names are labels of metrics.
 pub const NAME_MAX: usize = 64;

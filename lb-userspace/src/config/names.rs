@@ -5,15 +5,12 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use lb_common::limits::HOST_NAME_MAX;
+use lb_common::limits::{HOST_LABEL_MAX, HOST_NAME_MAX};
 use regex::RegexBuilder;
 
 use super::limits::NAME_MAX;
 use super::value::Value;
 use super::{NamePattern, Policy};
-
-/// Longest label of a host name, in bytes (RFC 1035 section 2.3.4).
-const LABEL_MAX: usize = 63;
 
 /// Largest compiled regular expression, in bytes; a name of 253 bytes needs far less.
 const REGEX_SIZE_MAX: usize = 1 << 20;
@@ -87,6 +84,10 @@ fn parse_regex(pattern: &str) -> Result<NamePattern, String> {
 /// What is wrong with the text, as a sentence for the user.
 pub fn parse_name(text: &str) -> Result<String, String> {
     let name = text.strip_suffix('.').unwrap_or(text);
+    // A file may hold a million names: one look at each byte is enough for those that are right.
+    if is_name(name.as_bytes()) {
+        return Ok(name.to_ascii_lowercase());
+    }
     if name.is_empty() {
         return Err("must not be empty".into());
     }
@@ -119,12 +120,52 @@ pub fn parse_name(text: &str) -> Result<String, String> {
     Ok(name.to_ascii_lowercase())
 }
 
+/// Reads the name of a host or a service that is asked of DNS, and normalises it as [`parse_name`] does.
+///
+/// # Errors
+/// What is wrong with the text, as a sentence for the user.
+pub(super) fn parse_host(text: &str) -> Result<String, String> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    if name.contains('*') {
+        return Err("\"*\" may not stand in the name of a host".into());
+    }
+    if name
+        .rsplit('.')
+        .next()
+        .is_some_and(|label| !label.is_empty() && label.bytes().all(|b| b.is_ascii_digit()))
+    {
+        return Err("is neither an address nor a name: no name ends in a number".into());
+    }
+    parse_name(text)
+}
+
+/// What [`parse_name`] allows, without the reasons.
+fn is_name(name: &[u8]) -> bool {
+    let (mut label_len, mut is_number) = (0, true);
+    for &byte in name {
+        if byte == b'.' {
+            if label_len == 0 {
+                return false;
+            }
+            (label_len, is_number) = (0, true);
+            continue;
+        }
+        label_len += 1;
+        is_number &= byte.is_ascii_digit();
+        let is_allowed = byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        if !is_allowed || label_len > HOST_LABEL_MAX {
+            return false;
+        }
+    }
+    name.len() <= HOST_NAME_MAX && label_len > 0 && !is_number
+}
+
 fn check_labels(name: &str) -> Result<(), String> {
     if name.split('.').any(str::is_empty) {
         return Err("has an empty label: one dot between labels, none in front".into());
     }
-    if name.split('.').any(|label| label.len() > LABEL_MAX) {
-        return Err(format!("has a label of more than {LABEL_MAX} characters"));
+    if name.split('.').any(|label| label.len() > HOST_LABEL_MAX) {
+        return Err(format!("has a label of more than {HOST_LABEL_MAX} characters"));
     }
     // Such a name is an IPv4 address to every client, if a broken one (WHATWG URL standard, "ends in a number checker").
     if name.rsplit('.').next().is_some_and(|label| label.bytes().all(|b| b.is_ascii_digit())) {
@@ -149,7 +190,52 @@ pub(super) fn parse_own_name(value: &Value<'_, '_>, name: &str) -> Option<Arc<st
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::prelude::hello::{self, HelloLimits, HelloOutcome};
+
+    /// A ClientHello (RFC 8446 section 4.1.2) in one record, with nothing but this server name (RFC 6066 section 3).
+    fn hello(name: &[u8]) -> Vec<u8> {
+        let behind_length = |bytes: &[u8]| [&(bytes.len() as u16).to_be_bytes(), bytes].concat();
+        let list = behind_length(&[&[0], &behind_length(name)[..]].concat());
+        let extensions = behind_length(&[&[0, 0], &behind_length(&list)[..]].concat());
+        let body = [&[3, 3], &[7; 32][..], &[0, 0, 2, 0x13, 1, 1, 0], &extensions].concat();
+        let handshake = [&[1, 0], &behind_length(&body)[..]].concat();
+        [&[22, 3, 1], &behind_length(&handshake)[..]].concat()
+    }
+
+    /// The name of a ClientHello as routes see it.
+    fn asked(name: &str) -> Option<String> {
+        let limits = HelloLimits { handshake_max: 1 << 14, wire_max: 1 << 15 };
+        match hello::parse(&hello(name.as_bytes()), limits, &mut Vec::new()) {
+            HelloOutcome::Complete(hello) => hello.server_name,
+            _ => None,
+        }
+    }
+
+    /// Names, and what is almost one: near the bounds of lengths, with digits, dots and characters out of place.
+    fn almost_names() -> impl Strategy<Value = String> {
+        let label = prop_oneof![
+            8 => "[a-zA-Z0-9_-]{1,8}",
+            2 => "[0-9]{1,3}",
+            2 => "[a-z]{62,64}",
+            1 => "[a-z.*:\\[\\] é\\x00-\\x7f]{0,3}",
+        ];
+        (prop::collection::vec(label, 0..6), "\\.{0,2}").prop_map(|(labels, end)| labels.join(".") + &end)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        /// The grammar stands here, where it explains itself, and in the ClientHello's parser, where it must be quick.
+        #[test]
+        fn a_configured_name_is_one_that_clients_can_ask_for(name in almost_names()) {
+            prop_assert_eq!(parse_name(&name).ok(), asked(&name), "{}", name.escape_debug());
+            let without_dot = name.strip_suffix('.').unwrap_or(&name);
+            prop_assert_eq!(is_name(without_dot.as_bytes()), parse_name(&name).is_ok(), "{}", name.escape_debug());
+        }
+    }
 
     #[test]
     fn names_are_normalised() {

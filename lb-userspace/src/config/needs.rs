@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::Config;
+use super::{Address, Config, Family};
 
 /// Standard streams, epoll instances, wake-ups, signals, the log, and what comes and goes: connections about to be refused.
 pub const RESERVE: u64 = 32;
@@ -24,16 +24,31 @@ const PIPES_MAX: u64 = 1024;
 /// Descriptors of a worker's runtime: its epoll instance (twice) and its wake-up.
 const PER_WORKER: u64 = 3;
 
-/// Connections to the admin surface that are counted in; more share the reserve.
-const ADMIN_CONNECTIONS: u64 = 8;
+/// Most connections to the admin surface. One more is there for the moment in which it takes the place of another; that one is
+/// in the reserve.
+pub const ADMIN_CONNECTIONS: u32 = 32;
+
+/// Most questions to DNS servers that are under way at the same time, however many names there are.
+const QUERIES_MAX: u64 = 32;
+
+/// Questions for the hosts of one service at the same time.
+const QUERIES_PER_SERVICE: u64 = 8;
+
+/// Sockets of one question to one DNS server: the first, and three that ask again while no answer comes.
+const PER_QUERY: u64 = 4;
+
+/// DNS servers where the system's count (MAXNS, resolv.conf(5)).
+pub const SYSTEM_SERVERS_MAX: usize = 3;
 
 /// How a limit of open files is divided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptors {
     /// Listening sockets (one an address, and one more a worker), and the admin surface.
     pub listening: u64,
-    /// Checks that may run at the same time: one a checked server.
+    /// Checks that may run at the same time: one a checked server, for names as many as they may have addresses.
     pub checks: u64,
+    /// Sockets of the resolver; 0 if there is no name.
+    pub resolver: u64,
     /// The workers' runtimes.
     pub runtime: u64,
     /// Most connections; 0 if there is no room for one.
@@ -64,24 +79,50 @@ impl Descriptors {
 
     /// What is needed whatever the number of connections.
     pub fn fixed(&self) -> u64 {
-        self.listening + self.checks + self.runtime + RESERVE
+        self.listening + self.checks + self.resolver + self.runtime + RESERVE
     }
 
     fn fixed_of(config: &Config) -> Self {
         let workers = config.global.workers.get() as u64;
         let addresses: u64 = config.frontends.iter().map(|frontend| frontend.bind.len() as u64).sum();
-        let admin = if config.admin.is_some() { 1 + ADMIN_CONNECTIONS } else { 0 };
+        let admin = if config.admin.is_some() { 1 + u64::from(ADMIN_CONNECTIONS) } else { 0 };
         let checked = config.backends.iter().filter(|backend| backend.check.is_some());
-        let checks: usize =
-            checked.map(|backend| backend.servers.iter().filter(|server| server.is_checked).count()).sum();
+        let checks: u64 = checked
+            .flat_map(|backend| backend.servers.iter().filter(|server| server.is_checked))
+            .map(|server| u64::from(server.address.servers_max()))
+            .sum();
         Self {
             listening: addresses * (1 + workers) + admin,
-            checks: checks as u64,
+            checks,
+            resolver: resolver_sockets(config),
             runtime: workers * PER_WORKER,
             connections: 0,
             pipes: 0,
         }
     }
+}
+
+/// Most sockets of the resolver: of questions over UDP, and a TCP connection with each server for answers that UDP truncates.
+fn resolver_sockets(config: &Config) -> u64 {
+    let queries = queries_max(config);
+    if queries == 0 {
+        return 0;
+    }
+    let named = config.resolver.servers.len();
+    let dns_servers = if named == 0 { SYSTEM_SERVERS_MAX } else { named };
+    dns_servers as u64 * (queries * PER_QUERY + 1)
+}
+
+/// Questions to DNS servers that may be under way at the same time; further ones wait. 0 if there is no name.
+pub fn queries_max(config: &Config) -> u64 {
+    let queries = |address: &Address| match address {
+        Address::Ip(_) => 0,
+        Address::Host { lookup, .. } if lookup.family == Family::Any => 2,
+        Address::Host { .. } => 1,
+        Address::Service { .. } => QUERIES_PER_SERVICE,
+    };
+    let servers = config.backends.iter().flat_map(|backend| &backend.servers);
+    servers.map(|server| queries(&server.address)).sum::<u64>().min(QUERIES_MAX)
 }
 
 fn pipes(connections: u64) -> u64 {
@@ -129,6 +170,35 @@ mod tests {
         assert!(Descriptors::divide(1_000, &wish).connections < 500);
         assert_eq!(Descriptors::divide(10, &wish).connections, 0);
         assert_eq!(Descriptors::divide(u64::MAX, &config("'[::]:443'", "")).connections, u32::MAX);
+    }
+
+    #[test]
+    fn the_admin_surface_is_counted_in() {
+        let config = |admin: &str| config("'0.0.0.0:444'", &format!("max-connections = 9\n{admin}"));
+        let listening = |admin: &str| Descriptors::divide(1_000, &config(admin)).listening;
+        assert_eq!(
+            listening("[admin]\nbind = '127.0.0.1:9000'"),
+            listening("") + 1 + u64::from(ADMIN_CONNECTIONS)
+        );
+    }
+
+    #[test]
+    fn names_count_with_all_addresses_they_may_have() {
+        let config = |server: &str| {
+            let text = format!(
+                "[frontend.f]\nbind = \"[::]:444\"\nmode = \"tcp\"\ndefault-backend = \"b\"\n[backend.b]\n\
+                 check = {{ type = \"tcp\" }}\n[[backend.b.server]]\nname = \"1\"\n{server}\n"
+            );
+            Config::parse(&text, "t.toml", &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap().config
+        };
+        let check = |server: &str, checks: u64, resolver: u64| {
+            let divided = Descriptors::divide(1_000, &config(server));
+            assert_eq!((divided.checks, divided.resolver), (checks, resolver), "{server}");
+        };
+        check("address = \"10.0.0.1:1\"", 1, 0);
+        check("address = \"a.example:1\"\nmax-addresses = 7", 7, 3 * 9);
+        check("address = \"a.example:1\"\nfamily = \"ipv6\"", 128, 3 * 5);
+        check("srv = \"_a._tcp.example\"\nmax-addresses = 7\n[resolver]\nservers = \"10.0.0.1:53\"", 7, 33);
     }
 
     #[test]

@@ -3,8 +3,11 @@
 //!
 //! That an exact name lies inside a wildcard is what precedence is for, and no warning.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 use regex_syntax::hir::{Hir, HirKind, Look};
 
 use super::NamePattern;
@@ -16,7 +19,7 @@ use super::route::RouteRead;
 /// Warns of names that several routes claim and of patterns that can never win.
 pub(super) fn warn(cx: &Context<'_>, routes: &[RouteRead]) {
     let index = Index::new(routes);
-    for claims in index.claims_in_order() {
+    for claims in index.shared.values() {
         for (position, claim) in claims.iter().enumerate() {
             if let Some(text) =
                 claims[..position].iter().find_map(|earlier| index.same_name(*earlier, *claim))
@@ -35,30 +38,55 @@ struct Claim {
     name: usize,
 }
 
-/// All patterns by their text.
+/// All patterns, found by what they are. Nothing is copied, and of a pattern that stands once nothing is kept but its place: there
+/// may be millions of them.
 struct Index<'r> {
     routes: &'r [RouteRead],
-    claims: HashMap<String, Vec<Claim>>,
+    hasher: RandomState,
+    /// The first claim to each pattern.
+    first: HashTable<Claim>,
+    /// All claims to the patterns that have several, in order, by the first.
+    shared: BTreeMap<Claim, Vec<Claim>>,
 }
 
 impl<'r> Index<'r> {
     fn new(routes: &'r [RouteRead]) -> Self {
-        let mut claims: HashMap<String, Vec<Claim>> = HashMap::new();
+        let count = routes.iter().map(|read| read.route.names.len().max(1)).sum();
+        let (hasher, first) = (RandomState::new(), HashTable::with_capacity(count));
+        let mut index = Self { routes, hasher, first, shared: BTreeMap::new() };
         for (route, read) in routes.iter().enumerate() {
-            if read.route.names.is_empty() {
-                claims.entry(String::new()).or_default().push(Claim { route, name: 0 });
-            }
-            for (name, pattern) in read.route.names.iter().enumerate() {
-                claims.entry(pattern.to_string()).or_default().push(Claim { route, name });
+            for name in 0..read.route.names.len().max(1) {
+                index.add(Claim { route, name });
             }
         }
-        Self { routes, claims }
+        index
     }
 
-    fn claims_in_order(&self) -> Vec<&[Claim]> {
-        let mut all: Vec<&[Claim]> = self.claims.values().map(Vec::as_slice).collect();
-        all.sort_unstable();
-        all
+    fn add(&mut self, claim: Claim) {
+        let Self { routes, hasher, first, shared } = self;
+        let pattern = pattern(routes, claim);
+        let known = first.entry(
+            hash(hasher, pattern),
+            |known| self::pattern(routes, *known) == pattern,
+            |known| hash(hasher, self::pattern(routes, *known)),
+        );
+        match known {
+            Entry::Occupied(known) => {
+                shared.entry(*known.get()).or_insert_with(|| vec![*known.get()]).push(claim);
+            }
+            Entry::Vacant(place) => {
+                place.insert(claim);
+            }
+        }
+    }
+
+    /// All claims to a pattern, in order.
+    fn claims(&self, wanted: &NamePattern) -> &[Claim] {
+        let is_wanted = |known: &Claim| pattern(self.routes, *known) == Some(wanted);
+        match self.first.find(hash(&self.hasher, Some(wanted)), is_wanted) {
+            Some(first) => self.shared.get(first).map_or(std::slice::from_ref(first), Vec::as_slice),
+            None => &[],
+        }
     }
 
     fn alpn(&self, claim: Claim) -> &'r [String] {
@@ -130,11 +158,13 @@ impl<'r> Index<'r> {
             ));
         }
         let (suffix, is_whole) = literal_end(&hir)?;
-        let exact = is_whole.then_some(suffix.clone());
-        let wildcards = suffix.match_indices('.').map(|(dot, _)| format!("*{}", &suffix[dot..]));
-        let higher = exact.into_iter().chain(wildcards).find_map(|name| {
-            self.claims.get(&name)?.iter().find(|other| self.covers(**other, claim)).copied()
-        })?;
+        let exact = is_whole.then(|| NamePattern::Exact(suffix.clone()));
+        let wildcards =
+            suffix.match_indices('.').map(|(dot, _)| NamePattern::Wildcard(suffix[dot..].to_owned()));
+        let higher = exact
+            .into_iter()
+            .chain(wildcards)
+            .find_map(|name| self.claims(&name).iter().find(|other| self.covers(**other, claim)).copied())?;
         Some(format!(
             "can never win: every name it matches belongs to \"{}\" of line {}, and names and wildcards go first",
             self.text(higher),
@@ -151,6 +181,25 @@ impl<'r> Index<'r> {
         let (outer, inner) = (self.alpn(other), self.alpn(claim));
         outer.is_empty() || (!inner.is_empty() && inner.iter().all(|name| outer.contains(name)))
     }
+}
+
+/// What a claim is to; `None` for a route without names.
+fn pattern(routes: &[RouteRead], claim: Claim) -> Option<&NamePattern> {
+    routes[claim.route].route.names.get(claim.name)
+}
+
+/// Equal patterns have equal ones.
+fn hash(hasher: &RandomState, pattern: Option<&NamePattern>) -> u64 {
+    let (kind, text) = match pattern {
+        None => (0_u8, ""),
+        Some(NamePattern::Exact(name)) => (1, &**name),
+        Some(NamePattern::Wildcard(suffix)) => (2, &**suffix),
+        Some(NamePattern::Regex(regex)) => (3, regex.as_str()),
+    };
+    let mut state = hasher.build_hasher();
+    kind.hash(&mut state);
+    state.write(text.as_bytes());
+    state.finish()
 }
 
 fn warning(place: Place, route: &str, name: Option<&NamePattern>, text: String) -> Problem {

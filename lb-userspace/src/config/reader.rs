@@ -199,6 +199,11 @@ impl<'c, 't> Reader<'c, 't> {
         self.key(key).map_or(Some(default), |value| value.boolean())
     }
 
+    /// One of several words, the first of them where the key is absent.
+    pub(super) fn choice<T: Copy>(&self, key: &'static str, words: &[(&'static str, T)]) -> Option<T> {
+        self.key(key).map_or_else(|| words.first().map(|(_, first)| *first), |value| value.one_of(words))
+    }
+
     /// Records an error of the table as a whole.
     pub(super) fn error(&self, depends: Depends, text: String) {
         self.cx.error(depends, self.cx.problem(&self.span, &self.path, false, text));

@@ -11,8 +11,9 @@ use super::frontend::policy_key;
 use super::reader::join;
 use super::units::{Bytes, format_duration, format_size};
 use super::{
-    Admin, Backend, BackendId, Check, Config, Frontend, Keepalive, Log, LogTarget, Mode, PathChoice, Policy,
-    Probe, Route, Server, TlsPassthrough, backend, process, tcp,
+    AcceptProxy, Address, Admin, Backend, BackendId, Balance, BalanceFactor, BytePattern, Check, CheckTls,
+    Config, Frontend, Keepalive, Log, LogTarget, Mode, PathChoice, Policy, Probe, Resolver, Route,
+    ScriptStep, SendProxy, Server, TlsPassthrough, backend, balance, check, process, proxy, resolver, tcp,
 };
 
 impl Config {
@@ -28,6 +29,7 @@ impl Config {
             write_admin(&mut out, admin);
         }
         write_log(&mut out, &self.log);
+        write_resolver(&mut out, &self.resolver);
         for frontend in &self.frontends {
             self.write_frontend(&mut out, frontend);
         }
@@ -46,6 +48,7 @@ impl Config {
         let table = join("frontend", &frontend.name);
         out.table(&table);
         out.list("bind", &frontend.bind);
+        write_accept_proxy(out, frontend.accept_proxy.as_ref());
         match &frontend.mode {
             Mode::Tcp { backend } => {
                 out.text("mode", "tcp");
@@ -57,6 +60,8 @@ impl Config {
         out.key("backlog", frontend.backlog);
         out.keepalive(frontend.keepalive);
         out.duration_or_off("user-timeout", frontend.user_timeout);
+        out.duration_or_off("idle-timeout", frontend.idle_timeout);
+        out.duration_or_off("half-close-timeout", frontend.half_close_timeout);
         out.path(frontend.path);
         if let Mode::TlsPassthrough(settings) = &frontend.mode {
             for route in &settings.routes {
@@ -91,6 +96,16 @@ impl Config {
     }
 }
 
+fn write_accept_proxy(out: &mut Writer, accept: Option<&AcceptProxy>) {
+    let Some(AcceptProxy { from, timeout, header_max }) = accept else {
+        out.key("accept-proxy-from", "[]");
+        return;
+    };
+    out.list("accept-proxy-from", from.iter().map(|network| proxy::shown(*network)));
+    out.duration("proxy-header-timeout", *timeout);
+    out.size("proxy-header-max", *header_max as u64);
+}
+
 fn write_admin(out: &mut Writer, admin: &Admin) {
     out.table("admin");
     out.text("bind", admin.bind);
@@ -117,16 +132,39 @@ fn write_log(out: &mut Writer, log: &Log) {
     out.text("level", word(&process::LOG_LEVELS, log.level));
 }
 
+fn write_resolver(out: &mut Writer, resolver: &Resolver) {
+    out.table("resolver");
+    match &resolver.servers[..] {
+        [] => out.line(format_args!("# servers: those of /etc/resolv.conf")),
+        servers => out.list("servers", servers),
+    }
+    out.duration("timeout", resolver.timeout);
+    out.key("attempts", resolver.attempts);
+    out.duration("ttl-min", resolver.ttl_min);
+    out.duration("ttl-max", resolver.ttl_max);
+    out.duration("hold-nx", resolver.hold_nx);
+}
+
 fn write_backend(out: &mut Writer, backend: &Backend) {
     let table = join("backend", &backend.name);
     out.table(&table);
-    out.text("balance", word(&backend::BALANCES, backend.balance));
-    out.text("send-proxy", word(&backend::SEND_PROXY, backend.send_proxy.is_some()));
-    if let Some(header) = backend.send_proxy {
-        out.key("send-proxy-authority", header.authority);
-        out.key("send-proxy-crc32c", header.crc32c);
+    write_balance(out, backend.balance);
+    out.text("send-proxy", word(&proxy::SEND_PROXY, backend.send_proxy.map(SendProxy::version)));
+    if let Some(SendProxy::V2(tlvs)) = backend.send_proxy {
+        out.key("send-proxy-authority", tlvs.authority);
+        out.key("send-proxy-crc32c", tlvs.crc32c);
+        out.key("send-proxy-alpn", tlvs.alpn);
+        out.key("send-proxy-unique-id", tlvs.unique_id);
     }
     out.duration("connect-timeout", backend.connect_timeout);
+    out.duration("queue-timeout", backend.queue_timeout);
+    out.key("max-queue", backend.max_queue);
+    if !backend.source.is_empty() {
+        out.list("source", &backend.source);
+    }
+    if let Some(interface) = &backend.source_interface {
+        out.text("source-interface", interface);
+    }
     out.key("retries", backend.retries);
     out.duration_or_off("idle-timeout", backend.idle_timeout);
     out.duration_or_off("half-close-timeout", backend.half_close_timeout);
@@ -144,42 +182,123 @@ fn write_backend(out: &mut Writer, backend: &Backend) {
     }
 }
 
+fn write_balance(out: &mut Writer, balance: Balance) {
+    out.text("balance", balance::word(balance));
+    if let Balance::Maglev { on, .. } = balance {
+        out.text("hash-on", word(&balance::HASH_ON, on));
+    }
+    if let Balance::Maglev { bound, .. } | Balance::Source { bound } = balance {
+        out.key("hash-balance-factor", bound.map_or(0, BalanceFactor::percent));
+    }
+}
+
 fn write_check(out: &mut Writer, backend: &str, check: &Check) {
     out.table(&format!("{backend}.check"));
+    out.text("type", word(&check::KINDS, check::Kind::of(check)));
     match &check.probe {
-        Probe::Tcp => out.text("type", "tcp"),
-        Probe::Http { method, path, host, expect } => {
-            out.text("type", "http");
+        Probe::Tcp => {}
+        Probe::Http { method, path, host, headers, expect, body } => {
             out.text("method", method);
             out.text("path", path);
             if let Some(host) = host {
                 out.text("host", host);
             }
+            if !headers.is_empty() {
+                out.key("headers", inline(headers.iter().map(|(name, value)| (&**name, value.clone()))));
+            }
             out.list("expect", expect.iter().map(|(from, to)| format!("{from}-{to}")));
+            match body {
+                Some(BytePattern::Bytes(bytes)) => out.text("expect-body", String::from_utf8_lossy(bytes)),
+                Some(BytePattern::Regex(regex)) => out.text("expect-body", format!("~{}", regex.as_str())),
+                None => {}
+            }
         }
+        Probe::Script(steps) => {
+            let steps: Vec<String> = steps.iter().map(|step| inline([script_step(step)])).collect();
+            out.key("script", format_args!("[{}]", steps.join(", ")));
+            out.key("tls", check.tls.is_some());
+        }
+    }
+    if let Some(tls) = &check.tls {
+        write_check_tls(out, tls);
     }
     if let Some(port) = check.port {
         out.key("port", port);
     }
     out.duration("interval", check.interval);
+    out.duration("fast-interval", check.fast_interval);
+    out.duration("down-interval", check.down_interval);
     out.duration("timeout", check.timeout);
     out.key("rise", check.rise);
     out.key("fall", check.fall);
     out.key("jitter", check.jitter_percent);
-    out.text("send-proxy", word(&backend::SEND_PROXY, check.send_proxy));
+    out.text("send-proxy", word(&proxy::SEND_PROXY, check.send_proxy));
+    out.text("observe", word(&check::OBSERVE, check.observe.is_some()));
+    if let Some(observe) = check.observe {
+        out.key("error-limit", observe.error_limit);
+        out.text("on-error", word(&check::ON_ERROR, observe.on_error));
+    }
+}
+
+fn write_check_tls(out: &mut Writer, tls: &CheckTls) {
+    if let Some(sni) = &tls.sni {
+        out.text("sni", sni);
+    }
+    if !tls.alpn.is_empty() {
+        out.list("alpn", &tls.alpn);
+    }
+    out.text("verify", word(&check::VERIFY, tls.authorities.is_some()));
+    if let Some(authorities) = &tls.authorities {
+        out.text("ca-file", &authorities.file);
+    }
+}
+
+/// Key and value of a step; bytes as text where they are plain.
+fn script_step(step: &ScriptStep) -> (&'static str, String) {
+    let is_plain = |bytes: &[u8]| std::str::from_utf8(bytes).is_ok();
+    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match step {
+        ScriptStep::Send(bytes) if is_plain(bytes) => ("send", text(bytes)),
+        ScriptStep::Send(bytes) => ("send-hex", hex(bytes)),
+        ScriptStep::Expect(BytePattern::Bytes(bytes)) if is_plain(bytes) => ("expect", text(bytes)),
+        ScriptStep::Expect(BytePattern::Bytes(bytes)) => ("expect-hex", hex(bytes)),
+        ScriptStep::Expect(BytePattern::Regex(regex)) => ("expect-regex", regex.as_str().into()),
+    }
+}
+
+/// An inline table of texts.
+fn inline<'a>(entries: impl IntoIterator<Item = (&'a str, String)>) -> String {
+    let entry = |(key, text): (&str, String)| format!("{} = {}", join("", key), Value::String(text));
+    let entries: Vec<String> = entries.into_iter().map(entry).collect();
+    format!("{{ {} }}", entries.join(", "))
 }
 
 fn write_server(out: &mut Writer, backend: &str, server: &Server) {
     out.entry(backend, "server");
     out.text("name", &server.name);
-    out.text("address", server.address);
-    out.key("weight", server.weight);
+    write_address(out, &server.address);
+    if !matches!(server.address, Address::Service { .. }) {
+        out.key("weight", server.weight);
+    }
     out.optional("max-connections", server.max_connections, "no limit");
     out.key("backup", server.is_backup);
+    out.duration_or_off("slow-start", server.slow_start);
+    out.text("on-marked-down", word(&backend::ON_MARKED_DOWN, server.shutdown_on_marked_down));
+    out.text("on-marked-up", word(&backend::ON_MARKED_UP, server.shutdown_backups_on_marked_up));
     if let Some(port) = server.check_port {
         out.key("check-port", port);
     }
     out.key("check", server.is_checked);
+}
+
+fn write_address(out: &mut Writer, address: &Address) {
+    let key = if matches!(address, Address::Service { .. }) { "srv" } else { "address" };
+    out.text(key, address);
+    if let Some(lookup) = address.lookup() {
+        out.text("family", word(&resolver::FAMILIES, lookup.family));
+        out.key("max-addresses", lookup.max_addresses);
+    }
 }
 
 /// The word for a choice.

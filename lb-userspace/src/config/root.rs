@@ -9,7 +9,9 @@ use super::context::{Context, Depends};
 use super::frontend::{self, Backends};
 use super::reader::Reader;
 use super::value::Value;
-use super::{Backend, BackendId, BackendNames, Config, Frontend, Mode, Policy, backend, process};
+use super::{
+    Backend, BackendId, BackendNames, Config, Frontend, Mode, Policy, backend, balance, process, resolver,
+};
 
 /// Reads the whole file; `None`: there are errors.
 pub(super) fn read(root: Reader<'_, '_>) -> Option<Config> {
@@ -17,6 +19,7 @@ pub(super) fn read(root: Reader<'_, '_>) -> Option<Config> {
     let mut bound = Vec::new();
     let admin = process::admin(root.table("admin"), &mut bound);
     let log = process::log(root.table("log"));
+    let resolver = resolver::read(root.table("resolver"));
     let defaults = root.table("defaults");
     let frontend_defaults = defaults.table("frontend").into_defaults();
     let backend_defaults = defaults.table("backend").into_defaults();
@@ -53,11 +56,13 @@ pub(super) fn read(root: Reader<'_, '_>) -> Option<Config> {
         read_frontends.push(read);
     }
     warn_of_unused(root.cx, &names, &backends);
+    balance::warn_of_names_not_seen(root.cx, &names, &read_backends, &read_frontends);
     root.finish();
     Some(Config {
         global: global?,
         admin: admin?,
         log: log?,
+        resolver: resolver?,
         frontends: read_frontends.into_iter().collect::<Option<_>>()?,
         backends: read_backends.into_iter().collect::<Option<_>>()?,
     })

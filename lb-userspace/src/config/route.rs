@@ -31,7 +31,7 @@ pub(super) fn read(reader: Reader<'_, '_>, backends: &Backends) -> Option<RouteR
     }
     let mut names = Some(Vec::new());
     for found in sni.iter().flat_map(Value::list).map(|value| name(&value)) {
-        collect(&mut names, found.map(|found| vec![found]));
+        collect(&mut names, found.map(std::iter::once));
     }
     for value in files.iter().flat_map(Value::list) {
         collect(&mut names, file(reader.cx, &value));
@@ -48,7 +48,7 @@ pub(super) fn read(reader: Reader<'_, '_>, backends: &Backends) -> Option<RouteR
 
 type Named = (Place, NamePattern);
 
-fn collect(all: &mut Option<Vec<Named>>, more: Option<Vec<Named>>) {
+fn collect(all: &mut Option<Vec<Named>>, more: Option<impl IntoIterator<Item = Named>>) {
     match (all.as_mut(), more) {
         (Some(all), Some(more)) => all.extend(more),
         _ => *all = None,
@@ -92,7 +92,7 @@ fn file(cx: &Context<'_>, value: &Value<'_, '_>) -> Option<Vec<Named>> {
         let column = line.chars().take_while(|c| c.is_whitespace()).count() + 1;
         let place = Place { file: std::sync::Arc::clone(&file), line: index + 1, column };
         match NamePattern::parse(pattern) {
-            Ok(found) => collect(&mut names, Some(vec![(place, found)])),
+            Ok(found) => collect(&mut names, Some([(place, found)])),
             Err(text) => {
                 let (key, found) = (value.path.clone(), Some(format!("\"{}\"", one_line(pattern))));
                 cx.error(Depends::OnItself, Problem { place, key, found, text });

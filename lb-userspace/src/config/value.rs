@@ -123,6 +123,17 @@ impl<'c, 't> Value<'c, 't> {
         entries.iter().enumerate().map(entry).collect()
     }
 
+    /// The entries of a table whose keys the user chooses, in the order of the keys.
+    pub(super) fn entries(&self, table: &'t toml::de::DeTable<'t>) -> Vec<(&'t str, Value<'c, 't>)> {
+        let schema = format!("{}.*", self.schema);
+        self.cx.know(schema.clone());
+        let entry = |(name, entry): (&'t Spanned<std::borrow::Cow<'t, str>>, _)| {
+            let path = super::reader::join(&self.path, name.get_ref());
+            (&**name.get_ref(), Self::new(self.cx, path, schema.clone(), entry))
+        };
+        table.iter().map(entry).collect()
+    }
+
     /// One of a few words.
     pub(super) fn one_of<T: Copy>(&self, choices: &[(&'static str, T)]) -> Option<T> {
         let words = || choices.iter().map(|(word, _)| *word);

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What can come of a check.
 
+mod tls;
+
 use std::error::Error;
 use std::{fmt, io};
 
 use rustix::io::Errno;
+
+pub use tls::TlsFailure;
 
 /// What came of one check. Its text is the reason in the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +17,10 @@ pub enum Outcome {
     Connected,
     /// The server answered with a status that was expected.
     Status(u16),
+    /// The TLS handshake was done, and no more was asked for.
+    Encrypted,
+    /// Every step of the script came true.
+    Scripted,
     /// No process listens there (ECONNREFUSED).
     Refused,
     /// No way leads there, or a firewall on the way says no.
@@ -27,6 +35,20 @@ pub enum Outcome {
     BadStatus(u16),
     /// The server answered with something else than an HTTP/1 response.
     NotHttp,
+    /// The body of the answer does not hold what it should, as far as it was read.
+    BadBody,
+    /// The TLS handshake failed.
+    Tls(TlsFailure),
+    /// The server sent something, and not what a step of the script, counted from 1, expects.
+    Unexpected {
+        /// Which step.
+        step: u8,
+    },
+    /// No check: traffic failed so many times in a row.
+    Traffic {
+        /// How many times.
+        errors: u32,
+    },
     /// This host had no file descriptor, port or memory for the check, which says nothing about the server.
     LocalResources,
 }
@@ -46,7 +68,7 @@ impl Outcome {
     /// What it says about the server.
     pub fn verdict(self) -> Verdict {
         match self {
-            Self::Connected | Self::Status(_) => Verdict::Passed,
+            Self::Connected | Self::Encrypted | Self::Scripted | Self::Status(_) => Verdict::Passed,
             Self::LocalResources => Verdict::Unknown,
             Self::Refused
             | Self::Unreachable
@@ -54,13 +76,20 @@ impl Outcome {
             | Self::Reset
             | Self::Closed
             | Self::BadStatus(_)
-            | Self::NotHttp => Verdict::Failed,
+            | Self::BadBody
+            | Self::NotHttp
+            | Self::Tls(_)
+            | Self::Unexpected { .. }
+            | Self::Traffic { .. } => Verdict::Failed,
         }
     }
 
     /// What a failed system call on the check's socket means (connect(2), tcp(7)).
     pub(super) fn of_io(error: &io::Error) -> Self {
         let Some(errno) = Errno::from_io_error(error) else {
+            if let Some(error) = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>()) {
+                return Self::Tls(TlsFailure::of(error));
+            }
             let is_end = error.kind() == io::ErrorKind::UnexpectedEof;
             return if is_end { Self::Closed } else { Self::Reset };
         };
@@ -103,6 +132,8 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Connected => "connected",
+            Self::Encrypted => "TLS established",
+            Self::Scripted => "script done",
             Self::Status(status) => return write!(f, "status {status}"),
             Self::Refused => "refused",
             Self::Unreachable => "unreachable",
@@ -111,6 +142,10 @@ impl fmt::Display for Outcome {
             Self::Closed => "closed",
             Self::BadStatus(status) => return write!(f, "bad status {status}"),
             Self::NotHttp => "not HTTP",
+            Self::BadBody => "body without what is expected",
+            Self::Tls(failure) => return failure.fmt(f),
+            Self::Unexpected { step } => return write!(f, "unexpected answer in step {step}"),
+            Self::Traffic { errors } => return write!(f, "{errors} errors of traffic in a row"),
             Self::LocalResources => "local resources",
         })
     }
@@ -151,6 +186,9 @@ mod tests {
         check(Outcome::Status(204), "status 204");
         check(Outcome::BadStatus(503), "bad status 503");
         check(Outcome::NotHttp, "not HTTP");
+        check(Outcome::Tls(TlsFailure::Expired), "certificate expired");
+        check(Outcome::Unexpected { step: 2 }, "unexpected answer in step 2");
+        check(Outcome::Traffic { errors: 10 }, "10 errors of traffic in a row");
         check(Outcome::LocalResources, "local resources");
     }
 }

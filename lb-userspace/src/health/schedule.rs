@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 /// Within which the first checks of all servers are spread, if their interval is not shorter.
-const FIRST_CHECKS: Duration = Duration::from_secs(1);
+pub(super) const FIRST_CHECKS: Duration = Duration::from_secs(1);
 
 /// How long the first check waits.
 pub(super) fn first_delay(interval: Duration, random: f64) -> Duration {

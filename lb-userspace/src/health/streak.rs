@@ -18,10 +18,47 @@ pub struct Streak {
     has_result: bool,
 }
 
+/// How a server stands between its states; it decides on the interval (HAProxy configuration manual, section 5.2, `fastinter` and
+/// `downinter`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Up, and the last result says so too.
+    Up,
+    /// The last results speak against the state.
+    Changing,
+    /// Down, and the last result says so too.
+    Down,
+}
+
 impl Streak {
     /// Of a server that was not checked yet.
     pub fn new(rise: NonZeroU32, fall: NonZeroU32) -> Self {
         Self { rise, fall, state: ServerState::Up, against: 0, has_result: false }
+    }
+
+    /// How the server stands.
+    pub fn phase(&self) -> Phase {
+        match self.state {
+            _ if self.against > 0 => Phase::Changing,
+            ServerState::Up => Phase::Up,
+            ServerState::Down => Phase::Down,
+        }
+    }
+
+    /// Counts as many failures as a server that is up survives.
+    pub fn nearly_down(&mut self) {
+        if self.state == ServerState::Up {
+            self.has_result = true;
+            self.against = self.fall.get() - 1;
+        }
+    }
+
+    /// Takes the server down, whatever the results were, and returns the new state if it changes with it.
+    pub fn force_down(&mut self) -> Option<ServerState> {
+        self.has_result = true;
+        self.against = 0;
+        let old = std::mem::replace(&mut self.state, ServerState::Down);
+        (old == ServerState::Up).then_some(ServerState::Down)
     }
 
     /// Counts one result, and returns the new state if it changes with it.
@@ -87,6 +124,41 @@ mod tests {
         check(1, 1, "+-+-", "uDUD");
         check(1, 2, "-+--+", "DUuDU");
         check(2, 1, "+-++-", "uDdUD");
+    }
+
+    #[test]
+    fn the_phase_follows_state_and_last_result() {
+        let mut streak = Streak::new(2.try_into().unwrap(), 3.try_into().unwrap());
+        let mut phase_after = |has_passed| {
+            streak.record(has_passed);
+            streak.phase()
+        };
+        let phases = [true, false, true, false, false, false, true, false, true, true].map(&mut phase_after);
+        let [up, changing, down] = [Phase::Up, Phase::Changing, Phase::Down];
+        assert_eq!(phases, [up, changing, up, changing, changing, down, changing, down, changing, up]);
+    }
+
+    #[test]
+    fn what_traffic_can_do() {
+        let streak = || {
+            let mut streak = Streak::new(2.try_into().unwrap(), 3.try_into().unwrap());
+            streak.record(true);
+            streak
+        };
+        let mut forced = streak();
+        assert_eq!((forced.force_down(), forced.force_down()), (Some(ServerState::Down), None));
+        assert_eq!((forced.record(true), forced.record(true)), (None, Some(ServerState::Up)));
+
+        let mut nearly = streak();
+        nearly.nearly_down();
+        assert_eq!((nearly.phase(), nearly.record(false)), (Phase::Changing, Some(ServerState::Down)));
+        let mut recovers = streak();
+        recovers.nearly_down();
+        assert_eq!((recovers.record(true), recovers.record(false)), (None, None));
+        // A server that is down cannot be pushed further.
+        forced.force_down();
+        forced.nearly_down();
+        assert_eq!(forced.phase(), Phase::Down);
     }
 
     #[test]

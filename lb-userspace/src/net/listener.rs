@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
-use crate::config::Frontend;
+use crate::config::{Frontend, Mode};
 
 /// A bound, listening socket.
 #[derive(Debug)]
@@ -31,12 +31,12 @@ pub enum LocalAddress {
 
 impl LocalAddress {
     /// The local address of an accepted connection.
-    pub fn of(self, socket: &super::Socket) -> SocketAddr {
+    pub fn of(self, socket: &OwnedFd) -> SocketAddr {
         let listening = match self {
             Self::Known(address) => return address,
             Self::Ask(address) => address,
         };
-        rustix::net::getsockname(socket.get_ref())
+        rustix::net::getsockname(socket)
             .ok()
             .and_then(|address| SocketAddr::try_from(address).ok())
             .map_or(listening, super::canonical)
@@ -87,29 +87,46 @@ pub enum ListenError {
     },
 }
 
+impl ListenError {
+    fn new(frontend: &Frontend, address: SocketAddr, errno: rustix::io::Errno) -> Self {
+        use rustix::io::Errno;
+        let frontend = frontend.name.to_string();
+        match errno {
+            Errno::ADDRINUSE => Self::Taken { frontend, address },
+            Errno::ACCESS | Errno::PERM => Self::NoPermission { frontend, address },
+            Errno::ADDRNOTAVAIL => Self::NoSuchAddress { frontend, address },
+            errno => Self::Other { frontend, address, source: errno.into() },
+        }
+    }
+}
+
 impl Listener {
-    /// Listens on one address of a frontend. `is_v6_only`: an IPv6 wildcard leaves IPv4 to another listener.
+    /// Takes one address of a frontend. `is_v6_only`: an IPv6 wildcard leaves IPv4 to another listener. Nobody can connect before
+    /// [`Self::listen`].
     ///
     /// # Errors
     /// See [`ListenError`].
-    pub fn open(frontend: &Frontend, address: SocketAddr, is_v6_only: bool) -> Result<Self, ListenError> {
-        let explain = |errno: rustix::io::Errno| {
-            let frontend = frontend.name.to_string();
-            match errno {
-                rustix::io::Errno::ADDRINUSE => ListenError::Taken { frontend, address },
-                rustix::io::Errno::ACCESS | rustix::io::Errno::PERM => {
-                    ListenError::NoPermission { frontend, address }
-                }
-                rustix::io::Errno::ADDRNOTAVAIL => ListenError::NoSuchAddress { frontend, address },
-                errno => ListenError::Other { frontend, address, source: errno.into() },
-            }
-        };
+    pub fn bind(frontend: &Frontend, address: SocketAddr, is_v6_only: bool) -> Result<Self, ListenError> {
+        let explain = |errno| ListenError::new(frontend, address, errno);
         let fd = bound(address, is_v6_only).map_err(explain)?;
         inherit(&fd, frontend).map_err(explain)?;
-        let backlog = i32::try_from(frontend.backlog.get()).unwrap_or(i32::MAX);
-        rustix::net::listen(&fd, backlog).map_err(explain)?;
         let address = rustix::net::getsockname(&fd).map_err(explain)?.try_into().unwrap_or(address);
         Ok(Self { fd, address })
+    }
+
+    /// Lets clients connect, up to the frontend's backlog of them before somebody accepts.
+    ///
+    /// # Errors
+    /// See [`ListenError`].
+    pub fn listen(&self, frontend: &Frontend) -> Result<(), ListenError> {
+        let explain = |errno| ListenError::new(frontend, self.address, errno);
+        let backlog = i32::try_from(frontend.backlog.get()).unwrap_or(i32::MAX);
+        rustix::net::listen(&self.fd, backlog).map_err(explain)?;
+        if matches!(frontend.mode, Mode::TlsPassthrough(_)) {
+            // The ClientHello's acknowledgement goes with the answer. After listen(2), which forgets it (inet_csk_listen_start).
+            sockopt::set_tcp_quickack(&self.fd, false).map_err(explain)?;
+        }
+        Ok(())
     }
 
     /// Another descriptor for the same socket, for one more worker.
@@ -144,14 +161,15 @@ fn bound(address: SocketAddr, is_v6_only: bool) -> rustix::io::Result<OwnedFd> {
 }
 
 fn inherit(fd: &OwnedFd, frontend: &Frontend) -> rustix::io::Result<()> {
-    let lost = |_| rustix::io::Errno::INVAL;
     sockopt::set_tcp_nodelay(fd, true)?;
     sockopt::set_socket_linger(fd, Some(Duration::ZERO))?;
+    // Urgent bytes stay in the stream, where they were: taken out of it they would be lost.
+    sockopt::set_socket_oobinline(fd, true)?;
     if let Some(keepalive) = frontend.keepalive {
-        super::set_keepalive(fd, keepalive).map_err(lost)?;
+        super::set_keepalive(fd, keepalive)?;
     }
     if let Some(timeout) = frontend.user_timeout {
-        super::set_user_timeout(fd, timeout).map_err(lost)?;
+        super::set_user_timeout(fd, timeout)?;
     }
     Ok(())
 }

@@ -2,19 +2,25 @@
 //! Sockets as this agent uses them: non-blocking, with linger 0 until a clean close, registered with the worker's reactor.
 
 mod listener;
+mod source;
 mod syscalls;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
+use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use listener::{ListenError, Listener, LocalAddress};
-pub use syscalls::{register, set_receive_low_water, unacknowledged_bytes};
+pub use source::{Source, bind_source, explain_connect, is_out_of_ports, is_source_problem, source_problem};
+#[cfg(test)]
+pub use syscalls::is_receive_buffer_locked;
+pub use syscalls::{lock_receive_buffer, register, set_receive_low_water, unacknowledged_bytes};
 
 use crate::config::Keepalive;
 
@@ -25,20 +31,22 @@ pub type Socket = AsyncFd<OwnedFd>;
 /// as it is established, and the acknowledgement that ends the handshake can go with them.
 ///
 /// # Errors
-/// What socket(2) and connect(2) say at once: no descriptors, no ports, no route.
-pub fn start_connect(address: SocketAddr, speaks_first: bool) -> io::Result<Socket> {
+/// What socket(2) and connect(2) say at once: no descriptors, no ports, no route; and what [`bind_source`] says.
+pub fn start_connect(address: SocketAddr, source: Source<'_>, speaks_first: bool) -> io::Result<Socket> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
     sockopt::set_tcp_nodelay(&fd, true)?;
     sockopt::set_socket_linger(&fd, Some(Duration::ZERO))?;
+    sockopt::set_socket_oobinline(&fd, true)?;
+    bind_source(&fd, source)?;
     if speaks_first {
         // Saves a segment (net/ipv4/tcp_input.c, tcp_rcv_synsent_state_process: "Save one ACK").
         sockopt::set_tcp_quickack(&fd, false)?;
     }
     match rustix::net::connect(&fd, &address) {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => register(fd),
-        Err(errno) => Err(errno.into()),
+        Err(errno) => Err(explain_connect(errno.into(), address, source)),
     }
 }
 
@@ -63,21 +71,19 @@ pub fn connect_result(socket: &Socket) -> io::Result<()> {
 ///
 /// # Errors
 /// The kernel refuses a value.
-pub fn set_keepalive(fd: impl AsFd, keepalive: Keepalive) -> io::Result<()> {
+pub fn set_keepalive(fd: impl AsFd, keepalive: Keepalive) -> rustix::io::Result<()> {
     sockopt::set_socket_keepalive(&fd, true)?;
     sockopt::set_tcp_keepidle(&fd, keepalive.idle)?;
     sockopt::set_tcp_keepintvl(&fd, keepalive.interval)?;
-    sockopt::set_tcp_keepcnt(&fd, u32::from(keepalive.count))?;
-    Ok(())
+    sockopt::set_tcp_keepcnt(&fd, u32::from(keepalive.count))
 }
 
 /// Sets TCP_USER_TIMEOUT (tcp(7)), in milliseconds, at most 2^32 - 1 of them.
 ///
 /// # Errors
 /// The kernel refuses the value.
-pub fn set_user_timeout(fd: impl AsFd, timeout: Duration) -> io::Result<()> {
-    sockopt::set_tcp_user_timeout(fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))?;
-    Ok(())
+pub fn set_user_timeout(fd: impl AsFd, timeout: Duration) -> rustix::io::Result<()> {
+    sockopt::set_tcp_user_timeout(fd, u32::try_from(timeout.as_millis()).unwrap_or(u32::MAX))
 }
 
 /// Lets the kernel deliver what is still unsent after close(2), instead of a reset.
@@ -93,6 +99,26 @@ pub fn end_cleanly(socket: &Socket) {
 pub fn peek(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
     let (_, len) = rustix::net::recv(socket.get_ref(), buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
     Ok(len)
+}
+
+/// Whether urgent data (tcp(7)) ever came on a socket, as the reactor saw it.
+pub fn has_urgent_data(socket: &Socket) -> bool {
+    socket.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
+}
+
+/// Whether the peer has ended its direction, as the reactor saw it; bytes before the end may still wait. To be asked while nobody waits
+/// for the socket to become readable.
+pub fn has_fin_behind(socket: &Socket) -> bool {
+    let mut nobody = Context::from_waker(Waker::noop());
+    matches!(socket.poll_read_ready(&mut nobody), Poll::Ready(Ok(readiness)) if readiness.ready().is_read_closed())
+}
+
+/// The error that the reactor reported of a socket.
+pub fn pending_error(socket: &Socket) -> io::Error {
+    match sockopt::socket_error(socket.get_ref()) {
+        Ok(Err(errno)) | Err(errno) => errno.into(),
+        Ok(Ok(())) => io::ErrorKind::ConnectionReset.into(),
+    }
 }
 
 /// Takes received bytes; 0 is the peer's FIN.
@@ -129,7 +155,7 @@ pub fn push(socket: &Socket) {
 
 /// Sends a FIN behind what was sent.
 pub fn send_fin(socket: &Socket) {
-    // ENOTCONN: the peer has reset; the reading direction reports that.
+    // ENOTCONN: the peer has reset; the reading direction, or the watch on it, reports that.
     let _ = rustix::net::shutdown(socket.get_ref(), Shutdown::Write);
 }
 
@@ -141,7 +167,9 @@ pub fn receive_buffer_limit(socket: &Socket) -> u64 {
 /// Whether an error is a shortage of this host (descriptors, ports, memory) rather than something about a server.
 pub fn is_shortage(error: &io::Error) -> bool {
     use rustix::io::Errno;
-    let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL];
+    // ENOSPC: fs.epoll.max_user_watches (epoll_ctl(2)).
+    let shortages =
+        [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM, Errno::ADDRNOTAVAIL, Errno::NOSPC];
     Errno::from_io_error(error).is_some_and(|errno| shortages.contains(&errno))
 }
 
@@ -149,4 +177,48 @@ pub fn is_shortage(error: &io::Error) -> bool {
 /// becomes IPv4 again.
 pub fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
+/// An IP address and a port in 20 bytes, for what is kept as long as a connection lives. It has no scope and no flow label
+/// (RFC 4007, RFC 6437), as an address that [`canonical`] made has none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    ip: IpAddr,
+    port: u16,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self { ip: address.ip(), port: address.port() }
+    }
+}
+
+impl From<Endpoint> for SocketAddr {
+    fn from(endpoint: Endpoint) -> Self {
+        Self::new(endpoint.ip, endpoint.port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_is_its_address() {
+        for address in ["192.0.2.7:443", "[2001:db8::1]:65535"] {
+            let address: SocketAddr = address.parse().expect("an address");
+            assert_eq!(SocketAddr::from(Endpoint::from(address)), address);
+        }
+    }
+
+    #[test]
+    fn mapped_addresses_are_ipv4() {
+        let check = |address: &str, expected: &str| {
+            assert_eq!(canonical(address.parse().unwrap()).to_string(), expected);
+        };
+        check("[::ffff:192.0.2.7]:443", "192.0.2.7:443");
+        check("[2001:db8::1]:443", "[2001:db8::1]:443");
+        check("[::192.0.2.7]:443", "[::c000:207]:443");
+        check("192.0.2.7:443", "192.0.2.7:443");
+    }
 }

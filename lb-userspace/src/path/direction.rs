@@ -7,9 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use lb_common::reason::PathKind;
 use prometheus_client::metrics::counter::Counter;
+use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
 use super::Strategy;
+use super::meter::Moved;
 use super::pipes::{Pipe, Pipes};
 use crate::net::{self, Socket};
 
@@ -17,7 +19,7 @@ use crate::net::{self, Socket};
 pub const COPY_CHUNK: usize = 64 * 1024;
 
 /// Asked of one splice(2). The pipe's slots are the real bound (pipe(7): 16 by default, each up to one page fragment).
-const SPLICE_CHUNK: usize = 1 << 20;
+const SPLICE_CHUNK: u32 = 1 << 20;
 
 /// Bytes after which a direction lets other flows of the worker have a turn.
 const TURN_BYTES: u64 = 1 << 20;
@@ -46,24 +48,53 @@ pub enum DirectionEnd {
     /// The sender's FIN arrived and everything before it was taken by the receiver's socket.
     Fin,
     /// Reading failed: the sender is gone. Everything that arrived before was taken by the receiver's socket.
-    SenderGone,
+    SenderGone(io::Error),
     /// Writing failed: the receiver is gone.
-    ReceiverGone,
+    ReceiverGone(io::Error),
+}
+
+/// What a direction works with while it is polled, and so does not keep.
+#[derive(Debug)]
+pub struct Lane<'a> {
+    /// The sender.
+    pub from: &'a Socket,
+    /// The receiver.
+    pub to: &'a Socket,
+    /// What the worker lends.
+    pub tools: &'a Tools,
+    /// Bytes that the receiver's socket ever took.
+    pub moved: &'a mut Moved,
+}
+
+impl Lane<'_> {
+    /// All bytes that the receiver's socket took.
+    fn total(&self) -> u64 {
+        self.moved.iter().sum()
+    }
 }
 
 /// Bytes that were taken from the sender and that the receiver's socket has not taken.
 #[derive(Debug)]
 enum Held {
     Nothing,
-    InPipe { pipe: Pipe, len: usize },
-    InBuffer { bytes: Box<[u8]>, start: usize },
+    /// So many, at most [`SPLICE_CHUNK`].
+    InPipe {
+        pipe: Box<Pipe>,
+        len: u32,
+    },
+    InBuffer(Box<Rest>),
+}
+
+/// The end of a copy.
+#[derive(Debug)]
+struct Rest {
+    bytes: Box<[u8]>,
+    start: usize,
 }
 
 /// One direction of a flow.
 #[derive(Debug)]
-pub struct Direction<'a> {
-    from: &'a Socket,
-    to: &'a Socket,
+pub struct Direction {
     held: Held,
     method: PathKind,
     is_adaptive: bool,
@@ -72,27 +103,25 @@ pub struct Direction<'a> {
     is_eager: bool,
     /// The sender has closed: behind the bytes that wait, nothing but its FIN (or a reset) comes.
     has_fin_behind: bool,
-    /// Bytes that the receiver's socket took, by [`PathKind::index`].
-    pub moved: [u64; PathKind::ALL.len()],
+    /// Why the receiver takes no more. The kernel says it once (SO_ERROR, socket(7)): an error that is dropped is lost.
+    refusal: Option<io::Error>,
 }
 
-impl<'a> Direction<'a> {
+impl Direction {
     /// A direction that has moved nothing.
-    pub fn new(from: &'a Socket, to: &'a Socket, strategy: Strategy) -> Self {
+    pub fn new(strategy: Strategy) -> Self {
         let (method, is_adaptive) = match strategy {
             Strategy::Always(kind) => (kind, false),
             Strategy::Adaptive => (PathKind::Copy, true),
         };
         Self {
-            from,
-            to,
             held: Held::Nothing,
             method,
             is_adaptive,
             streak: 0,
             is_eager: false,
             has_fin_behind: false,
-            moved: [0; PathKind::ALL.len()],
+            refusal: None,
         }
     }
 
@@ -102,52 +131,54 @@ impl<'a> Direction<'a> {
         self
     }
 
-    /// All bytes that the receiver's socket took.
-    pub fn total(&self) -> u64 {
-        self.moved.iter().sum()
-    }
-
     /// Whether bytes wait for the receiver.
     pub fn is_stalled(&self) -> bool {
         !matches!(self.held, Held::Nothing)
     }
 
     /// Moves what can be moved. `Pending`: nothing to read, or nothing more fits.
-    pub fn poll(&mut self, cx: &mut Context<'_>, tools: &Tools) -> Poll<DirectionEnd> {
-        let turn_ends = self.total() + TURN_BYTES;
+    pub fn poll(&mut self, cx: &mut Context<'_>, lane: &mut Lane<'_>) -> Poll<DirectionEnd> {
+        let turn_ends = lane.total() + TURN_BYTES;
         loop {
-            if self.is_stalled() && ready!(self.poll_deliver(cx, tools)).is_err() {
-                return Poll::Ready(DirectionEnd::ReceiverGone);
+            if self.is_stalled()
+                && let Err(error) = ready!(self.poll_deliver(cx, lane))
+            {
+                return Poll::Ready(DirectionEnd::ReceiverGone(error));
             }
-            if self.total() >= turn_ends {
+            if lane.total() >= turn_ends {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            match ready!(self.poll_take(cx, tools)) {
+            match ready!(self.poll_take(cx, lane)) {
                 Ok(0) => return Poll::Ready(DirectionEnd::Fin),
                 Ok(_) => {}
-                Err(_) => return Poll::Ready(DirectionEnd::SenderGone),
+                Err(error) => return Poll::Ready(DirectionEnd::SenderGone(error)),
+            }
+            if let Some(error) = self.refusal.take() {
+                return Poll::Ready(DirectionEnd::ReceiverGone(error));
             }
         }
     }
 
     /// Takes bytes from the sender into `held`; `Ok(0)` is its FIN.
-    fn poll_take(&mut self, cx: &mut Context<'_>, tools: &Tools) -> Poll<io::Result<usize>> {
-        if std::mem::take(&mut self.is_eager) {
-            match self.take(tools) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+    fn poll_take(&mut self, cx: &mut Context<'_>, lane: &mut Lane<'_>) -> Poll<io::Result<usize>> {
+        if std::mem::take(&mut self.is_eager) && lane.from.poll_read_ready(cx).is_pending() {
+            match self.take(lane) {
+                Err(error) if is_temporary(&error) => {}
                 taken => return Poll::Ready(taken),
             }
         }
         loop {
-            let mut readiness = ready!(self.from.poll_read_ready(cx))?;
+            let mut readiness = ready!(lane.from.poll_read_ready(cx))?;
             self.has_fin_behind = readiness.ready().is_read_closed();
-            match self.take(tools) {
+            match self.take(lane) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => readiness.clear_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(len) => {
-                    // A read that did not fill its buffer emptied the queue: spare the read that would say so.
-                    if self.method == PathKind::Copy && len < COPY_CHUNK && len > 0 {
+                    // A read that did not fill its buffer emptied the queue: spare the read that would say so. Only urgent
+                    // data stops a read before the end of the queue (net/ipv4/tcp.c, tcp_recvmsg_locked).
+                    let is_short = self.method == PathKind::Copy && len < COPY_CHUNK && len > 0;
+                    if is_short && !net::has_urgent_data(lane.from) {
                         readiness.clear_ready();
                     }
                     self.adapt(len);
@@ -158,61 +189,87 @@ impl<'a> Direction<'a> {
         }
     }
 
-    fn take(&mut self, tools: &Tools) -> io::Result<usize> {
+    fn take(&mut self, lane: &mut Lane<'_>) -> io::Result<usize> {
         match self.method {
-            PathKind::Splice => self.take_by_splice(tools),
-            PathKind::Copy => self.take_by_copy(tools),
+            PathKind::Splice => self.take_by_splice(lane),
+            PathKind::Copy => self.take_by_copy(lane),
         }
     }
 
-    fn take_by_splice(&mut self, tools: &Tools) -> io::Result<usize> {
-        let Some(pipe) = tools.pipes.borrow() else {
-            tools.pipes_exhausted.inc();
-            return self.take_by_copy(tools);
+    fn take_by_splice(&mut self, lane: &mut Lane<'_>) -> io::Result<usize> {
+        let Some(pipe) = lane.tools.pipes.borrow() else {
+            lane.tools.pipes_exhausted.inc();
+            return self.take_by_copy(lane);
         };
-        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-        match rustix::pipe::splice(self.from.get_ref(), None, &pipe.writer, None, SPLICE_CHUNK, flags) {
-            Ok(0) => {
-                tools.pipes.give_back(pipe);
-                Ok(0)
-            }
-            Ok(len) => {
+        let spliced = Self::splice_into(lane, &pipe);
+        match spliced {
+            Ok(Some(len)) => {
                 self.held = Held::InPipe { pipe, len };
-                Ok(len)
+                return Ok(len as usize);
             }
-            Err(errno) => {
-                tools.pipes.give_back(pipe);
-                Err(errno.into())
-            }
+            Ok(None) | Err(_) => lane.tools.pipes.give_back(pipe),
+        }
+        spliced?;
+        self.take_by_copy(lane)
+    }
+
+    /// Moves bytes into an empty pipe. `Ok(None)`: there may be bytes, but only recv(2) gets at them or knows.
+    ///
+    /// splice(2) says "end of file" or "nothing there" also where urgent data or a shortage of memory stops it
+    /// (net/ipv4/tcp.c, tcp_splice_read and tcp_read_sock), so that neither is believed before recv(2) has said the same.
+    fn splice_into(lane: &Lane<'_>, pipe: &Pipe) -> io::Result<Option<u32>> {
+        let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+        let chunk = SPLICE_CHUNK as usize;
+        // At most as many as asked for, and that is a u32.
+        let splice = || {
+            rustix::pipe::splice(lane.from.get_ref(), None, &pipe.writer, None, chunk, flags)
+                .map(|len| len as u32)
+        };
+        match splice() {
+            Ok(0) | Err(Errno::AGAIN) => {}
+            spliced => return Ok(spliced.map(Some)?),
+        }
+        if net::peek(lane.from, &mut [0])? == 0 {
+            return Ok(None);
+        }
+        match splice() {
+            Ok(0) | Err(Errno::AGAIN) => Ok(None),
+            spliced => Ok(spliced.map(Some)?),
         }
     }
 
     /// Reads into the worker's buffer and writes from it at once; only what the receiver does not take gets memory of its own.
-    fn take_by_copy(&mut self, tools: &Tools) -> io::Result<usize> {
+    fn take_by_copy(&mut self, lane: &mut Lane<'_>) -> io::Result<usize> {
+        let tools = lane.tools;
         let mut buffer = tools.buffer.borrow_mut();
-        let len = net::receive(self.from, &mut buffer)?;
+        let len = net::receive(lane.from, &mut buffer)?;
         if len == 0 {
             return Ok(0);
         }
         // The last bytes share a segment with the FIN that follows at once.
         let is_last = self.has_fin_behind && len < COPY_CHUNK;
         let send = if is_last { net::send_with_more_to_come } else { net::send };
-        // An error that matters comes again, and is dealt with, when the rest is delivered.
-        let sent = send(self.to, &buffer[..len]).unwrap_or_default();
-        self.moved[PathKind::Copy.index()] += sent as u64;
+        let sent = match send(lane.to, &buffer[..len]) {
+            Err(error) if !is_temporary(&error) => {
+                self.refusal = Some(error);
+                return Ok(len);
+            }
+            sent => sent.unwrap_or(0),
+        };
+        lane.moved[PathKind::Copy.index()] += sent as u64;
         if sent < len {
-            self.held = Held::InBuffer { bytes: Box::from(&buffer[sent..len]), start: 0 };
+            self.held = Held::InBuffer(Box::new(Rest { bytes: Box::from(&buffer[sent..len]), start: 0 }));
         }
         Ok(len)
     }
 
     /// Delivers what is held. `Ok`: nothing is held any more.
-    fn poll_deliver(&mut self, cx: &mut Context<'_>, tools: &Tools) -> Poll<io::Result<()>> {
+    fn poll_deliver(&mut self, cx: &mut Context<'_>, lane: &mut Lane<'_>) -> Poll<io::Result<()>> {
         loop {
-            let mut readiness = ready!(self.to.poll_write_ready(cx))?;
-            match self.deliver_some() {
+            let mut readiness = ready!(lane.to.poll_write_ready(cx))?;
+            match self.deliver_some(lane) {
                 Ok(()) if self.held_len() == 0 => {
-                    self.release(tools);
+                    self.release(lane.tools);
                     return Poll::Ready(Ok(()));
                 }
                 Ok(()) => {}
@@ -223,19 +280,21 @@ impl<'a> Direction<'a> {
         }
     }
 
-    fn deliver_some(&mut self) -> io::Result<()> {
+    fn deliver_some(&mut self, lane: &mut Lane<'_>) -> io::Result<()> {
         match &mut self.held {
             Held::Nothing => {}
             Held::InPipe { pipe, len } => {
                 let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-                let sent = rustix::pipe::splice(&pipe.reader, None, self.to.get_ref(), None, *len, flags)?;
-                *len -= sent;
-                self.moved[PathKind::Splice.index()] += sent as u64;
+                let to = lane.to.get_ref();
+                let sent = rustix::pipe::splice(&pipe.reader, None, to, None, *len as usize, flags)?;
+                // No more than `len`, so that it fits.
+                *len -= sent as u32;
+                lane.moved[PathKind::Splice.index()] += sent as u64;
             }
-            Held::InBuffer { bytes, start } => {
-                let sent = net::send(self.to, &bytes[*start..])?;
-                *start += sent;
-                self.moved[PathKind::Copy.index()] += sent as u64;
+            Held::InBuffer(rest) => {
+                let sent = net::send(lane.to, &rest.bytes[rest.start..])?;
+                rest.start += sent;
+                lane.moved[PathKind::Copy.index()] += sent as u64;
             }
         }
         Ok(())
@@ -244,8 +303,8 @@ impl<'a> Direction<'a> {
     fn held_len(&self) -> usize {
         match &self.held {
             Held::Nothing => 0,
-            Held::InPipe { len, .. } => *len,
-            Held::InBuffer { bytes, start } => bytes.len() - start,
+            Held::InPipe { len, .. } => *len as usize,
+            Held::InBuffer(rest) => rest.bytes.len() - rest.start,
         }
     }
 
@@ -270,4 +329,8 @@ impl<'a> Direction<'a> {
             self.streak = 0;
         }
     }
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }

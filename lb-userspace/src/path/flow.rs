@@ -2,25 +2,30 @@
 //! A flow carried in user space: two directions, the end of each, and the timeouts.
 //!
 //! How ends are carried across: a FIN becomes a FIN behind the last byte. A reset becomes a reset, once the bytes that arrived
-//! before it are delivered and acknowledged, or a deadline has passed. Both sockets reset on close (linger 0) until both
+//! before it are delivered and acknowledged, or make no progress. Both sockets reset on close (linger 0) until both
 //! directions ended with a FIN, so that whatever stops the agent in between is never mistaken for a clean end.
 
 use std::future::{Future, poll_fn};
+use std::io;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lb_common::reason::CloseReason;
 use tokio::io::Interest;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::Strategy;
-use super::direction::{Direction, DirectionEnd, Tools};
-use super::meter::{Carried, Meter};
+use super::direction::{Direction, DirectionEnd, Lane, Tools};
+use super::meter::Meter;
+use super::moment::Moment;
+use super::side::Side;
+use super::silence::{Allowed, Outstanding, Silence, shorter};
 use crate::config;
 use crate::net::{self, Socket};
 
-/// How long bytes that arrived before a reset may take to be acknowledged before the reset is passed on without them.
+/// How long bytes that arrived before a reset may go without any of them being acknowledged, before the reset is passed on
+/// without them.
 const RESET_DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// A flow of at least this age gets keepalive and user timeout on the server's leg: shorter ones never need them.
@@ -29,70 +34,80 @@ const SETTLED_AGE: Duration = Duration::from_secs(5);
 /// How late the counters may show bytes of a flow that goes on.
 const COUNTING_DELAY_MAX: Duration = Duration::from_secs(1);
 
-/// Two connected sockets and how to carry bytes between them.
+/// Two connected sockets and what the configuration says of bytes between them.
 #[derive(Debug)]
 pub struct Flow<'a> {
     /// The client's leg.
     pub client: &'a Socket,
     /// The server's leg.
     pub server: &'a Socket,
-    /// How bytes move.
-    pub strategy: Strategy,
-    /// The client's first bytes wait in its socket.
-    pub has_bytes_waiting: bool,
     /// Timeouts and socket options of the server's leg.
     pub backend: &'a config::Backend,
 }
 
+/// How a flow begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    /// How bytes move.
+    pub strategy: Strategy,
+    /// The client's first bytes wait in its socket.
+    pub has_bytes_waiting: bool,
+}
+
+impl Flow<'_> {
+    /// What waits in the send buffers.
+    fn outstanding(&self) -> Outstanding {
+        // A socket that is gone has nothing outstanding.
+        [self.client, self.server].map(|socket| net::unacknowledged_bytes(socket.get_ref()).unwrap_or(0))
+    }
+}
+
 /// Carries a flow to its end, and says why it ended. `meter` is up to date whenever this future is not being polled.
-pub async fn carry(flow: Flow<'_>, tools: &Tools, meter: &mut Meter) -> CloseReason {
-    let mut run = Run::new(&flow);
-    let mut tick = pin!(sleep_until(run.next_tick()));
-    let ending = poll_fn(|cx| run.poll(cx, tools, meter, tick.as_mut())).await;
-    match ending {
-        Ending::Clean => {
-            net::end_cleanly(flow.client);
-            net::end_cleanly(flow.server);
-            CloseReason::Finished
-        }
-        Ending::Cut(close) => close,
-        Ending::Reset(side) => {
-            let other = side.other().of(&flow);
-            net::push(other);
-            wait_until_acknowledged(other).await;
-            side.reset_reason()
-        }
+// Not `async`: that would keep every parameter twice, as it came and as it is used.
+pub fn carry<'a>(
+    flow: &'a Flow<'a>,
+    start: Start,
+    tools: &'a Tools,
+    meter: &'a mut Meter,
+) -> impl Future<Output = FlowEnd> {
+    let mut run = Run::new(flow, start, tools, meter);
+    async move {
+        let ending = {
+            let mut tick = pin!(sleep_until(run.next_tick().instant()));
+            let run = &mut run;
+            poll_fn(move |cx| run.poll(cx, tick.as_mut())).await
+        };
+        let flow = run.flow;
+        // Only of interest, and only worth asking, if a timeout ended it.
+        let silent = matches!(ending, Ending::Cut(_)).then(|| run.silent_side());
+        // A pipe with bytes for a side that is gone goes now, not after the wait below.
+        drop(run);
+        let reason = match ending {
+            Ending::Clean => {
+                net::end_cleanly(flow.client);
+                net::end_cleanly(flow.server);
+                CloseReason::Finished
+            }
+            Ending::Cut(close) => close,
+            Ending::Reset(side, reason) => {
+                let other = side.other().of(flow);
+                net::push(other);
+                // Boxed, because it is rare and would make every flow's task larger.
+                Box::pin(wait_until_acknowledged(other)).await;
+                reason
+            }
+        };
+        FlowEnd { reason, silent }
     }
 }
 
-/// One of the two ends.
+/// How a flow ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Side {
-    Client,
-    Server,
-}
-
-impl Side {
-    fn other(self) -> Self {
-        match self {
-            Self::Client => Self::Server,
-            Self::Server => Self::Client,
-        }
-    }
-
-    fn of<'a>(self, flow: &Flow<'a>) -> &'a Socket {
-        match self {
-            Self::Client => flow.client,
-            Self::Server => flow.server,
-        }
-    }
-
-    fn reset_reason(self) -> CloseReason {
-        match self {
-            Self::Client => CloseReason::ClientReset,
-            Self::Server => CloseReason::ServerReset,
-        }
-    }
+pub struct FlowEnd {
+    /// Why.
+    pub reason: CloseReason,
+    /// Who let it pass, if a timeout ended the flow.
+    pub silent: Option<Side>,
 }
 
 /// What is left to do when no more bytes will move.
@@ -101,68 +116,69 @@ enum Ending {
     /// Both directions ended with a FIN.
     Clean,
     /// This side is gone; what it sent is in the other's socket.
-    Reset(Side),
+    Reset(Side, CloseReason),
     /// Both sides are cut now.
     Cut(CloseReason),
 }
 
-/// A wait for an error on a socket that nobody reads, because the other end does not take what was read before.
+/// A wait for an error on a socket that nobody reads.
 type ErrorWatch<'a> = Option<Pin<Box<dyn Future<Output = ()> + 'a>>>;
 
 /// The state of a flow while it runs.
 struct Run<'a> {
     flow: &'a Flow<'a>,
+    tools: &'a Tools,
+    meter: &'a mut Meter,
     /// From the client to the server.
-    up: Direction<'a>,
+    up: Direction,
     /// From the server to the client.
-    down: Direction<'a>,
+    down: Direction,
     up_ended: bool,
     down_ended: bool,
-    /// The side that reset, once known, and when its reset is passed on at the latest.
-    gone: Option<(Side, Instant)>,
-    watches: [ErrorWatch<'a>; 2],
-    last_activity: Instant,
-    settles_at: Option<Instant>,
+    /// The side that reset or died, once known, and what that makes of the flow.
+    gone: Option<(Side, CloseReason)>,
+    /// By [`Side`]. Boxed, because few flows ever have one.
+    watches: Option<Box<[ErrorWatch<'a>; 2]>>,
+    silence: Silence,
+    settles_at: Option<Moment>,
     /// When bytes that the counters do not show are counted at the latest.
-    counts_at: Option<Instant>,
+    counts_at: Option<Moment>,
 }
 
 impl<'a> Run<'a> {
-    fn new(flow: &'a Flow<'a>) -> Self {
-        let now = Instant::now();
+    fn new(flow: &'a Flow<'a>, start: Start, tools: &'a Tools, meter: &'a mut Meter) -> Self {
+        let now = Moment::now();
         Self {
             flow,
-            up: Direction::new(flow.client, flow.server, flow.strategy)
-                .with_bytes_waiting(flow.has_bytes_waiting),
-            down: Direction::new(flow.server, flow.client, flow.strategy),
+            tools,
+            meter,
+            up: Direction::new(start.strategy).with_bytes_waiting(start.has_bytes_waiting),
+            down: Direction::new(start.strategy),
             up_ended: false,
             down_ended: false,
             gone: None,
-            watches: [None, None],
-            last_activity: now,
+            watches: None,
+            silence: Silence::new(now),
             settles_at: Some(now + SETTLED_AGE),
             counts_at: None,
         }
     }
 
-    fn poll(
-        &mut self,
-        cx: &mut Context<'_>,
-        tools: &Tools,
-        meter: &mut Meter,
-        mut tick: Pin<&mut Sleep>,
-    ) -> Poll<Ending> {
-        let moved = self.poll_directions(cx, tools);
-        self.note_activity(meter);
-        if moved.is_ready() {
-            return moved;
+    fn poll(&mut self, cx: &mut Context<'_>, mut tick: Pin<&mut Sleep>) -> Poll<Ending> {
+        let before = self.meter.carried;
+        self.poll_directions(cx);
+        if self.meter.carried != before {
+            self.note_activity();
         }
         self.poll_watches(cx);
+        if let Some(ending) = self.ending() {
+            return Poll::Ready(ending);
+        }
         loop {
-            if let Some(cut) = self.overdue(Instant::now(), meter) {
+            if let Some(cut) = self.overdue(Moment::now()) {
                 return Poll::Ready(cut);
             }
-            let next = self.next_tick();
+            let next = self.next_tick().instant();
             if tick.deadline() > next || tick.is_elapsed() {
                 tick.as_mut().reset(next);
             }
@@ -172,46 +188,62 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn poll_directions(&mut self, cx: &mut Context<'_>, tools: &Tools) -> Poll<Ending> {
+    fn poll_directions(&mut self, cx: &mut Context<'_>) {
+        let (&Flow { client, server, .. }, tools) = (self.flow, self.tools);
         if !self.up_ended
-            && let Poll::Ready(end) = self.up.poll(cx, tools)
+            && let Poll::Ready(end) = self
+                .up
+                .poll(cx, &mut Lane { from: client, to: server, tools, moved: &mut self.meter.carried.up })
         {
             self.up_ended = true;
             self.ended(end, Side::Client);
         }
         if !self.down_ended
-            && let Poll::Ready(end) = self.down.poll(cx, tools)
+            && let Poll::Ready(end) = self
+                .down
+                .poll(cx, &mut Lane { from: server, to: client, tools, moved: &mut self.meter.carried.down })
         {
             self.down_ended = true;
             self.ended(end, Side::Server);
-        }
-        match self.gone {
-            // What the side that is gone sent before is still being delivered.
-            Some((side, _)) if !self.direction_from_ended(side) => Poll::Pending,
-            Some((side, _)) => Poll::Ready(Ending::Reset(side)),
-            None if self.up_ended && self.down_ended => Poll::Ready(Ending::Clean),
-            None => Poll::Pending,
         }
     }
 
     /// Notes the end of the direction that `sender` sends in.
     fn ended(&mut self, end: DirectionEnd, sender: Side) {
         // The half-close timeout begins with the half-close, however long the flow was silent before.
-        self.last_activity = Instant::now();
+        self.silence.break_at(Moment::now());
         match end {
             // Behind a reset that the other direction met first, an end of file is not the peer's word.
             DirectionEnd::Fin if self.gone.is_some() => {}
             // The last FIN goes with the close.
             DirectionEnd::Fin if self.up_ended && self.down_ended => {}
             DirectionEnd::Fin => net::send_fin(sender.other().of(self.flow)),
-            DirectionEnd::SenderGone => self.note_gone(sender),
-            DirectionEnd::ReceiverGone => self.note_gone(sender.other()),
+            DirectionEnd::SenderGone(error) => self.note_gone(sender, sender.reset_reason(), &error),
+            DirectionEnd::ReceiverGone(error) => self.note_deaf(sender.other(), &error),
         }
     }
 
-    fn note_gone(&mut self, side: Side) {
+    /// Notes that a side takes nothing any more. If it is the server, and its FIN came before, its answer is complete.
+    fn note_deaf(&mut self, side: Side, error: &io::Error) {
+        let is_answered = side == Side::Server && self.down_ended;
+        let reason = if is_answered { CloseReason::ServerClosed } else { side.reset_reason() };
+        self.note_gone(side, reason, error);
+    }
+
+    fn note_gone(&mut self, side: Side, reason: CloseReason, error: &io::Error) {
         if self.gone.is_none() {
-            self.gone = Some((side, Instant::now() + RESET_DRAIN_MAX));
+            tracing::debug!(backend = %self.flow.backend.name, ?side, %error, "one end is gone");
+            self.gone = Some((side, reason));
+            self.silence.break_with(Moment::now(), self.flow.outstanding());
+        }
+    }
+
+    /// What the flow comes to, if no byte will move any more.
+    fn ending(&self) -> Option<Ending> {
+        match self.gone {
+            // What the side that is gone sent before is still being delivered.
+            Some((side, reason)) => self.direction_from_ended(side).then_some(Ending::Reset(side, reason)),
+            None => (self.up_ended && self.down_ended).then_some(Ending::Clean),
         }
     }
 
@@ -222,63 +254,76 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Watches senders whose direction is stalled: nobody reads from them, so nobody would notice that they reset.
-    fn poll_watches(&mut self, cx: &mut Context<'_>) {
-        if self.gone.is_some() {
-            return;
+    /// Whose turn it is: who does not take what is there for it, or else has not answered the other's FIN, or else the client.
+    fn silent_side(&self) -> Side {
+        let [for_client, for_server] = self.flow.outstanding();
+        match () {
+            () if self.down.is_stalled() || for_client > 0 => Side::Client,
+            () if self.up.is_stalled() || for_server > 0 => Side::Server,
+            () if self.up_ended && !self.down_ended => Side::Server,
+            () => Side::Client,
         }
+    }
+
+    fn direction_from_is_stalled(&self, side: Side) -> bool {
+        match side {
+            Side::Client => self.up.is_stalled(),
+            Side::Server => self.down.is_stalled(),
+        }
+    }
+
+    /// Watches the sockets that nobody reads, because their direction is stalled or has ended with a FIN: nobody else would
+    /// notice that they reset.
+    fn poll_watches(&mut self, cx: &mut Context<'_>) {
         for side in [Side::Client, Side::Server] {
-            let (is_stalled, has_ended) = match side {
-                Side::Client => (self.up.is_stalled(), self.up_ended),
-                Side::Server => (self.down.is_stalled(), self.down_ended),
-            };
-            let watch = &mut self.watches[side as usize];
-            if !is_stalled || has_ended {
-                *watch = None;
+            let is_unread = self.direction_from_is_stalled(side) || self.direction_from_ended(side);
+            if self.gone.is_some() || !is_unread {
+                if let Some(watches) = &mut self.watches {
+                    watches[side as usize] = None;
+                }
                 continue;
             }
             let socket = side.of(self.flow);
-            let waiting = watch.get_or_insert_with(|| {
+            let watches = self.watches.get_or_insert_default();
+            let watch = watches[side as usize].get_or_insert_with(|| {
                 Box::pin(async move {
                     let _ = socket.ready(Interest::ERROR).await;
                 })
             });
-            if waiting.as_mut().poll(cx).is_ready() {
-                *watch = None;
-                self.note_gone(side);
+            if watch.as_mut().poll(cx).is_ready() {
+                self.note_deaf(side, &net::pending_error(socket));
             }
         }
     }
 
-    fn note_activity(&mut self, meter: &mut Meter) {
-        let carried = Carried {
-            received: self.up.total(),
-            sent: self.down.total(),
-            by_path: std::array::from_fn(|index| self.up.moved[index] + self.down.moved[index]),
-        };
-        if carried != meter.carried {
-            meter.carried = carried;
-            self.last_activity = Instant::now();
-            self.counts_at.get_or_insert(self.last_activity + COUNTING_DELAY_MAX);
-        }
+    fn note_activity(&mut self) {
+        let now = Moment::now();
+        self.silence.break_at(now);
+        self.counts_at.get_or_insert(now + COUNTING_DELAY_MAX);
     }
 
-    /// The timeout that applies now, with the word for it.
-    fn silence_allowed(&self) -> Option<(Duration, CloseReason)> {
-        let idle = self.flow.backend.idle_timeout.map(|timeout| (timeout, CloseReason::IdleTimeout));
+    /// The silence that is allowed in this state.
+    fn allowed(&self) -> Allowed {
+        if let Some((_, reason)) = self.gone {
+            let drain = Some((RESET_DRAIN_MAX, reason));
+            return Allowed { quiet: drain, stuck: drain };
+        }
+        let (frontend, backend) = (self.meter.frontend(), self.flow.backend);
+        let idle = shorter(frontend.idle_timeout, backend.idle_timeout);
+        let idle = idle.map(|timeout| (timeout, CloseReason::IdleTimeout));
         if !(self.up_ended || self.down_ended) {
-            return idle;
+            return Allowed { quiet: idle, stuck: idle };
         }
-        let half_closed =
-            self.flow.backend.half_close_timeout.map(|timeout| (timeout, CloseReason::HalfCloseTimeout));
-        half_closed.or(idle)
+        let half_closed = shorter(frontend.half_close_timeout, backend.half_close_timeout);
+        let half_closed = half_closed.map(|timeout| (timeout, CloseReason::HalfCloseTimeout));
+        // Whoever has not received everything yet cannot be expected to answer the FIN behind it.
+        Allowed { quiet: half_closed.or(idle), stuck: idle }
     }
 
-    fn next_tick(&self) -> Instant {
-        let idle_at = self.silence_allowed().map(|(timeout, _)| self.last_activity + timeout);
+    fn next_tick(&self) -> Moment {
         // From this moment, not from the last activity: a tick in the past would come again at once, for ever.
-        let far_off = Instant::now() + Duration::from_secs(24 * 3600);
-        [idle_at, self.settles_at, self.counts_at, self.gone.map(|(_, at)| at)]
+        let far_off = Moment::now() + Duration::from_secs(24 * 3600);
+        [self.silence.next_look(self.allowed()), self.settles_at, self.counts_at]
             .into_iter()
             .flatten()
             .min()
@@ -286,22 +331,17 @@ impl<'a> Run<'a> {
     }
 
     /// Does what is due. `Some`: the flow ends.
-    fn overdue(&mut self, now: Instant, meter: &mut Meter) -> Option<Ending> {
+    fn overdue(&mut self, now: Moment) -> Option<Ending> {
         if self.counts_at.is_some_and(|at| now >= at) {
             self.counts_at = None;
-            meter.count();
-        }
-        if let Some((side, at)) = self.gone
-            && now >= at
-        {
-            return Some(Ending::Cut(side.reset_reason()));
+            self.meter.count();
         }
         if self.settles_at.is_some_and(|at| now >= at) {
             self.settles_at = None;
             settle(self.flow);
         }
-        let (timeout, reason) = self.silence_allowed()?;
-        (now >= self.last_activity + timeout).then_some(Ending::Cut(reason))
+        let (allowed, flow) = (self.allowed(), self.flow);
+        self.silence.overdue(now, allowed, || flow.outstanding()).map(Ending::Cut)
     }
 }
 
@@ -316,16 +356,23 @@ fn settle(flow: &Flow<'_>) {
     }
 }
 
-/// Waits until the peer's kernel has everything, so that a reset behind it discards nothing.
+/// Waits until the peer's kernel has everything, so that a reset behind it discards nothing; not longer than
+/// [`RESET_DRAIN_MAX`] without progress, and not for a peer that is gone.
 async fn wait_until_acknowledged(socket: &Socket) {
-    let deadline = Instant::now() + RESET_DRAIN_MAX;
-    let mut pause = Duration::from_millis(1);
-    while Instant::now() < deadline {
-        match net::unacknowledged_bytes(socket.get_ref()) {
-            Ok(0) | Err(_) => return,
-            Ok(_) => {}
+    let acknowledged = async {
+        let (mut pause, mut least, mut progress_at) = (Duration::from_millis(1), u32::MAX, Instant::now());
+        while progress_at.elapsed() < RESET_DRAIN_MAX {
+            match net::unacknowledged_bytes(socket.get_ref()) {
+                Ok(0) | Err(_) => return,
+                Ok(bytes) if bytes < least => (least, progress_at) = (bytes, Instant::now()),
+                Ok(_) => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(50));
+    };
+    tokio::select! {
+        () = acknowledged => {}
+        _ = socket.ready(Interest::ERROR) => {}
     }
 }

@@ -6,17 +6,36 @@ use std::sync::Arc;
 use lb_common::reason::PathKind;
 
 use crate::backend::Server;
+use crate::config;
 use crate::frontend::Frontend;
+
+/// Bytes that one direction delivered, by [`PathKind::index`].
+pub type Moved = [u64; PathKind::ALL.len()];
 
 /// Bytes delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
     /// From the client, taken by the server's socket.
-    pub received: u64,
+    pub up: Moved,
     /// From the server, taken by the client's socket.
-    pub sent: u64,
-    /// Both, by [`PathKind::index`].
-    pub by_path: [u64; PathKind::ALL.len()],
+    pub down: Moved,
+}
+
+impl Carried {
+    /// Bytes from the client.
+    pub fn received(&self) -> u64 {
+        self.up.iter().sum()
+    }
+
+    /// Bytes from the server.
+    pub fn sent(&self) -> u64 {
+        self.down.iter().sum()
+    }
+
+    /// Bytes of both that went by one path.
+    pub fn by_path(&self, kind: PathKind) -> u64 {
+        self.up[kind.index()] + self.down[kind.index()]
+    }
 }
 
 /// The meter of one flow. Dropping it counts what is not counted yet.
@@ -35,6 +54,11 @@ impl Meter {
         Self { carried: Carried::default(), counted: Carried::default(), frontend, server }
     }
 
+    /// The settings of the frontend that the flow came in by.
+    pub fn frontend(&self) -> &config::Frontend {
+        &self.frontend.settings
+    }
+
     /// Whether bytes were delivered that the counters do not show.
     pub fn is_behind(&self) -> bool {
         self.carried != self.counted
@@ -43,18 +67,21 @@ impl Meter {
     /// Adds to the counters what is not in them.
     pub fn count(&mut self) {
         let (now, before) = (self.carried, self.counted);
-        let (received, sent) = (now.received - before.received, now.sent - before.sent);
+        let (received, sent) = (now.received() - before.received(), now.sent() - before.sent());
         let metrics = &self.frontend.metrics;
         metrics.received_bytes.inc_by(received);
         metrics.sent_bytes.inc_by(sent);
         self.server.metrics.sent_bytes.inc_by(received);
         self.server.metrics.received_bytes.inc_by(sent);
-        for index in 0..PathKind::ALL.len() {
-            let bytes = now.by_path[index] - before.by_path[index];
-            if bytes > 0 && before.by_path[index] == 0 {
-                metrics.path_flows[index].inc();
+        if sent > 0 {
+            self.server.vitals.traffic.note_bytes();
+        }
+        for kind in PathKind::ALL {
+            let bytes = now.by_path(kind) - before.by_path(kind);
+            if bytes > 0 && before.by_path(kind) == 0 {
+                metrics.path_flows[kind.index()].inc();
             }
-            metrics.path_bytes[index].inc_by(bytes);
+            metrics.path_bytes[kind.index()].inc_by(bytes);
         }
         self.counted = now;
     }

@@ -5,12 +5,16 @@
 mod direction;
 mod flow;
 mod meter;
+mod moment;
 mod pipes;
+mod side;
+mod silence;
 
 pub use direction::{COPY_CHUNK, Tools};
-pub use flow::{Flow, carry};
+pub use flow::{Flow, FlowEnd, Start, carry};
 pub use meter::{Carried, Meter};
 pub use pipes::{Pipe, PipeBudget, Pipes};
+pub use side::Side;
 
 use lb_common::reason::PathKind;
 
@@ -36,5 +40,7 @@ impl From<PathWish> for Strategy {
     }
 }
 
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;

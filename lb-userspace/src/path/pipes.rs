@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use prometheus_client::metrics::gauge::Gauge;
 use rustix::pipe::PipeFlags;
 
-/// Empty pipes that a worker keeps for the next flow; more are closed.
+/// Empty pipes that a worker keeps for the next flow; more are closed. Never more than half of its share of the budget, so that
+/// what one worker keeps is not what another lacks.
 const IDLE_PIPES_MAX: usize = 64;
 
 /// How many pipes the process may have, over all workers: they cost two file descriptors each, and beyond
@@ -45,7 +46,7 @@ impl PipeBudget {
     }
 }
 
-/// A pipe's two ends.
+/// A pipe's two ends. Boxed all its life, so that a flow without one keeps room for a pointer alone.
 #[derive(Debug)]
 pub struct Pipe {
     /// The end that bytes come out of.
@@ -56,12 +57,12 @@ pub struct Pipe {
 }
 
 impl Pipe {
-    fn open(budget: &Arc<PipeBudget>) -> io::Result<Option<Self>> {
+    fn open(budget: &Arc<PipeBudget>) -> io::Result<Option<Box<Self>>> {
         if !budget.take() {
             return Ok(None);
         }
         match rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC) {
-            Ok((reader, writer)) => Ok(Some(Self { reader, writer, budget: Arc::clone(budget) })),
+            Ok((reader, writer)) => Ok(Some(Box::new(Self { reader, writer, budget: Arc::clone(budget) }))),
             Err(errno) => {
                 budget.give_back();
                 Err(errno.into())
@@ -79,18 +80,21 @@ impl Drop for Pipe {
 /// The pipes of one worker.
 #[derive(Debug)]
 pub struct Pipes {
-    idle: RefCell<Vec<Pipe>>,
+    #[expect(clippy::vec_box, reason = "a flow borrows the box")]
+    idle: RefCell<Vec<Box<Pipe>>>,
+    idle_max: usize,
     budget: Arc<PipeBudget>,
 }
 
 impl Pipes {
-    /// No pipes yet; they are opened when first needed.
-    pub fn new(budget: Arc<PipeBudget>) -> Self {
-        Self { idle: RefCell::new(Vec::new()), budget }
+    /// No pipes yet; they are opened when first needed. `workers` share the budget.
+    pub fn new(budget: Arc<PipeBudget>, workers: usize) -> Self {
+        let idle_max = (budget.max / workers.max(1) / 2).min(IDLE_PIPES_MAX);
+        Self { idle: RefCell::new(Vec::new()), idle_max, budget }
     }
 
     /// An empty pipe; `None` if there are as many as there may be or the process has no descriptors left: the caller copies.
-    pub fn borrow(&self) -> Option<Pipe> {
+    pub fn borrow(&self) -> Option<Box<Pipe>> {
         if let Some(pipe) = self.idle.borrow_mut().pop() {
             return Some(pipe);
         }
@@ -98,9 +102,9 @@ impl Pipes {
     }
 
     /// Takes back a pipe that is empty.
-    pub fn give_back(&self, pipe: Pipe) {
+    pub fn give_back(&self, pipe: Box<Pipe>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < IDLE_PIPES_MAX {
+        if idle.len() < self.idle_max {
             idle.push(pipe);
         }
     }
@@ -113,7 +117,7 @@ mod tests {
     #[test]
     fn a_budget_is_a_hard_limit_and_pipes_come_back() {
         let gauge = Gauge::default();
-        let pipes = Pipes::new(PipeBudget::new(2, gauge.clone()));
+        let pipes = Pipes::new(PipeBudget::new(2, gauge.clone()), 1);
         let (first, second) = (pipes.borrow(), pipes.borrow());
         assert!(first.is_some() && second.is_some());
         assert!(pipes.borrow().is_none());
@@ -123,5 +127,19 @@ mod tests {
         pipes.give_back(second.expect("borrowed above"));
         assert_eq!(gauge.get(), 1);
         assert!(pipes.borrow().is_some());
+    }
+
+    #[test]
+    fn what_one_worker_keeps_is_not_what_another_lacks() {
+        let budget = PipeBudget::new(8, Gauge::default());
+        let workers = [Pipes::new(Arc::clone(&budget), 2), Pipes::new(Arc::clone(&budget), 2)];
+        let burst: Vec<_> = std::iter::from_fn(|| workers[0].borrow()).collect();
+        assert_eq!(burst.len(), 8);
+        assert!(workers[1].borrow().is_none());
+        for pipe in burst {
+            workers[0].give_back(pipe);
+        }
+        let left: Vec<_> = std::iter::from_fn(|| workers[1].borrow()).collect();
+        assert_eq!(left.len(), 6);
     }
 }

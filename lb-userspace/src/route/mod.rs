@@ -7,6 +7,7 @@
 use crate::config::{BackendId, NamePattern, Route, TlsPassthrough};
 use crate::prelude::hello::AlpnList;
 
+pub mod coalescing;
 mod names;
 mod patterns;
 mod sets;

@@ -5,6 +5,7 @@
 use std::hash::{BuildHasher, RandomState};
 
 use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
 
 use super::sets::SetId;
 
@@ -40,19 +41,25 @@ impl NameTable {
     /// left out.
     pub(super) fn update(&mut self, name: &str, change: impl FnOnce(Option<SetId>) -> SetId) {
         let Ok(len) = u8::try_from(name.len()) else { return };
-        if let Some(place) = self.place(name) {
-            let set = change(Some(self.entries.set(place)));
-            self.entries.0[place..place + SET_BYTES].copy_from_slice(&set.to_bytes());
-            return;
-        }
         let Self { hasher, places, entries } = self;
-        let place = entries.0.len();
-        entries.0.extend(change(None).to_bytes());
-        entries.0.push(len);
-        entries.0.extend(name.as_bytes());
-        places.insert_unique(hasher.hash_one(name.as_bytes()), place, |&place| {
-            hasher.hash_one(entries.name(place))
-        });
+        let known = places.entry(
+            hasher.hash_one(name.as_bytes()),
+            |&place| entries.name(place) == name.as_bytes(),
+            |&place| hasher.hash_one(entries.name(place)),
+        );
+        match known {
+            Entry::Occupied(place) => {
+                let place = *place.get();
+                let set = change(Some(entries.set(place)));
+                entries.0[place..place + SET_BYTES].copy_from_slice(&set.to_bytes());
+            }
+            Entry::Vacant(free) => {
+                free.insert(entries.0.len());
+                entries.0.extend(change(None).to_bytes());
+                entries.0.push(len);
+                entries.0.extend(name.as_bytes());
+            }
+        }
     }
 
     /// The routes of a name.

@@ -65,6 +65,16 @@ fn an_explanation_is_an_equal_configuration() {
 }
 
 #[test]
+fn certificates_are_spoken_of_where_names_decide() {
+    let check = |text: &str, expected: bool| {
+        let text = explain(&config(text), &NOTHING, &UNPRIVILEGED).unwrap();
+        assert_eq!(text.contains("--certificates"), expected, "{text}");
+    };
+    check(TEXT, true);
+    check(&TEXT.replace("backend = \"h2\"", "backend = \"web\""), false);
+}
+
+#[test]
 fn capabilities_are_for_low_ports() {
     let check = |text: &str, system: System, expected: &str| {
         assert_eq!(capabilities(&config(text), &system).join("\n"), expected);
@@ -120,6 +130,29 @@ fn descriptors_are_compared_with_the_limit() {
 }
 
 #[test]
+fn names_are_told_and_not_resolved() {
+    let text = TEXT.replace("10.0.0.2:443", "web.internal:443").replace(
+        "server = [{ name = \"only\", address = \"10.0.0.4:443\" }]",
+        "server = [{ name = \"only\", srv = \"_db._tcp.internal\", max-addresses = 5 }]",
+    );
+    let expected = [
+        "web two: the addresses of web.internal:443, at most 128 servers",
+        "h2 only: the SRV records of _db._tcp.internal, at most 5 servers",
+        "lb run asks /etc/hosts and then the servers of /etc/resolv.conf; nobody was asked now",
+    ];
+    assert_eq!(names(&config(&text)), expected);
+    let text = format!("{text}[resolver]\nservers = [\"10.0.0.53:53\", \"[fd00::53]:53\"]\n");
+    assert!(names(&config(&text))[2].contains("then 10.0.0.53:53, [fd00::53]:53;"));
+    let lines = descriptors(&config(&format!("{text}[global]\nworkers = 2\n")), &UNPRIVILEGED);
+    assert_eq!(lines[1], "134 = 9 listening + 5 checks + 82 resolver + 6 workers + 32 reserve");
+    let question = Question { frontend: Some("db"), ..NOTHING };
+    let explained = explain(&config(&text), &question, &UNPRIVILEGED).unwrap();
+    assert!(explained.contains("server only _db._tcp.internal (its SRV records)\n"), "{explained}");
+    assert_eq!(config(&explained), config(&text));
+    assert!(names(&config(TEXT)).is_empty());
+}
+
+#[test]
 fn names_lead_to_routes() {
     let check = |name: &str, alpn: &[&str], expected: &str| {
         let alpn: Vec<String> = alpn.iter().map(|name| (*name).into()).collect();
@@ -162,11 +195,54 @@ frontend https ([::]:443, 192.0.2.1:8443): route of line 5, the name itself
 }
 
 #[test]
+fn an_answer_says_how_a_server_is_chosen() {
+    let check = |lines: &str, expected: &str| {
+        let text = TEXT.replace("send-proxy = \"v2\"", lines);
+        let question = Question { frontend: Some("https"), name: Some("www.example"), ..NOTHING };
+        let text = explain(&config(&text), &question, &UNPRIVILEGED).unwrap();
+        assert!(text.contains(&format!("-> backend web, {expected} over 2 servers\n")), "{text}");
+    };
+    check("balance = \"random\"", "random");
+    check("balance = \"source\"", "source");
+    check("balance = \"maglev\"", "maglev by the client's address");
+    check(
+        "balance = \"maglev\"\nhash-on = \"sni\"\nhash-balance-factor = 125",
+        "maglev by the server name (at most 125 % of its share)",
+    );
+}
+
+#[test]
 fn a_client_without_a_name_gets_its_policy() {
     let text = destination(Question { frontend: Some("https"), ..NOTHING });
     assert!(text.starts_with("no name, no ALPN\n"), "{text}");
     assert!(text.contains("no route matches, so on-no-name decides\n  -> backend web"), "{text}");
     assert!(text.ends_with("PROXY v2 header: source the client's address\n"), "{text}");
+}
+
+#[test]
+fn an_answer_says_whose_header_is_read_and_what_is_sent() {
+    let text = TEXT
+        .replacen("bind = [\"[::]:443\"", "accept-proxy-from = \"192.0.2.0/24\"\nbind = [\"[::]:443\"", 1)
+        .replacen(
+            "send-proxy = \"v2\"",
+            "send-proxy = \"v2\"\nsend-proxy-alpn = true\nsend-proxy-unique-id = true",
+            1,
+        );
+    let alpn = ["http/1.1".to_owned(), "acme".to_owned()];
+    let ask = |from: &str| {
+        let from = Some(from.parse().unwrap());
+        let question = Question { frontend: Some("https"), name: Some("www.example"), from, alpn: &alpn };
+        explain(&config(&text), &question, &UNPRIVILEGED).unwrap()
+    };
+    let listed = ask("192.0.2.1");
+    let first = "\n#     192.0.2.1 is in accept-proxy-from: a PROXY header must come first, within 5s; the client is who it says\n";
+    assert!(listed.contains(first), "{listed}");
+    let header = "PROXY v2 header: source 198.51.100.1, authority www.example, ALPN http/1.1, a unique id\n";
+    let other = ask("198.51.100.1");
+    assert!(!other.contains("must come first") && other.ends_with(header), "{other}");
+    let nobody = Question { frontend: Some("https"), ..NOTHING };
+    let text = explain(&config(&text), &nobody, &UNPRIVILEGED).unwrap();
+    assert!(text.contains("from accept-proxy-from: a PROXY header must come first, within 5s\n"), "{text}");
 }
 
 #[test]

@@ -21,19 +21,32 @@ fn check_of(keys: &str) -> Check {
 
 #[test]
 fn a_silent_configuration() {
-    let Config { global, admin, log, frontends, backends } = config(VALID);
+    let Config { global, admin, log, resolver, frontends, backends } = config(VALID);
     let keepalive =
         Some(Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 });
-    assert_eq!((global.max_connections, global.pending_hello_memory), (None, 128 << 20));
+    assert_eq!((global.max_connections, global.pending_hello_memory), (None, 512 << 20));
     assert_eq!(global.drain_timeout, Duration::from_secs(30));
     assert_eq!(admin, None);
     assert_eq!(log, Log { format: LogFormat::Json, target: LogTarget::Stdout, level: LogLevel::Info });
+    assert_eq!(resolver, Resolver::default());
 
-    let Frontend { name, bind, mode, max_connections, backlog, keepalive: kept, user_timeout, path } =
-        &frontends[0];
+    let Frontend {
+        name,
+        bind,
+        accept_proxy,
+        mode,
+        max_connections,
+        backlog,
+        keepalive: kept,
+        user_timeout,
+        idle_timeout,
+        half_close_timeout,
+        path,
+    } = &frontends[0];
     assert_eq!((&**name, &bind[..]), ("f", &["127.0.0.1:1".parse().unwrap()][..]));
     assert_eq!((*max_connections, backlog.get(), *kept), (None, 4096, keepalive));
-    assert_eq!(*user_timeout, None);
+    assert_eq!((*user_timeout, *idle_timeout, *half_close_timeout), (None, None, None));
+    assert_eq!(*accept_proxy, None);
     assert_eq!(*path, PathChoice { path: PathWish::Auto, is_required: false });
     let Mode::TlsPassthrough(settings) = mode else { panic!("{mode:?}") };
     assert_eq!(settings.client_hello_timeout, Duration::from_secs(5));
@@ -77,30 +90,95 @@ fn checks() {
     let tcp = check_of("check = { type = \"tcp\" }");
     assert_eq!((tcp.interval, tcp.timeout), (Duration::from_secs(2), Duration::from_secs(2)));
     assert_eq!((tcp.rise.get(), tcp.fall.get(), tcp.jitter_percent), (2, 3, 10));
-    assert_eq!((tcp.probe, tcp.port, tcp.send_proxy), (Probe::Tcp, None, false));
+    assert_eq!((tcp.probe, tcp.port, tcp.send_proxy), (Probe::Tcp, None, None));
     assert_eq!(
         check_of("check = { type = \"tcp\", interval = \"500ms\" }").timeout,
         Duration::from_millis(500)
     );
     assert_eq!(check_of("check = { type = \"tcp\", interval = \"10s\" }").timeout, Duration::from_secs(2));
     let http = check_of("check = { type = \"http\" }").probe;
-    let silent = Probe::Http { method: "GET".into(), path: "/".into(), host: None, expect: vec![(200, 399)] };
+    let silent = Probe::Http {
+        method: "GET".into(),
+        path: "/".into(),
+        host: None,
+        headers: Vec::new(),
+        expect: vec![(200, 399)],
+        body: None,
+    };
     assert_eq!(http, silent);
     let http = check_of(
-        "check = { type = \"http\", method = \"OPTIONS\", path = \"/x?y=%20\", host = \"h:1\", expect = [200, \"300-302\"] }",
+        "check = { type = \"http\", method = \"OPTIONS\", path = \"/x?y=%20\", host = \"h:1\", expect = [200, \"300-302\"], headers = { X-Probe = \"lb\" }, expect-body = \"ok\" }",
     );
     let said = Probe::Http {
         method: "OPTIONS".into(),
         path: "/x?y=%20".into(),
         host: Some("h:1".into()),
+        headers: vec![("x-probe".into(), "lb".into())],
         expect: vec![(200, 200), (300, 302)],
+        body: Some(BytePattern::Bytes("ok".into())),
     };
     assert_eq!(http.probe, said);
 }
 
 #[test]
+fn checks_over_tls() {
+    let tls = check_of("check = { type = \"tls\", verify = \"none\" }");
+    assert_eq!(
+        (tls.probe, tls.tls),
+        (Probe::Tcp, Some(CheckTls { sni: None, alpn: Vec::new(), authorities: None }))
+    );
+    let sni = |keys: &str| {
+        check_of(&format!("check = {{ type = \"https\", verify = \"none\"{keys} }}")).tls.unwrap().sni
+    };
+    assert_eq!(sni(""), None);
+    assert_eq!(sni(", host = \"Web.example:8443\"").as_deref(), Some("web.example"));
+    assert_eq!(sni(", host = \"10.0.0.1\"").as_deref(), None);
+    assert_eq!(sni(", host = \"web.example\", sni = \"other.example\"").as_deref(), Some("other.example"));
+    let verified = check_of("check = { type = \"tls\", ca-file = \"ca.pem\", alpn = \"h2\" }").tls.unwrap();
+    let authorities = verified.authorities.unwrap();
+    assert_eq!((&*authorities.file, authorities.certificates.len()), ("ca.pem", 1));
+    assert_eq!(verified.alpn, ["h2"]);
+}
+
+#[test]
+fn scripts() {
+    let check = check_of(
+        "check = { type = \"script\", script = [{ send-hex = \"00 FF\" }, { expect = \"a\" }, { expect-regex = \"^[SN]\" }, { send = \"x\\r\\n\" }, { expect-hex = \"0A\" }] }",
+    );
+    let Probe::Script(steps) = check.probe else { panic!() };
+    let bytes = |bytes: &[u8]| ScriptStep::Expect(BytePattern::Bytes(bytes.to_vec()));
+    assert_eq!((&steps[0], &steps[1]), (&ScriptStep::Send(vec![0, 255]), &bytes(b"a")));
+    assert!(matches!(&steps[2], ScriptStep::Expect(BytePattern::Regex(regex)) if regex.as_str() == "^[SN]"));
+    assert_eq!((&steps[3], &steps[4]), (&ScriptStep::Send(b"x\r\n".to_vec()), &bytes(b"\n")));
+    assert_eq!(check.tls, None);
+}
+
+#[test]
+fn intervals_and_observation_of_checks() {
+    let ms = Duration::from_millis;
+    let check = check_of("check = { type = \"tcp\", interval = \"3s\" }");
+    assert_eq!((check.fast_interval, check.down_interval, check.observe), (ms(3000), ms(3000), None));
+    let check = check_of(
+        "check = { type = \"tcp\", fast-interval = \"100ms\", down-interval = \"10s\", observe = \"connections\" }",
+    );
+    assert_eq!((check.interval, check.fast_interval, check.down_interval), (ms(2000), ms(100), ms(10_000)));
+    let silent = Observe { error_limit: 10.try_into().unwrap(), on_error: OnError::FailCheck };
+    assert_eq!(check.observe, Some(silent));
+    let check = check_of(
+        "check = { type = \"tcp\", observe = \"connections\", error-limit = 3, on-error = \"sudden-death\" }",
+    );
+    assert_eq!(
+        check.observe,
+        Some(Observe { error_limit: 3.try_into().unwrap(), on_error: OnError::SuddenDeath })
+    );
+}
+
+#[test]
 fn checks_send_the_header_that_the_server_expects() {
-    let check = |keys: &str, expected: bool| assert_eq!(check_of(keys).send_proxy, expected, "{keys}");
+    let check = |keys: &str, expected: bool| {
+        let expected = expected.then_some(ProxyVersion::V2);
+        assert_eq!(check_of(keys).send_proxy, expected, "{keys}");
+    };
     check("check = { type = \"tcp\" }", false);
     check("check = { type = \"tcp\", send-proxy = \"v2\" }", true);
     check("send-proxy = \"v2\"\ncheck = { type = \"tcp\" }", true);
@@ -111,6 +189,57 @@ fn checks_send_the_header_that_the_server_expects() {
         "send-proxy = \"v2\"\ncheck = { type = \"tcp\" }\n[backend.b.server-defaults]\ncheck-port = 80",
         false,
     );
+}
+
+#[test]
+fn what_goes_into_headers() {
+    let check = |lines: &str, expected: Option<SendProxy>| {
+        let text = edited("[[backend.b.server]]", &format!("{lines}\n[[backend.b.server]]"));
+        assert_eq!(config(&text).backends[0].send_proxy, expected, "{lines}");
+    };
+    let default = ProxyTlvs { authority: true, crc32c: false, alpn: false, unique_id: false };
+    check("send-proxy = 'off'", None);
+    check("send-proxy = 'v1'", Some(SendProxy::V1));
+    check("send-proxy = 'v2'", Some(SendProxy::V2(default)));
+    check(
+        "send-proxy = 'v2'\nsend-proxy-authority = false\nsend-proxy-crc32c = true\nsend-proxy-alpn = true\n\
+         send-proxy-unique-id = true",
+        Some(SendProxy::V2(ProxyTlvs { authority: false, crc32c: true, alpn: true, unique_id: true })),
+    );
+    let checked = |lines: &str| check_of(&format!("send-proxy = 'v1'\ncheck = {{ type = 'tcp'{lines} }}"));
+    assert_eq!(checked("").send_proxy, Some(ProxyVersion::V1));
+    assert_eq!(checked(", send-proxy = 'v2'").send_proxy, Some(ProxyVersion::V2));
+    assert_eq!(checked(", send-proxy = 'off'").send_proxy, None);
+}
+
+#[test]
+fn whose_headers_are_read() {
+    let accepts = |lines: &str| {
+        config(&edited("bind =", &format!("{lines}\nbind ="))).frontends[0].accept_proxy.clone()
+    };
+    assert_eq!(accepts("accept-proxy-from = []"), None);
+    let accept = accepts("accept-proxy-from = ['10.0.0.0/8', '192.0.2.7', '2001:db8::/32', '::1']").unwrap();
+    assert_eq!((accept.timeout, accept.header_max), (Duration::from_secs(5), 4096));
+    for (address, expected) in [
+        ("10.0.0.0", true),
+        ("10.255.255.255", true),
+        ("11.0.0.0", false),
+        ("::ffff:10.1.2.3", true),
+        ("::10.1.2.3", false),
+        ("192.0.2.7", true),
+        ("192.0.2.8", false),
+        ("2001:db8:ffff::1", true),
+        ("2001:db9::1", false),
+        ("::1", true),
+        ("127.0.0.1", false),
+    ] {
+        assert_eq!(accept.is_from(address.parse().unwrap()), expected, "{address}");
+    }
+    let accept = accepts(
+        "accept-proxy-from = '10.0.0.1'\nproxy-header-timeout = '100ms'\nproxy-header-max = '65551B'",
+    )
+    .unwrap();
+    assert_eq!((accept.timeout, accept.header_max), (Duration::from_millis(100), 65_551));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use super::parse;
-use crate::config::{Config, Frontend, Mode, Policy, limits, load};
+use crate::config::{Config, Frontend, Mode, Policy, ProxyVersion, limits, load};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../config")
@@ -19,10 +19,18 @@ fn text(name: &str) -> String {
 
 /// lb.toml with its optional keys set: `# key = value` and `# [table]` without the `# `.
 fn complete() -> String {
+    // ca-file goes with that alone.
+    complete_except(|_| false).replace("verify = \"none\"", "verify = \"required\"")
+}
+
+/// The same, some keys left unset.
+fn complete_except(is_left: impl Fn(&str) -> bool) -> String {
     let text = text("lb.toml");
     let is_key = |line: &str| {
         let (key, value) = line.split_once(" = ").unwrap_or_default();
-        !value.is_empty() && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        !value.is_empty()
+            && !is_left(key)
+            && key.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
     };
     let is_header = |line: &str| line.starts_with('[') && line.ends_with(']');
     let set = |line: &str| match line.strip_prefix("# ") {
@@ -71,7 +79,13 @@ fn lb_toml_has_every_key() {
     assert_eq!(loaded.warnings, []);
     let mut present = BTreeSet::new();
     keys(&text.parse().unwrap(), "", &mut present);
-    let missing: Vec<_> = known.difference(&present).filter(|key| !key.ends_with(".*")).collect();
+    // Steps of scripts are shown by example, in comments.
+    let is_shown = |key: &str| {
+        let step = key.strip_prefix("backend.*.check.script.");
+        step.is_some_and(|step| text.contains(&format!("{{ {step} = ")))
+    };
+    let missing: Vec<_> =
+        known.difference(&present).filter(|key| !key.ends_with(".*") && !is_shown(key)).collect();
     assert_eq!(missing, Vec::<&String>::new());
     assert!(known.contains("backend.*.server.check-port") && known.contains("admin.user.password-hash"));
 }
@@ -79,21 +93,30 @@ fn lb_toml_has_every_key() {
 #[test]
 fn lb_toml_shows_the_defaults() {
     // Keys shown at a value of their own, since they have no fixed default.
-    let sets =
-        ["workers", "max-connections", "sni-file", "alpn", "host", "port", "check-port", "default-backend"];
-    let shown = complete();
-    let silent: String = text("lb.toml").lines().map(|line| format!("{line}\n")).collect();
-    let without = |text: &str| -> String {
-        let is_set = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| sets.contains(&key));
-        text.lines().filter(|line| !is_set(line)).map(|line| format!("{line}\n")).collect()
-    };
-    let user = shown.find("[[admin.user]]").unwrap()..shown.find("# ---- Logs").unwrap();
-    let shown = shown.replacen(&shown[user], "", 1);
-    // `default-backend` is what mode "tcp" cannot do without.
-    let keep = |text: String| {
-        without(&text).replace("mode = \"tcp\"\n", "mode = \"tcp\"\ndefault-backend = \"postgres\"\n")
-    };
-    let (shown, silent) = (parse(&keep(shown)).unwrap().config, parse(&keep(silent)).unwrap().config);
+    let sets = [
+        "workers",
+        "max-connections",
+        "sni",
+        "sni-file",
+        "alpn",
+        "host",
+        "headers",
+        "expect-body",
+        "port",
+        "check-port",
+        "default-backend",
+        "servers",
+        "source",
+        "source-interface",
+        "ca-file",
+        "observe",
+        "error-limit",
+        "on-error",
+    ];
+    let has_own = |key: &str| sets.contains(&key);
+    let shown = complete_except(|key| has_own(key) || ["name", "password-hash"].contains(&key));
+    let shown = shown.replacen("[[admin.user]]", "", 1);
+    let (shown, silent) = (parse(&shown).unwrap().config, parse(&text("lb.toml")).unwrap().config);
     let explicit_paths = |mut config: Config| {
         config.backends.iter_mut().for_each(|backend| backend.path = None);
         config
@@ -127,7 +150,7 @@ fn the_ingress_has_five_names() {
         let check = backend.check.as_ref().unwrap();
         assert_eq!(
             (check.interval.as_secs(), check.fall.get(), check.rise.get(), check.send_proxy),
-            (10, 3, 2, true)
+            (10, 3, 2, Some(ProxyVersion::V2))
         );
         assert!(backend.send_proxy.is_some());
     }

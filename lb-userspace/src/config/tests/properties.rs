@@ -49,9 +49,23 @@ fn everything_that_can_be_set_is_written_and_read_again() {
            [[frontend.f.route]]\nsni = ['~^\"\\\\x2e\\.[a-z]$', \"*.x\"]\nsni-file = \"names.txt\"\nalpn = [\"h2\", \"a\\nb\\\"c\"]\nbackend = \"b\"\n\
            [backend.\"b.c\"]\nbalance = \"least-connections\"\nsend-proxy = \"v2\"\nsend-proxy-authority = false\nsend-proxy-crc32c = true\n\
            half-close-timeout = \"off\"\npath = \"splice\"\nserver = [{ name = \"a\", address = \"10.0.0.1:1\" }]\n\
+           [backend.m]\nbalance = \"maglev\"\nhash-on = \"sni\"\nhash-balance-factor = 125\nserver = [{ name = \"a\", address = \"10.0.0.1:1\" }]\n\
+           [backend.s]\nbalance = \"source\"\nhash-balance-factor = 101\nserver = [{ name = \"a\", address = \"10.0.0.1:1\" }]\n\
+           [backend.r]\nbalance = \"random\"\nserver = [{ name = \"a\", address = \"10.0.0.1:1\" }]\n\
            [backend.\"b.c\".check]\ntype = \"http\"\nhost = \"h\"\nexpect = [200, \"300-302\"]\nport = 7\ntimeout = \"11ms\"\nsend-proxy = \"v2\"\n\
            [[frontend.f.route]]\nalpn = \"h3\"\nbackend = \"b.c\"\n\
+           [backend.d]\nserver = [{ name = \"a\", address = \"10.0.0.1:1\" }]\n\
+           [backend.d.check]\ntype = \"script\"\ntls = true\nca-file = \"ca.pem\"\nsni = \"a.b\"\nalpn = [\"x\", \"y\"]\n\
+           script = [{ send = \"a\\r\\n'\\\"\\u0000\" }, { send-hex = \"00ff\" }, { expect = \"é\" }, { expect-hex = \"ff\" }, { expect-regex = '^[\\x00\\n\"]' }]\n\
+           fast-interval = \"200ms\"\ndown-interval = \"9s\"\nobserve = \"connections\"\nerror-limit = 4\non-error = \"mark-down\"\n\
+           [[frontend.f.route]]\nalpn = \"h4\"\nbackend = \"d\"\n\
+           [backend.e]\nserver = [{ name = \"a\", address = \"10.0.0.1:1\" }]\n\
+           [backend.e.check]\ntype = \"https\"\nverify = \"none\"\nheaders = { X-A = \"b \\\"c\", y = \"z\" }\nexpect-body = '~^\"a\\d'\nhost = \"q.r\"\n\
+           [[frontend.f.route]]\nalpn = \"h5\"\nbackend = \"e\"\n\
            [global]\nworkers = 3\nmax-connections = 10\npending-hello-memory = \"1048577B\"\ndrain-timeout = \"0s\"\n\
+           [resolver]\nservers = [\"10.0.0.1:53\", \"[::1]:5353\"]\ntimeout = \"51ms\"\nattempts = 1\nttl-min = \"101ms\"\nttl-max = \"1s\"\nhold-nx = \"0s\"\n\
+           [backend.n]\nserver = [{ name = \"a\", address = \"A.example:1\", family = \"ipv4\" }, { name = \"b\", srv = \"_x._tcp.example.\", max-addresses = 2, backup = true }]\n\
+           [[frontend.f.route]]\nsni = \"n.example\"\nbackend = \"n\"\n\
            [log]\ntarget = \"syslog:[::1]:514\"\nformat = \"tcplog\"\nlevel = \"trace\"\n";
     assert!(parse(&text).is_ok(), "{}", parse(&text).unwrap_err());
     judge(&text);

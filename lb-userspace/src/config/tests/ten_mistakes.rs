@@ -37,7 +37,7 @@ fn ten_mistakes_make_ten_messages() {
   conf/t.toml:9:1: frontend.https.on-unkown-name: unknown key; did you mean "on-unknown-name"?
   conf/t.toml:12:24: frontend.https.route.1.sni[2] = "*shop.example": "*" may only stand for the first labels, as in "*.example.com"
   conf/t.toml:13:11: frontend.https.route.1.backend = "shp": must be the name of a backend; there is no such backend; did you mean "shop"?
-  conf/t.toml:16:11: backend.shop.balance = "roundrobin": must be one of "round-robin" and "least-connections"; did you mean "round-robin"?
+  conf/t.toml:16:11: backend.shop.balance = "roundrobin": must be one of "round-robin", "least-connections", "random", "source" and "maglev"; did you mean "round-robin"?
   conf/t.toml:20:11: backend.shop.server.1.address = "10.0.0.1": the port is missing"#;
     assert_eq!(problems.to_string(), expected);
 }

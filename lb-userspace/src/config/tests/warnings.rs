@@ -121,8 +121,31 @@ fn settings_without_effect() {
 }
 
 #[test]
+fn names_that_nobody_sees() {
+    let lines = "[backend.b]\nbalance = \"maglev\"\nhash-on = \"sni\"";
+    let text = edited("[backend.b]", lines);
+    assert_eq!(warnings(&text), [""; 0]);
+    let tcp = text.replace("tls-passthrough", "tcp");
+    let expected = "5:10: backend.b.hash-on: has no effect: only frontends in mode \"tcp\" use the backend, and they see no name; clients go by address";
+    assert_eq!(warnings(&tcp), [expected]);
+    let both = "[frontend.g]\nbind = \"127.0.0.1:2\"\nmode = \"tls-passthrough\"\non-no-name = \"b\"\n";
+    assert_eq!(warnings(&format!("{tcp}{both}")), [""; 0]);
+}
+
+#[test]
 fn a_backend_counts_as_used_while_the_frontend_is_broken() {
     let text = edited("default-backend = \"b\"", "default-backend = \"bb\"");
     assert_eq!(errors(&text).len(), 1);
     assert_eq!(parse(&text).unwrap_err().warnings, []);
+}
+
+#[test]
+fn trust_in_everybody() {
+    for everybody in ["0.0.0.0/0", "::/0"] {
+        let text = edited("bind =", &format!("accept-proxy-from = \"{everybody}\"\nbind ="));
+        let expected = format!(
+            "2:21: frontend.f.accept-proxy-from = \"{everybody}\": is everybody: then any client can claim any address"
+        );
+        assert_eq!(warnings(&text), [expected]);
+    }
 }

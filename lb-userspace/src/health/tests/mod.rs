@@ -2,6 +2,9 @@
 //! Checks of real servers on loopback: the states that follow from them. What they share with the tests of single checks.
 
 mod probes;
+mod sharing;
+mod tls;
+mod traffic;
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,36 +16,52 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::time::timeout;
 
+use lb_common::reason::ServerState;
+use tokio::task::JoinSet;
+
+use super::probe::{Checked, Prober, Target};
+use super::watch::Watch;
 use super::*;
 use crate::backend::testing::{backend, server, settings};
-use crate::config::{Check, Probe, SendProxy};
+use crate::config::{self, Check, Probe, ProxyTlvs, ProxyVersion, SendProxy};
 
 /// For what should happen at once: far longer than a busy machine needs.
 const GENEROUS: Duration = Duration::from_secs(20);
 const LOOPBACK: (Ipv4Addr, u16) = (Ipv4Addr::LOCALHOST, 0);
-const PROXY: SendProxy = SendProxy { authority: false, crc32c: true };
+const PROXY: SendProxy =
+    SendProxy::V2(ProxyTlvs { authority: false, crc32c: true, alpn: false, unique_id: false });
 
 fn tcp() -> Check {
     Check {
         probe: Probe::Tcp,
+        tls: None,
         port: None,
         interval: Duration::from_millis(50),
+        fast_interval: Duration::from_millis(50),
+        down_interval: Duration::from_millis(50),
         timeout: GENEROUS,
         rise: 2.try_into().unwrap(),
         fall: 3.try_into().unwrap(),
         jitter_percent: 20,
-        send_proxy: false,
+        send_proxy: None,
+        observe: None,
     }
 }
 
 fn http(expect: &[(u16, u16)]) -> Check {
-    let probe =
-        Probe::Http { method: "GET".into(), path: "/replica".into(), host: None, expect: expect.into() };
+    let probe = Probe::Http {
+        method: "GET".into(),
+        path: "/replica".into(),
+        host: None,
+        headers: Vec::new(),
+        expect: expect.into(),
+        body: None,
+    };
     Check { probe, ..tcp() }
 }
 
 fn at(name: &str, address: SocketAddr) -> config::Server {
-    config::Server { address, ..server(name, 1, 0) }
+    config::Server { address: config::Address::Ip(address), ..server(name, 1, 0) }
 }
 
 fn checked(check: Check, servers: Vec<config::Server>) -> Arc<Backend> {
@@ -85,7 +104,7 @@ async fn answering(answer: impl Fn() -> Vec<u8> + Send + 'static) -> SocketAddr 
 /// Starts the checks; they end when what comes back is dropped.
 fn checks_of(backend: &Arc<Backend>) -> JoinSet<()> {
     let mut checks = JoinSet::new();
-    checks.spawn(run([backend.clone()].into()));
+    checks.spawn(run([backend.clone()].into(), Arc::default()));
     checks
 }
 
@@ -106,13 +125,13 @@ async fn the_first_failure_takes_a_server_down() {
     let (_socket, address) = nobody();
     let exempt = config::Server { is_checked: false, ..at("b", address) };
     let backend = checked(check, vec![at("a", address), exempt]);
-    let [a, b] = &backend.servers[..] else { unreachable!() };
+    let [a, b] = &*backend.servers() else { unreachable!() };
     let _checks = checks_of(&backend);
     until(|| a.state() == ServerState::Down).await;
     assert_eq!((a.metrics.checks.get(), a.metrics.check_failures.get(), a.metrics.up.get()), (1, 1, 0));
     assert!(a.metrics.check_duration.get() > 0.0);
     assert_eq!((b.state(), b.metrics.checks.get()), (ServerState::Up, 0));
-    assert_eq!(backend.pick(&[]).unwrap().index(), 1);
+    assert_eq!(backend.pick(0, &[]).unwrap().server().id(), 1);
 }
 
 #[tokio::test]
@@ -121,7 +140,7 @@ async fn a_server_goes_down_and_comes_up_again() {
     let answers = status.clone();
     let answer = move || format!("HTTP/1.1 {} \r\n\r\n", answers.load(Ordering::Relaxed)).into_bytes();
     let backend = checked(http(&[(200, 399)]), vec![at("a", answering(answer).await)]);
-    let server = &backend.servers[0];
+    let server = &backend.servers()[0];
     let metrics = &server.metrics;
 
     let _checks = checks_of(&backend);
@@ -165,8 +184,8 @@ async fn checks_of_a_server_never_overlap() {
 #[tokio::test]
 async fn a_want_of_resources_is_not_held_against_a_server() {
     let backend = checked(tcp(), vec![at("a", nobody().1)]);
-    let server = &backend.servers[0];
-    let mut watch = Watch::new(&backend, server, &tcp()).unwrap();
+    let server = &backend.servers()[0];
+    let mut watch = Watch::new(&backend, server, &tcp(), &Arc::default());
     let result = |outcome| Checked::new(outcome, Duration::from_millis(1));
     (0..5).for_each(|_| watch.judge(&result(Outcome::LocalResources)));
     assert_eq!((server.state(), server.metrics.checks.get()), (ServerState::Up, 0));
@@ -193,7 +212,7 @@ impl Write for Log {
 #[tokio::test]
 async fn a_change_of_state_is_logged_with_its_reason() {
     let backend = checked(tcp(), vec![at("web-1", nobody().1)]);
-    let mut watch = Watch::new(&backend, &backend.servers[0], &tcp()).unwrap();
+    let mut watch = Watch::new(&backend, &backend.servers()[0], &tcp(), &Arc::default());
     let log = Log::default();
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt().with_ansi(false).without_time().with_target(false);
@@ -208,4 +227,26 @@ async fn a_change_of_state_is_logged_with_its_reason() {
                     duration=7ms servers_up=0\n INFO server changed state backend=\"web\" server=\"web-1\" old=down \
                     new=up reason=status 200 duration=7ms servers_up=1\n";
     assert_eq!(log, expected);
+}
+
+fn prober(check: &Check, address: SocketAddr) -> Prober {
+    let settings = config::Backend { send_proxy: Some(PROXY), ..settings(Vec::new()) };
+    prober_of(&settings, &at("web-1", address), check)
+}
+
+fn prober_of(backend: &config::Backend, server: &config::Server, check: &Check) -> Prober {
+    Prober::new(
+        Target::new(backend, server, server.address.ip().unwrap(), check),
+        check,
+        &mut Default::default(),
+    )
+    .unwrap()
+}
+
+/// The outcome of a single check, ended in order.
+async fn outcome(check: &Check, address: SocketAddr) -> Outcome {
+    let checked = prober(check, address).check().await;
+    let outcome = checked.outcome;
+    checked.finish().await;
+    outcome
 }

@@ -2,6 +2,7 @@
 //! Single checks of real servers on loopback: every outcome, and what the server sees.
 
 use super::*;
+use crate::config::BytePattern;
 
 #[tokio::test]
 async fn tcp_outcomes() {
@@ -33,6 +34,21 @@ async fn a_server_of_the_other_family_is_checked() {
 }
 
 #[tokio::test]
+async fn checks_come_from_where_traffic_comes_from() {
+    let (listener, address) = listener().await;
+    let from =
+        |source: &str| config::Backend { source: vec![source.parse().unwrap()], ..settings(Vec::new()) };
+    let server = at("web-1", address);
+    let checked = prober_of(&from("127.0.0.9"), &server, &tcp()).check().await;
+    assert_eq!(checked.outcome, Outcome::Connected);
+    assert_eq!(listener.accept().await.unwrap().1.ip().to_string(), "127.0.0.9");
+    // Of the other family: what the route says.
+    assert_eq!(prober_of(&from("::1"), &server, &tcp()).check().await.outcome, Outcome::Connected);
+    // No address of this host.
+    assert_eq!(prober_of(&from("192.0.2.1"), &server, &tcp()).check().await.outcome, Outcome::Unreachable);
+}
+
+#[tokio::test]
 async fn http_outcomes() {
     async fn check(answer: impl Into<Vec<u8>>, expected: Outcome) {
         let answer = answer.into();
@@ -54,6 +70,55 @@ async fn http_outcomes() {
     check("SSH-2.0-OpenSSH_9.2\r\n", Outcome::NotHttp).await;
     check(vec![0x15, 3, 1, 0, 2, 2, 70], Outcome::NotHttp).await;
     check(["HTTP/1.1 200 OK\r\nx: ", &"x".repeat(20 << 10), "\r\n\r\n"].concat(), Outcome::NotHttp).await;
+}
+
+#[tokio::test]
+async fn a_body_is_searched_as_far_as_it_is_bounded() {
+    async fn check(pattern: BytePattern, answer: String, expected: Outcome) {
+        let mut check = http(&[(200, 200)]);
+        let Probe::Http { body, .. } = &mut check.probe else { unreachable!() };
+        *body = Some(pattern);
+        let start = answer[..answer.len().min(60)].to_owned();
+        let address = answering(move || answer.clone().into()).await;
+        assert_eq!(outcome(&check, address).await, expected, "{start}");
+    }
+    let text = || BytePattern::Bytes("ready".into());
+    let regex = |text: &str| BytePattern::Regex(regex::bytes::Regex::new(text).unwrap());
+    let ok = |body: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    check(text(), ok("{\"state\": \"ready\"}"), Outcome::Status(200)).await;
+    check(text(), ok("{\"state\": \"starting\"}"), Outcome::BadBody).await;
+    check(regex(r#""lag": [0-9],"#), ok("{\"lag\": 7, \"x\": 1}"), Outcome::Status(200)).await;
+    check(regex(r#""lag": [0-9],"#), ok("{\"lag\": 70, \"x\": 1}"), Outcome::BadBody).await;
+    // Without a length the connection's end is the body's; a body that is cut off counts as far as it came.
+    check(text(), "HTTP/1.0 200 OK\r\n\r\nready".into(), Outcome::Status(200)).await;
+    check(text(), "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nready".into(), Outcome::Status(200)).await;
+    let chunks = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n3\r\nrea\r\n2\r\ndy\r\n0\r\n\r\n";
+    check(text(), chunks.into(), Outcome::Status(200)).await;
+    check(text(), ok(""), Outcome::BadBody).await;
+    check(text(), ok(&format!("{}ready", "x".repeat((64 << 10) - 5))), Outcome::Status(200)).await;
+    check(text(), ok(&format!("{}ready", "x".repeat(64 << 10))), Outcome::BadBody).await;
+    check(text(), ok(&"x".repeat(10 << 20)), Outcome::BadBody).await;
+    // The status goes first.
+    check(text(), "HTTP/1.1 503 x\r\ncontent-length: 5\r\n\r\nready".into(), Outcome::BadStatus(503)).await;
+}
+
+#[tokio::test]
+async fn a_body_that_never_ends_is_found_in() {
+    let (listener, address) = listener().await;
+    let mut check = http(&[(200, 200)]);
+    let Probe::Http { body, .. } = &mut check.probe else { unreachable!() };
+    *body = Some(BytePattern::Bytes("ready".into()));
+    check.timeout = Duration::from_secs(2);
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        read_request(&mut stream).await;
+        for part in ["HTTP/1.1 200 OK\r\n\r\nstate: rea", "dy\n"] {
+            stream.write_all(part.as_bytes()).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        std::future::pending::<()>().await;
+    });
+    assert_eq!(outcome(&check, address).await, Outcome::Status(200));
 }
 
 #[tokio::test]
@@ -112,7 +177,9 @@ async fn a_host_of_its_own_is_sent() {
         method: "OPTIONS".into(),
         path: "*".into(),
         host: Some("db.example".into()),
+        headers: vec![("x-probe".into(), "lb".into()), ("user-agent".into(), "curl".into())],
         expect: vec![(200, 200)],
+        body: None,
     };
     let check = Check { probe, ..tcp() };
     let (listener, address) = listener().await;
@@ -122,6 +189,7 @@ async fn a_host_of_its_own_is_sent() {
     });
     let request = String::from_utf8(request).unwrap();
     assert!(request.starts_with("OPTIONS * HTTP/1.1\r\nhost: db.example\r\n"), "{request}");
+    assert!(request.contains("x-probe: lb\r\n") && request.contains("user-agent: curl\r\n"), "{request}");
 }
 
 #[tokio::test]
@@ -136,7 +204,7 @@ async fn a_tcp_check_ends_with_a_reset() {
 #[tokio::test]
 async fn a_tcp_check_with_a_proxy_header_ends_in_order() {
     let (listener, address) = listener().await;
-    let check = Check { send_proxy: true, ..tcp() };
+    let check = Check { send_proxy: Some(ProxyVersion::V2), ..tcp() };
     let (outcome, bytes) = tokio::join!(outcome(&check, address), async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut bytes = Vec::new();
@@ -148,13 +216,28 @@ async fn a_tcp_check_with_a_proxy_header_ends_in_order() {
     let header = ppp::v2::Header::try_from(&bytes[..]).unwrap();
     assert_eq!(header.command, ppp::v2::Command::Local);
     assert_eq!(header.len(), bytes.len());
-    assert_eq!(bytes, crate::proxy::local_header(PROXY));
+    assert_eq!(bytes, crate::proxy::local_header(PROXY, address, address));
+}
+
+#[tokio::test]
+async fn a_check_with_version_1_has_its_own_addresses() {
+    let (listener, address) = listener().await;
+    let check = Check { send_proxy: Some(ProxyVersion::V1), ..tcp() };
+    let (outcome, bytes) = tokio::join!(outcome(&check, address), async {
+        let (mut stream, peer) = listener.accept().await.unwrap();
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).await.unwrap();
+        (peer, bytes)
+    });
+    let (peer, line) = bytes;
+    let expected = format!("PROXY TCP4 127.0.0.1 127.0.0.1 {} {}\r\n", peer.port(), address.port());
+    assert_eq!((outcome, String::from_utf8_lossy(&line).into_owned()), (Outcome::Connected, expected));
 }
 
 #[tokio::test]
 async fn an_http_check_with_a_proxy_header_sends_it_first() {
     let (listener, address) = listener().await;
-    let check = Check { send_proxy: true, ..http(&[(200, 200)]) };
+    let check = Check { send_proxy: Some(ProxyVersion::V2), ..http(&[(200, 200)]) };
     let (outcome, bytes) = tokio::join!(outcome(&check, address), async {
         let (mut stream, _) = listener.accept().await.unwrap();
         let mut bytes = read_request(&mut stream).await;
@@ -179,19 +262,6 @@ async fn the_port_is_the_nearest_that_is_set() {
 
     let check = Check { port: Some(wrong.port()), ..tcp() };
     let of_server = config::Server { check_port: Some(address.port()), ..at("web-1", wrong) };
-    let prober = Prober::new(&settings(Vec::new()), &of_server, &check).unwrap();
+    let prober = prober_of(&settings(Vec::new()), &of_server, &check);
     assert_eq!(prober.check().await.outcome, Outcome::Connected);
-}
-
-fn prober(check: &Check, address: SocketAddr) -> Prober {
-    let settings = config::Backend { send_proxy: Some(PROXY), ..settings(Vec::new()) };
-    Prober::new(&settings, &at("web-1", address), check).unwrap()
-}
-
-/// The outcome of a single check, ended in order.
-async fn outcome(check: &Check, address: SocketAddr) -> Outcome {
-    let checked = prober(check, address).check().await;
-    let outcome = checked.outcome;
-    checked.finish().await;
-    outcome
 }

@@ -21,6 +21,9 @@ use self::queue::Queue;
 use self::writer::{Target, Writer};
 use crate::config::Log;
 
+/// Most bytes of [`Record::alpn`]. A client may offer names for thousands; what is commonly offered has some dozen.
+pub const ALPN_TEXT_MAX: usize = 256;
+
 /// Everything that is said about one connection, at its end.
 #[derive(Clone, Debug)]
 pub struct Record {
@@ -28,15 +31,18 @@ pub struct Record {
     pub id: u64,
     /// When it was accepted.
     pub accepted_at: SystemTime,
-    /// The client's address.
+    /// The client's address: the socket's, or what a PROXY header from a listed source says.
     pub client: SocketAddr,
     /// The address it connected to.
     pub local: SocketAddr,
+    /// What PROXY headers add, if there is something.
+    pub proxied: Option<Box<Proxied>>,
     /// The frontend's name.
     pub frontend: Arc<str>,
-    /// The peeked name.
+    /// The peeked name, at most 253 bytes.
     pub sni: Option<String>,
-    /// The first ALPN protocols offered, comma-separated; empty: none.
+    /// The ALPN protocols offered, comma-separated and escaped as `AlpnList` shows them, at most [`ALPN_TEXT_MAX`] bytes of that;
+    /// empty: none.
     pub alpn: String,
     /// The ClientHello had encrypted_client_hello.
     pub has_ech: bool,
@@ -52,7 +58,9 @@ pub struct Record {
     pub path: Option<PathKind>,
     /// From accept to a complete ClientHello.
     pub hello_time: Option<Duration>,
-    /// From the choice of a backend to an established connection, retries included.
+    /// Whether and how it waited for a place on a server.
+    pub queued: Option<Queued>,
+    /// From the choice of a backend to an established connection, retries included, the queue not.
     pub connect_time: Option<Duration>,
     /// From accept to the end.
     pub total_time: Duration,
@@ -66,8 +74,28 @@ pub struct Record {
     pub is_redispatched: bool,
     /// Why it ended.
     pub close: CloseReason,
+    /// A timeout ended it, and it was the server that was waited for.
+    pub is_server_silent: bool,
     /// Open connections at the end: of the process, the frontend, the backend, the server (HAProxy's actconn etc.).
     pub counts: [u32; 4],
+}
+
+/// What PROXY headers, in or out, add to a [`Record`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxied {
+    /// The other end of the client's socket, if it is not the client: the proxy in front.
+    pub peer: Option<SocketAddr>,
+    /// What identifies the connection across proxies (PP2_TYPE_UNIQUE_ID), received or given: 1 to 128 bytes of any kind.
+    pub unique_id: Option<Box<[u8]>>,
+}
+
+/// A connection's time in a backend's queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// In all.
+    pub duration: Duration,
+    /// How many were in front of it when it came.
+    pub position: u32,
 }
 
 /// The sink of [`Record`]s. Cheap to clone; the thread that writes ends after the last clone is gone and the queue is empty.
@@ -99,10 +127,15 @@ impl AccessLog {
         Ok(Self { handle: Some(Arc::new(Handle { queue })) })
     }
 
+    /// Whether lines are written at all: a record need not be made for a target that is `off`.
+    pub fn is_on(&self) -> bool {
+        self.handle.is_some()
+    }
+
     /// Queues a line; drops and counts it if the queue is full. Never waits for the target.
-    pub fn log(&self, record: &Record) {
+    pub fn log(&self, record: Record) {
         if let Some(handle) = &self.handle {
-            handle.queue.push(record.clone());
+            handle.queue.push(record);
         }
     }
 
@@ -114,11 +147,19 @@ impl AccessLog {
         }
     }
 
-    /// Writes what is queued, waiting at most this long. For the end of the process.
-    pub fn flush(&self, patience: Duration) {
+    /// Prepares for the end of the process, when all connections that are left end in one burst: until this long from now, a line
+    /// for which the queue has no room waits for it. So [`Self::log`] may wait from here on.
+    pub fn hurry(&self, patience: Duration) {
         if let Some(handle) = &self.handle {
-            handle.queue.flush(patience);
+            handle.queue.hurry(patience);
         }
+    }
+
+    /// Writes what is queued, waiting at most this long. For the end of the process. Returns the lines that are still missing in
+    /// the target and that nobody was warned of.
+    #[must_use = "the lines that are missing are reported by nobody else"]
+    pub fn flush(&self, patience: Duration) -> u64 {
+        self.handle.as_ref().map_or(0, |handle| handle.queue.flush(patience))
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) fn record() -> Record {
         accepted_at: accepted_at.into(),
         client: "[::ffff:198.51.100.7]:50123".parse().unwrap(),
         local: "[::ffff:203.0.113.1]:443".parse().unwrap(),
+        proxied: None,
         frontend: "https".into(),
         sni: Some("www.example".into()),
         alpn: "h2,http/1.1".into(),
@@ -29,6 +30,7 @@ pub(super) fn record() -> Record {
         server_address: Some("172.24.0.3:443".parse().unwrap()),
         path: Some(PathKind::Splice),
         hello_time: Some(Duration::from_micros(1500)),
+        queued: None,
         connect_time: Some(Duration::from_micros(250)),
         total_time: Duration::from_millis(61_002),
         received_bytes: 1234,
@@ -36,6 +38,7 @@ pub(super) fn record() -> Record {
         retries: 0,
         is_redispatched: false,
         close: CloseReason::Finished,
+        is_server_silent: false,
         counts: [9, 8, 7, 6],
     }
 }
@@ -46,6 +49,7 @@ pub(super) fn failed_record() -> Record {
         id: 43,
         client: "[2001:db8::7]:50123".parse().unwrap(),
         local: "[2001:db8::1]:443".parse().unwrap(),
+        proxied: None,
         sni: None,
         alpn: String::new(),
         hello_exception: Some(HelloReason::Timeout),
@@ -61,6 +65,7 @@ pub(super) fn failed_record() -> Record {
         retries: 2,
         is_redispatched: true,
         close: CloseReason::HelloRejected,
+        is_server_silent: false,
         counts: [1, 1, 0, 0],
         ..record()
     }
@@ -87,9 +92,9 @@ fn every_line_reaches_the_file_in_order() {
     let dropped = Counter::default();
     let log = start(LogTarget::File(path.clone()), &dropped);
     for id in 0..5000 {
-        log.clone().log(&Record { id, ..hostile_record() });
+        log.clone().log(Record { id, ..hostile_record() });
     }
-    log.flush(Duration::from_secs(30));
+    assert_eq!(log.flush(Duration::from_secs(30)), 0);
     let text = fs::read_to_string(&path).unwrap();
     let ids =
         text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap()["id"].as_u64());
@@ -97,18 +102,36 @@ fn every_line_reaches_the_file_in_order() {
     assert_eq!(dropped.get(), 0);
 }
 
+/// What the end of an agent with so many connections is to its log.
+#[test]
+fn a_burst_at_the_end_reaches_the_file() {
+    const CONNECTIONS: usize = 20_000;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("access.log");
+    let dropped = Counter::default();
+    let log = start(LogTarget::File(path.clone()), &dropped);
+    log.hurry(Duration::from_secs(60));
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| (0..CONNECTIONS / 4).for_each(|_| log.log(record())));
+        }
+    });
+    assert_eq!(log.flush(Duration::from_secs(60)), 0);
+    assert_eq!((lines(&path), dropped.get()), (CONNECTIONS, 0));
+}
+
 #[test]
 fn a_rotated_file_is_left_and_a_new_one_begun() {
     let directory = tempfile::tempdir().unwrap();
     let (path, rotated) = (directory.path().join("access.log"), directory.path().join("access.log.1"));
     let log = start(LogTarget::File(path.clone()), &Counter::default());
-    log.log(&record());
-    log.flush(Duration::from_secs(30));
+    log.log(record());
+    assert_eq!(log.flush(Duration::from_secs(30)), 0);
     fs::rename(&path, &rotated).unwrap();
     log.reopen();
-    log.log(&record());
-    log.log(&record());
-    log.flush(Duration::from_secs(30));
+    log.log(record());
+    log.log(record());
+    assert_eq!(log.flush(Duration::from_secs(30)), 0);
     assert_eq!((lines(&rotated), lines(&path)), (1, 2));
 }
 
@@ -117,9 +140,9 @@ fn a_full_disk_is_counted() {
     let dropped = Counter::default();
     let log = start(LogTarget::File("/dev/full".into()), &dropped);
     for _ in 0..100 {
-        log.log(&record());
+        log.log(record());
     }
-    log.flush(Duration::from_secs(30));
+    assert!(log.flush(Duration::from_secs(30)) < 100, "the first loss is warned about at once");
     assert_eq!(dropped.get(), 100);
 }
 
@@ -136,11 +159,12 @@ fn a_blocked_pipe_blocks_nobody_and_loses_only_what_is_counted() {
 
     let begun = Instant::now();
     for _ in 0..RECORDS {
-        log.log(&record());
+        log.log(record());
     }
-    log.flush(Duration::from_millis(100));
+    let missing = log.flush(Duration::from_millis(100));
     assert!(begun.elapsed() < Duration::from_secs(10), "a producer or the flush waited for the reader");
     let lost = usize::try_from(dropped.get()).unwrap();
+    assert!((1..=RECORDS as u64).contains(&missing), "{missing}");
     // One queue, at most one batch, and what fits into the pipe is all that can be on its way.
     assert!((RECORDS - 2 * queue::CAPACITY - 1000..RECORDS).contains(&lost), "{lost}");
 
@@ -156,9 +180,10 @@ fn a_blocked_pipe_blocks_nobody_and_loses_only_what_is_counted() {
 fn off_is_nowhere() {
     let dropped = Counter::default();
     let log = start(LogTarget::Off, &dropped);
-    log.log(&record());
+    log.log(record());
     log.reopen();
-    log.flush(Duration::from_secs(60));
+    log.hurry(Duration::from_secs(60));
+    assert_eq!(log.flush(Duration::from_secs(60)), 0);
     assert!(log.handle.is_none());
     assert_eq!(dropped.get(), 0);
 }

@@ -110,7 +110,7 @@ impl Writer {
             // The queue has counted its own already.
             lost.lines += orders.dropped;
             self.report(lost);
-            self.queue.finish(&mut batch);
+            self.queue.finish(&mut batch, self.unsaid.lines);
             if orders.is_closed {
                 return;
             }

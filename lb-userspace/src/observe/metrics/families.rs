@@ -5,20 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lb_common::reason::{CloseReason, HelloReason, PathKind};
+use lb_common::reason::{CloseReason, HelloReason, PathKind, ProxyReason, ResolutionResult};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 
 use super::process::ProcessCollector;
 use super::register::{Counters, Description, Histograms, Kind, Labels, Registrar};
-use super::{BackendMetrics, FrontendMetrics, ProcessMetrics, ServerMetrics};
+use super::server::ServerFamilies;
+use super::{BackendMetrics, FrontendMetrics, ProcessMetrics};
 
 const FRONTEND: &[&str] = &["frontend"];
 const FRONTEND_REASON: &[&str] = &["frontend", "reason"];
 const FRONTEND_PATH: &[&str] = &["frontend", "path"];
+const RESULT: &[&str] = &["result"];
 const BACKEND: &[&str] = &["backend"];
-const SERVER: &[&str] = &["backend", "server"];
 
 /// A ClientHello is there within a round trip or is being trickled: from 1 ms to past the default deadline of 5 s.
 const HELLO_SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
@@ -59,7 +60,8 @@ pub(super) struct Families {
     frontend: FrontendFamilies,
     hello: HelloFamilies,
     backend: BackendFamilies,
-    server: ServerFamilies,
+    /// Of servers.
+    pub(super) server: ServerFamilies,
 }
 
 struct FrontendFamilies {
@@ -67,6 +69,8 @@ struct FrontendFamilies {
     active: Family<Labels, Gauge>,
     received_bytes: Counters,
     sent_bytes: Counters,
+    certificate_overlaps: Family<Labels, Gauge>,
+    proxy_rejected: Counters,
     closed: Counters,
     path_flows: Counters,
     path_bytes: Counters,
@@ -87,20 +91,10 @@ struct BackendFamilies {
     retries: Counters,
     redispatches: Counters,
     unavailable: Counters,
+    source_ports_exhausted: Counters,
+    queue_length: Family<Labels, Gauge>,
+    queue_duration: Histograms,
     connect_duration: Histograms,
-}
-
-struct ServerFamilies {
-    connections: Counters,
-    active: Family<Labels, Gauge>,
-    connect_failures: Counters,
-    sent_bytes: Counters,
-    received_bytes: Counters,
-    up: Family<Labels, Gauge>,
-    checks: Counters,
-    check_failures: Counters,
-    state_changes: Counters,
-    check_duration: Family<Labels, Gauge<f64, AtomicU64>>,
 }
 
 impl Families {
@@ -127,8 +121,11 @@ impl Families {
             active: families.active.get_or_create_owned(&labels),
             received_bytes: families.received_bytes.get_or_create_owned(&labels),
             sent_bytes: families.sent_bytes.get_or_create_owned(&labels),
+            certificate_overlaps: families.certificate_overlaps.get_or_create_owned(&labels),
             hello_exceptions: HelloReason::ALL.map(|reason| by_reason(&hello.exceptions, reason.label())),
             hello_ech: hello.ech.get_or_create_owned(&labels),
+            proxy_rejected: ProxyReason::ALL
+                .map(|reason| by_reason(&families.proxy_rejected, reason.label())),
             closed: CloseReason::ALL.map(|reason| by_reason(&families.closed, reason.label())),
             path_flows: PathKind::ALL.map(|path| by_path(&families.path_flows, path.label())),
             path_bytes: PathKind::ALL.map(|path| by_path(&families.path_bytes, path.label())),
@@ -148,25 +145,10 @@ impl Families {
             retries: families.retries.get_or_create_owned(&labels),
             redispatches: families.redispatches.get_or_create_owned(&labels),
             unavailable: families.unavailable.get_or_create_owned(&labels),
+            source_ports_exhausted: families.source_ports_exhausted.get_or_create_owned(&labels),
+            queue_length: families.queue_length.get_or_create_owned(&labels),
+            queue_duration: families.queue_duration.get_or_create_owned(&labels),
             connect_duration: families.connect_duration.get_or_create_owned(&labels),
-        }
-    }
-
-    /// The handles of one server of a backend.
-    pub(super) fn server(&self, backend: &Arc<str>, name: &Arc<str>) -> ServerMetrics {
-        let families = &self.server;
-        let labels: Labels = vec![("backend", backend.clone()), ("server", name.clone())];
-        ServerMetrics {
-            connections: families.connections.get_or_create_owned(&labels),
-            active: families.active.get_or_create_owned(&labels),
-            connect_failures: families.connect_failures.get_or_create_owned(&labels),
-            sent_bytes: families.sent_bytes.get_or_create_owned(&labels),
-            received_bytes: families.received_bytes.get_or_create_owned(&labels),
-            up: families.up.get_or_create_owned(&labels),
-            checks: families.checks.get_or_create_owned(&labels),
-            check_failures: families.check_failures.get_or_create_owned(&labels),
-            state_changes: families.state_changes.get_or_create_owned(&labels),
-            check_duration: families.check_duration.get_or_create_owned(&labels),
         }
     }
 }
@@ -208,6 +190,15 @@ fn register_process(to: &mut Registrar) -> ProcessMetrics {
             "Lines of the access log that its target did not take, or not fast enough",
         ),
         worker_wakeups: to.counter("lb_worker_wakeups_total", &[], "Times that a worker woke up"),
+        resolutions: {
+            let family: Counters = to.counter(
+                "lb_resolutions_total",
+                RESULT,
+                "Resolutions of servers' names, by what came of them",
+            );
+            ResolutionResult::ALL
+                .map(|result| family.get_or_create_owned(&vec![("result", Arc::from(result.label()))]))
+        },
     }
 }
 
@@ -225,6 +216,11 @@ impl FrontendFamilies {
                 "lb_frontend_sent_bytes_total",
                 FRONTEND,
                 "Bytes from servers, delivered to clients",
+            ),
+            certificate_overlaps: to.gauge(
+                "lb_frontend_certificate_overlaps",
+                FRONTEND,
+                "Names in certificates of servers that cover names of another backend, once for each pair of backends",
             ),
             closed: to.counter(
                 "lb_connections_closed_total",
@@ -258,6 +254,11 @@ impl FrontendFamilies {
                 FRONTEND,
                 "Bytes of a session from the server, delivered to the client",
                 SESSION_BYTES,
+            ),
+            proxy_rejected: to.counter(
+                "lb_proxy_header_rejected_total",
+                FRONTEND_REASON,
+                "Connections from accept-proxy-from without a valid PROXY header, by what was wrong",
             ),
         }
     }
@@ -306,40 +307,27 @@ impl BackendFamilies {
                 BACKEND,
                 "Connections for which there was no server",
             ),
+            source_ports_exhausted: to.counter(
+                "lb_backend_source_ports_exhausted_total",
+                BACKEND,
+                "Connects for which a source address had no local port left",
+            ),
+            queue_length: to.gauge(
+                "lb_backend_queue_length",
+                BACKEND,
+                "Connections that wait for a place on a server",
+            ),
+            queue_duration: to.histogram(
+                "lb_backend_queue_duration_seconds",
+                BACKEND,
+                "How long connections waited for a place on a server, of those that had to, whatever came of it",
+                CONNECT_SECONDS,
+            ),
             connect_duration: to.histogram(
                 "lb_backend_connect_duration_seconds",
                 BACKEND,
                 "Duration of connects that succeeded",
                 CONNECT_SECONDS,
-            ),
-        }
-    }
-}
-
-impl ServerFamilies {
-    fn register(to: &mut Registrar) -> Self {
-        Self {
-            connections: to.counter("lb_server_connections_total", SERVER, "Connections established"),
-            active: to.gauge("lb_server_connections_active", SERVER, "Connections open or being opened"),
-            connect_failures: to.counter(
-                "lb_server_connect_failures_total",
-                SERVER,
-                "Tries to connect that failed",
-            ),
-            sent_bytes: to.counter("lb_server_sent_bytes_total", SERVER, "Bytes delivered to the server"),
-            received_bytes: to.counter(
-                "lb_server_received_bytes_total",
-                SERVER,
-                "Bytes from the server, delivered to clients",
-            ),
-            up: to.gauge("lb_server_up", SERVER, "1 while the server takes connections, else 0"),
-            checks: to.counter("lb_server_checks_total", SERVER, "Health checks finished"),
-            check_failures: to.counter("lb_server_check_failures_total", SERVER, "Health checks failed"),
-            state_changes: to.counter("lb_server_state_changes_total", SERVER, "Changes between up and down"),
-            check_duration: to.gauge(
-                "lb_server_check_duration_seconds",
-                SERVER,
-                "Duration of the last health check",
             ),
         }
     }

@@ -9,10 +9,11 @@ mod exposition;
 mod families;
 mod process;
 mod register;
+mod server;
 
 use std::fmt::Write;
 
-use lb_common::reason::{CloseReason, HelloReason, PathKind};
+use lb_common::reason::{CloseReason, HelloReason, PathKind, ProxyReason, ResolutionResult};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
@@ -54,6 +55,8 @@ pub struct ProcessMetrics {
     pub log_lines_dropped: Counter,
     /// `lb_worker_wakeups_total`: times that a worker woke up.
     pub worker_wakeups: Counter,
+    /// `lb_resolutions_total{result}`, by [`ResolutionResult::index`].
+    pub resolutions: [Counter; ResolutionResult::ALL.len()],
 }
 
 /// Counters of one frontend (label `frontend`).
@@ -67,6 +70,10 @@ pub struct FrontendMetrics {
     pub received_bytes: Counter,
     /// `lb_frontend_sent_bytes_total`: from servers, delivered to clients.
     pub sent_bytes: Counter,
+    /// `lb_frontend_certificate_overlaps`: names in servers' certificates that lead to another backend.
+    pub certificate_overlaps: Gauge,
+    /// `lb_proxy_header_rejected_total{reason}`, by [`ProxyReason::index`].
+    pub proxy_rejected: [Counter; ProxyReason::ALL.len()],
     /// `lb_client_hello_exceptions_total{reason}`, by [`HelloReason::index`], whatever the policy made of it.
     pub hello_exceptions: [Counter; HelloReason::ALL.len()],
     /// `lb_client_hello_ech_total`: ClientHellos with encrypted_client_hello.
@@ -98,6 +105,12 @@ pub struct BackendMetrics {
     pub redispatches: Counter,
     /// `lb_backend_unavailable_total`: connections for which there was no server.
     pub unavailable: Counter,
+    /// `lb_backend_source_ports_exhausted_total`: connects for which an address of ours had no port left towards the server.
+    pub source_ports_exhausted: Counter,
+    /// `lb_backend_queue_length`: connections that wait for a place on a server now.
+    pub queue_length: Gauge,
+    /// `lb_backend_queue_duration_seconds`: how long those waited that had to, whatever came of it.
+    pub queue_duration: Histogram,
     /// `lb_backend_connect_duration_seconds`: of connects that succeeded.
     pub connect_duration: Histogram,
 }
@@ -117,6 +130,10 @@ pub struct ServerMetrics {
     pub received_bytes: Counter,
     /// `lb_server_up`: 1 or 0.
     pub up: Gauge,
+    /// `lb_server_addresses`: servers that the entry stands for.
+    pub addresses: Gauge,
+    /// `lb_server_resolved_timestamp_seconds`: when the entry's name was last resolved; a series of entries with a name only.
+    pub resolved: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// `lb_server_checks_total`: finished.
     pub checks: Counter,
     /// `lb_server_check_failures_total`
@@ -125,6 +142,8 @@ pub struct ServerMetrics {
     pub state_changes: Counter,
     /// `lb_server_check_duration_seconds`: of the last check, in seconds.
     pub check_duration: Gauge<f64, std::sync::atomic::AtomicU64>,
+    /// `lb_server_certificate_expiry_seconds`: since 1970; NaN until a check has seen a certificate.
+    pub certificate_expiry: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
 
 impl Metrics {
@@ -144,7 +163,7 @@ impl Metrics {
                     backend
                         .servers
                         .iter()
-                        .map(|server| families.server(&backend.name, &server.name))
+                        .map(|server| families.server.handles(&backend.name, server))
                         .collect()
                 })
                 .collect(),

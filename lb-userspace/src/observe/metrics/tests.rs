@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::{
-    Backend, BackendId, Balance, Frontend, Global, Log, LogFormat, LogLevel, LogTarget, Mode, PathChoice,
-    PathWish, Server,
+    Address, Backend, BackendId, Balance, Family, Frontend, Global, Log, LogFormat, LogLevel, LogTarget,
+    Lookup, Mode, PathChoice, PathWish, Resolver, Server,
 };
 
 #[test]
@@ -97,6 +97,17 @@ fn the_table_has_a_row_for_each_metric() {
     assert!(table.lines().any(|line| line == row), "{table}");
 }
 
+#[test]
+fn the_readme_has_this_table() {
+    let readme = include_str!("../../../../README.md");
+    let (_, rest) = readme.split_once("<!-- metrics:begin -->\n").expect("the beginning of the table");
+    let (table, _) = rest.split_once("<!-- metrics:end -->").expect("the end of the table");
+    for (written, meant) in table.lines().zip(Metrics::markdown_table().lines()) {
+        assert_eq!(written, meant);
+    }
+    assert!(table == Metrics::markdown_table(), "one of them is longer");
+}
+
 /// Kind, labels (without `le`) and help of each family in a scrape, by name.
 fn families(text: &str) -> BTreeMap<String, (String, BTreeSet<String>, String)> {
     let mut families = BTreeMap::<String, (String, BTreeSet<String>, String)>::new();
@@ -135,6 +146,7 @@ fn config() -> Config {
         },
         admin: None,
         log: Log { format: LogFormat::Json, target: LogTarget::Off, level: LogLevel::Info },
+        resolver: Resolver::default(),
         frontends: vec![frontend("https"), frontend("plain")],
         backends: vec![backend("web", &["web-1", "web-2"]), backend("other \"one\"\\", &["web-1"])],
     }
@@ -144,23 +156,34 @@ fn frontend(name: &str) -> Frontend {
     Frontend {
         name: name.into(),
         bind: vec![([127, 0, 0, 1], 0).into()],
+        accept_proxy: None,
         mode: Mode::Tcp { backend: BackendId(0) },
         max_connections: None,
         backlog: NonZeroU32::MIN,
         keepalive: None,
+        idle_timeout: None,
+        half_close_timeout: None,
         user_timeout: None,
         path: PathChoice { path: PathWish::Auto, is_required: false },
     }
 }
 
 fn backend(name: &str, servers: &[&str]) -> Backend {
+    let mut servers: Vec<Server> = servers.iter().map(|server| self::server(server)).collect();
+    // The first one of each backend goes by a name.
+    let lookup = Lookup { family: Family::Any, max_addresses: 8 };
+    servers[0].address = Address::Host { name: "web.internal".into(), port: 1, lookup };
     Backend {
         name: name.into(),
         balance: Balance::RoundRobin,
-        servers: servers.iter().map(|server| self::server(server)).collect(),
+        servers,
         send_proxy: None,
         check: None,
         connect_timeout: Duration::from_secs(1),
+        queue_timeout: Duration::ZERO,
+        max_queue: 0,
+        source: Vec::new(),
+        source_interface: None,
         retries: 0,
         idle_timeout: None,
         half_close_timeout: None,
@@ -173,10 +196,13 @@ fn backend(name: &str, servers: &[&str]) -> Backend {
 fn server(name: &str) -> Server {
     Server {
         name: name.into(),
-        address: ([127, 0, 0, 1], 1).into(),
+        address: Address::Ip(([127, 0, 0, 1], 1).into()),
         weight: 1,
         max_connections: None,
         is_backup: false,
+        slow_start: None,
+        shutdown_on_marked_down: false,
+        shutdown_backups_on_marked_up: false,
         check_port: None,
         is_checked: true,
     }

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Lists of application protocols (RFC 7301).
 
-use std::fmt;
+use std::ascii::EscapeDefault;
+use std::fmt::{self, Write as _};
 
 /// ALPN protocol names in wire form (RFC 7301 section 3.1): each behind one length byte. Checked when made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -37,6 +38,35 @@ impl AlpnList {
         AlpnIter(&self.0)
     }
 
+    /// What [`fmt::Display`] shows, in at most `max_bytes` bytes: `...` at the end, 3 of them, stands for what does not fit. An
+    /// escape is whole or absent. Nothing longer is made on the way.
+    pub fn to_clipped_string(&self, max_bytes: usize) -> String {
+        const MARK: &str = "...";
+        let mut text = String::new();
+        // The beginning that leaves room for the mark.
+        let mut kept_bytes = 0;
+        for piece in self.pieces() {
+            if text.len() + MARK.len() <= max_bytes {
+                kept_bytes = text.len();
+            }
+            if text.len() + piece.len() > max_bytes {
+                text.truncate(kept_bytes);
+                text.push_str(MARK);
+                break;
+            }
+            write!(text, "{piece}").expect("a String takes every byte");
+        }
+        text
+    }
+
+    /// The ASCII characters of each byte and separator: what is not printable ASCII, and a comma in a name, is escaped.
+    fn pieces(&self) -> impl Iterator<Item = Piece> {
+        self.iter().enumerate().flat_map(|(position, name)| {
+            let separator = (position > 0).then_some(Piece::Separator);
+            separator.into_iter().chain(name.iter().map(|&byte| Piece::of(byte)))
+        })
+    }
+
     /// Whether the client offers nothing.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -60,18 +90,40 @@ impl<'a> IntoIterator for &'a AlpnList {
 /// The names separated by commas, fit for a log: what is not printable ASCII, and a comma in a name, as `\x2c`.
 impl fmt::Display for AlpnList {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (position, name) in self.iter().enumerate() {
-            if position > 0 {
-                f.write_str(",")?;
-            }
-            for (position, part) in name.split(|&byte| byte == b',').enumerate() {
-                if position > 0 {
-                    f.write_str("\\x2c")?;
-                }
-                part.escape_ascii().fmt(f)?;
-            }
+        self.pieces().try_for_each(|piece| piece.fmt(f))
+    }
+}
+
+/// What is shown of one byte of a name, or between two names.
+enum Piece {
+    Separator,
+    /// A comma in a name.
+    Comma,
+    Byte(EscapeDefault),
+}
+
+impl Piece {
+    fn of(byte: u8) -> Self {
+        if byte == b',' { Self::Comma } else { Self::Byte(std::ascii::escape_default(byte)) }
+    }
+
+    /// Its length as shown, in bytes.
+    fn len(&self) -> usize {
+        match self {
+            Self::Separator => 1,
+            Self::Comma => 4,
+            Self::Byte(escaped) => escaped.len(),
         }
-        Ok(())
+    }
+}
+
+impl fmt::Display for Piece {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Separator => f.write_str(","),
+            Self::Comma => f.write_str("\\x2c"),
+            Self::Byte(escaped) => escaped.fmt(f),
+        }
     }
 }
 
@@ -128,5 +180,23 @@ mod tests {
         assert_eq!(shown(&[]), "");
         assert_eq!(shown(&[b"h2", b"http/1.1"]), "h2,http/1.1");
         assert_eq!(shown(&[b"a,b", b"\x0a\x0a", b"\xfa\"\\", b","]), r#"a\x2cb,\n\n,\xfa\"\\,\x2c"#);
+    }
+
+    #[test]
+    fn clipped_texts_end_between_escapes() {
+        let check = |names: &[&str], max_bytes: usize, expected: &str| {
+            assert_eq!(AlpnList::from_names(names).to_clipped_string(max_bytes), expected);
+        };
+        check(&["h2", "http/1.1"], 11, "h2,http/1.1");
+        check(&["h2", "http/1.1"], 10, "h2,http...");
+        check(&["\n\n\n\n"], 8, r"\n\n\n\n");
+        check(&["\n\n\n\n"], 7, r"\n\n...");
+        check(&["\u{1}\u{1}\u{1}"], 11, r"\x01\x01...");
+        check(&["\u{1}\u{1}\u{1}"], 10, r"\x01...");
+        check(&["a,,"], 9, r"a\x2c\x2c");
+        check(&["a,,"], 8, r"a\x2c...");
+        check(&["a,,"], 7, "a...");
+        check(&["abcd"], 3, "...");
+        check(&[], 3, "");
     }
 }

@@ -10,6 +10,8 @@ mod alpn;
 mod message;
 mod name;
 mod records;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use alpn::{AlpnIter, AlpnList};
 use records::Walk;

@@ -4,13 +4,15 @@
 use std::fmt::Display;
 use std::io;
 use std::net::SocketAddr;
+use std::slice::EscapeAscii;
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 use serde_json::ser::{Formatter, Serializer as JsonSerializer};
 
 use super::super::Record;
-use super::{Clipped, canonical, timestamp};
+use super::timestamp;
+use crate::net::canonical;
 
 /// The object. Fields that do not apply are absent.
 #[derive(Serialize)]
@@ -20,11 +22,16 @@ struct Line<'a> {
     id: u64,
     client: Shown<SocketAddr>,
     local: Shown<SocketAddr>,
+    /// Absent where the client itself is the peer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<Shown<SocketAddr>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unique_id: Option<Shown<EscapeAscii<'a>>>,
     frontend: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    sni: Option<Shown<Clipped<'a>>>,
+    sni: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    alpn: Option<Shown<Clipped<'a>>>,
+    alpn: Option<&'a str>,
     /// Absent where no ClientHello was read.
     #[serde(skip_serializing_if = "Option::is_none")]
     ech: Option<bool>,
@@ -40,6 +47,9 @@ struct Line<'a> {
     path: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hello_ms: Option<f64>,
+    /// Absent where it did not wait for a place on a server.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    queue_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_ms: Option<f64>,
     total_ms: f64,
@@ -53,14 +63,19 @@ struct Line<'a> {
 
 /// Appends the object of a record.
 pub(super) fn append(record: &Record, line: &mut Vec<u8>) {
+    let proxied = record.proxied.as_deref();
     let object = Line {
         time: Shown(format!("{:.3}", timestamp(record.accepted_at))),
         id: record.id,
         client: Shown(canonical(record.client)),
         local: Shown(canonical(record.local)),
+        peer: proxied.and_then(|proxied| proxied.peer).map(|peer| Shown(canonical(peer))),
+        unique_id: proxied
+            .and_then(|proxied| proxied.unique_id.as_deref())
+            .map(|id| Shown(id.escape_ascii())),
         frontend: &record.frontend,
-        sni: record.sni.as_deref().map(|name| Shown(Clipped(name))),
-        alpn: (!record.alpn.is_empty()).then_some(Shown(Clipped(&record.alpn))),
+        sni: record.sni.as_deref(),
+        alpn: Some(&*record.alpn).filter(|names| !names.is_empty()),
         ech: record.hello_time.map(|_| record.has_ech),
         hello_exception: record.hello_exception.map(|reason| reason.label()),
         backend: record.backend.as_deref(),
@@ -68,6 +83,7 @@ pub(super) fn append(record: &Record, line: &mut Vec<u8>) {
         server_address: record.server_address.map(|address| Shown(canonical(address))),
         path: record.path.map(|path| path.label()),
         hello_ms: record.hello_time.map(milliseconds),
+        queue_ms: record.queued.map(|queued| milliseconds(queued.duration)),
         connect_ms: record.connect_time.map(milliseconds),
         total_ms: milliseconds(record.total_time),
         received_bytes: record.received_bytes,
@@ -75,7 +91,7 @@ pub(super) fn append(record: &Record, line: &mut Vec<u8>) {
         retries: record.retries,
         redispatched: record.is_redispatched,
         close: record.close.label(),
-        termination: record.close.termination_state(),
+        termination: record.close.termination_state(record.is_server_silent),
     };
     object
         .serialize(&mut JsonSerializer::with_formatter(line, Ascii))
@@ -106,6 +122,10 @@ impl Formatter for Ascii {
         writer: &mut W,
         fragment: &str,
     ) -> io::Result<()> {
+        // Nearly every text is plain, and bytes are looked at faster than characters.
+        if fragment.bytes().all(|byte| byte < b'\x7f') {
+            return writer.write_all(fragment.as_bytes());
+        }
         for run in fragment.split_inclusive(is_escaped) {
             let plain = run.trim_end_matches(is_escaped);
             writer.write_all(plain.as_bytes())?;
@@ -124,6 +144,7 @@ fn is_escaped(character: char) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::Proxied;
     use super::super::super::tests::{failed_record, hostile_record, record};
     use super::*;
 
@@ -154,6 +175,22 @@ mod tests {
              \"received_bytes\":0,\"sent_bytes\":0,\"retries\":2,\"redispatched\":true,\"close\":\"hello-rejected\",\
              \"termination\":\"PR\"}",
         );
+    }
+
+    #[test]
+    fn a_proxy_in_front_and_an_identity_are_shown() {
+        let proxied = Proxied {
+            peer: Some("[::ffff:192.0.2.9]:7".parse().unwrap()),
+            unique_id: Some(b"id \"7\"\\\xff\n"[..].into()),
+        };
+        let mut line = Vec::new();
+        append(&Record { proxied: Some(Box::new(proxied)), ..record() }, &mut line);
+        let object: serde_json::Value = serde_json::from_slice(&line).unwrap();
+        assert_eq!(
+            (&object["peer"], &object["client"]),
+            (&"192.0.2.9:7".into(), &"198.51.100.7:50123".into())
+        );
+        assert_eq!(object["unique_id"], r#"id \"7\"\\\xff\n"#);
     }
 
     #[test]

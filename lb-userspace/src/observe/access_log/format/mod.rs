@@ -1,13 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a line looks like. Pure: a record in, bytes out.
 //!
-//! Whatever a client sent is clipped and escaped so that a line is one line of printable ASCII, in every format.
+//! A record holds short texts only. Whatever a client sent is escaped so that a line is one line of printable ASCII, in every format.
 
 mod json;
 mod tcplog;
 
-use std::fmt;
-use std::net::SocketAddr;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -15,9 +13,6 @@ use jiff::tz::TimeZone;
 
 use super::Record;
 use crate::config::LogFormat;
-
-/// Most bytes of one text that a client chose; what follows is replaced by `...`. A host name has at most 253.
-const TEXT_MAX: usize = 256;
 
 /// Makes lines of records.
 #[derive(Debug)]
@@ -40,10 +35,7 @@ impl Formatter {
 
     /// Appends the line of a record, without a line feed.
     pub(super) fn append(&self, record: &Record, line: &mut Vec<u8>) {
-        match self.format {
-            LogFormat::Json => json::append(record, line),
-            LogFormat::Tcplog => tcplog::append(record, &self.zone, line),
-        }
+        record.append_line(self.format, &self.zone, line);
     }
 
     /// The time zone of the formats that show local time.
@@ -52,54 +44,17 @@ impl Formatter {
     }
 }
 
+impl Record {
+    /// Appends the line of this connection, without a line feed. `zone` is for the formats that show local time.
+    pub fn append_line(&self, format: LogFormat, zone: &TimeZone, line: &mut Vec<u8>) {
+        match format {
+            LogFormat::Json => json::append(self, line),
+            LogFormat::Tcplog => tcplog::append(self, zone, line),
+        }
+    }
+}
+
 /// A point in time as jiff has it; the epoch, should the clock be outside the years -9999 to 9999.
 pub(super) fn timestamp(time: SystemTime) -> Timestamp {
     Timestamp::try_from(time).unwrap_or(Timestamp::UNIX_EPOCH)
-}
-
-/// An address as its owner knows it: an IPv4 client of an IPv6 socket (RFC 4291 section 2.5.5.2) is an IPv4 client.
-fn canonical(address: SocketAddr) -> SocketAddr {
-    match address {
-        SocketAddr::V6(v6) => match v6.ip().to_ipv4_mapped() {
-            Some(ip) => (ip, v6.port()).into(),
-            None => address,
-        },
-        SocketAddr::V4(_) => address,
-    }
-}
-
-/// At most [`TEXT_MAX`] bytes of a text that a client chose.
-struct Clipped<'a>(&'a str);
-
-impl fmt::Display for Clipped<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.0.len() <= TEXT_MAX {
-            return f.write_str(self.0);
-        }
-        f.write_str(&self.0[..self.0.floor_char_boundary(TEXT_MAX)])?;
-        f.write_str("...")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mapped_addresses_are_ipv4() {
-        let check = |address: &str, expected: &str| {
-            assert_eq!(canonical(address.parse().unwrap()).to_string(), expected);
-        };
-        check("[::ffff:192.0.2.7]:443", "192.0.2.7:443");
-        check("[2001:db8::1]:443", "[2001:db8::1]:443");
-        check("[::192.0.2.7]:443", "[::c000:207]:443");
-        check("192.0.2.7:443", "192.0.2.7:443");
-    }
-
-    #[test]
-    fn long_texts_are_clipped_between_characters() {
-        assert_eq!(Clipped(&"a".repeat(TEXT_MAX)).to_string(), "a".repeat(TEXT_MAX));
-        assert_eq!(Clipped(&"a".repeat(TEXT_MAX + 1)).to_string(), "a".repeat(TEXT_MAX) + "...");
-        assert_eq!(Clipped(&format!("a{}", "é".repeat(TEXT_MAX))).to_string().len(), TEXT_MAX - 1 + 3);
-    }
 }

@@ -8,6 +8,12 @@ use std::num::NonZeroU16;
 use proptest::prelude::*;
 
 use super::*;
+use crate::config::BalanceFactor;
+
+mod reference;
+mod shares;
+mod tables;
+mod threads;
 
 /// Servers as vectors of open connections and limits.
 struct Servers {
@@ -30,29 +36,57 @@ impl Servers {
 }
 
 impl Places for Servers {
-    fn load(&self, index: usize) -> Option<u32> {
-        let active = self.active.borrow()[index];
-        (active < self.limits[index]).then_some(active)
+    fn load(&self, index: usize) -> u32 {
+        self.active.borrow()[index]
+    }
+
+    fn limit(&self, index: usize) -> u32 {
+        self.limits[index]
     }
 
     fn take(&self, index: usize) -> bool {
-        self.load(index).is_some_and(|load| self.take_at(index, load))
+        self.take_at(index, self.load(index))
     }
 
     fn take_at(&self, index: usize, load: u32) -> bool {
-        let is_open = self.load(index) == Some(load);
+        let is_open = self.load(index) == load && load < self.limits[index];
         self.active.borrow_mut()[index] += u32::from(is_open);
         is_open
     }
 }
 
+const FACTOR: Option<BalanceFactor> = BalanceFactor::new(125);
+
+/// Every way of choosing.
+const ALL: [Balance; 6] = [
+    Balance::RoundRobin,
+    Balance::LeastConnections,
+    Balance::Random,
+    Balance::Source { bound: None },
+    Balance::Maglev { on: HashOn::Source, bound: None },
+    Balance::Maglev { on: HashOn::Source, bound: FACTOR },
+];
+
 fn members(weights: &[u16]) -> Vec<Member> {
     let members = weights.iter().enumerate().map(|(index, weight)| Some((index, NonZeroU16::new(*weight)?)));
-    members.flatten().map(|(index, weight)| Member { index, weight }).collect()
+    members.flatten().map(|(index, weight)| member(index, weight)).collect()
+}
+
+fn member(index: usize, weight: NonZeroU16) -> Member {
+    Member { index, weight, identity: identity(&format!("server-{index}"), None) }
+}
+
+fn balancer(balance: Balance, weights: &[u16], turn: usize, servers: &Servers) -> Balancer {
+    Balancer::new(balance, members(weights), weights.len(), turn, servers)
+}
+
+/// Keys as clients have them.
+fn keys() -> impl Iterator<Item = u64> {
+    (0_u32..).map(|client| hash::source(IpAddr::from(client.to_be_bytes())))
 }
 
 fn up(weight: u16) -> Standing {
-    Standing { weight, is_backup: false, state: ServerState::Up }
+    Standing { weight, is_backup: false, state: ServerState::Up, identity: 0 }
 }
 
 fn backup(weight: u16) -> Standing {
@@ -67,6 +101,19 @@ fn turns(sequence: &[u32], servers: usize) -> Vec<u64> {
     let mut turns = vec![0; servers];
     sequence.iter().for_each(|server| turns[*server as usize] += 1);
     turns
+}
+
+/// The least loaded server, the first from `turn` on among equals.
+fn least_loaded(weights: &[u16], places: &Servers, turn: usize, tried: usize) -> Option<usize> {
+    let cost = |server: usize| (u64::from(places.load(server)) + 1, u64::from(weights[server]));
+    let is_less = |one: usize, other: usize| cost(one).0 * cost(other).1 < cost(other).0 * cost(one).1;
+    let turn = turn.min(weights.len());
+    (turn..weights.len())
+        .chain(0..turn)
+        .filter(|server| {
+            weights[*server] > 0 && *server != tried && places.load(*server) < places.limit(*server)
+        })
+        .reduce(|least, server| if is_less(server, least) { server } else { least })
 }
 
 #[test]
@@ -118,20 +165,20 @@ fn a_cycle_is_bounded_and_leaves_nobody_out() {
 #[test]
 fn turns_of_a_full_server_are_shared_by_weight() {
     let servers = Servers::limited(vec![0, u32::MAX, u32::MAX]);
-    let balancer = Balancer::new(Balance::RoundRobin, members(&[256, 1, 1]), 0);
-    (0..100).for_each(|_| assert!(balancer.pick(&servers).is_some()));
+    let balancer = balancer(Balance::RoundRobin, &[256, 1, 1], 0, &servers);
+    (0..100).for_each(|_| assert!(balancer.pick(&servers, 0).is_some()));
     assert_eq!(servers.active(), [0, 50, 50]);
 }
 
 #[test]
 fn the_last_open_server_is_found_among_ten_thousand() {
-    for balance in [Balance::RoundRobin, Balance::LeastConnections] {
+    for balance in [Balance::RoundRobin, Balance::LeastConnections, Balance::Random] {
         let weights: Vec<u16> = (0..10_000).map(|server| 1 + server % 256).collect();
         let mut limits = vec![0; weights.len()];
         limits[1234] = 3;
         let servers = Servers::limited(limits);
-        let balancer = Balancer::new(balance, members(&weights), 5_000);
-        let picks: Vec<_> = (0..4).map(|_| balancer.pick(&servers)).collect();
+        let balancer = balancer(balance, &weights, 5_000, &servers);
+        let picks: Vec<_> = (0..4).map(|key| balancer.pick(&servers, key)).collect();
         assert_eq!(picks, [Some(1234), Some(1234), Some(1234), None]);
     }
 }
@@ -141,8 +188,8 @@ fn the_search_without_weights_is_in_turn() {
     // 700 full servers of great weight put more turns between the two open ones than a pick walks through.
     let weights = [vec![256; 700], vec![1, 1]].concat();
     let servers = Servers::limited([vec![0; 700], vec![u32::MAX; 2]].concat());
-    let balancer = Balancer::new(Balance::RoundRobin, members(&weights), 0);
-    (0..100).for_each(|_| assert!(balancer.pick(&servers).is_some()));
+    let balancer = balancer(Balance::RoundRobin, &weights, 0, &servers);
+    (0..100).for_each(|_| assert!(balancer.pick(&servers, 0).is_some()));
     let active = servers.active();
     assert!(active[700].abs_diff(active[701]) <= 2, "{:?}", &active[700..]);
 }
@@ -153,8 +200,9 @@ fn the_rotation_goes_on_when_the_set_changes() {
         let mut picks = Vec::new();
         let mut turn = 0;
         for _ in 0..6 {
-            let balancer = Balancer::new(balance, members(&[1, 1, 1]), turn);
-            picks.extend(balancer.pick(&Servers::unlimited(3)));
+            let servers = Servers::unlimited(3);
+            let balancer = balancer(balance, &[1, 1, 1], turn, &servers);
+            picks.extend(balancer.pick(&servers, 0));
             turn = balancer.turn();
         }
         assert_eq!(picks, [0, 1, 2, 0, 1, 2], "{balance:?}");
@@ -163,14 +211,15 @@ fn the_rotation_goes_on_when_the_set_changes() {
 
 #[test]
 fn equals_take_turns_in_least_connections() {
-    let balancer = Balancer::new(Balance::LeastConnections, members(&[1, 1, 1]), 0);
     let servers = Servers::unlimited(3);
     // The second server keeps a connection; those of the others end at once.
     servers.active.borrow_mut()[1] = 1;
+    let balancer = balancer(Balance::LeastConnections, &[1, 1, 1], 0, &servers);
     let mut picks = vec![0; 3];
     for _ in 0..100 {
-        let server = balancer.pick(&servers).unwrap();
+        let server = balancer.pick(&servers, 0).unwrap();
         servers.active.borrow_mut()[server] -= 1;
+        balancer.settle(server, &servers);
         picks[server] += 1;
     }
     assert_eq!(picks, [50, 0, 50]);
@@ -214,7 +263,7 @@ proptest! {
 
     #[test]
     fn a_pick_goes_to_an_open_server_while_there_is_one(
-        balance in prop::sample::select(&[Balance::RoundRobin, Balance::LeastConnections]),
+        balance in prop::sample::select(&ALL),
         servers in prop::collection::vec((0u16..=256, any::<bool>(), any::<bool>(), 0u32..5), 0..40),
         turn in any::<usize>(),
     ) {
@@ -222,6 +271,7 @@ proptest! {
             weight: *weight,
             is_backup: *is_backup,
             state: if *is_up { ServerState::Up } else { ServerState::Down },
+            identity: u64::from(*weight),
         }).collect();
         let members = eligible(standings.iter().copied());
         let allowed: BTreeSet<_> = members.iter().map(|member| member.index).collect();
@@ -231,32 +281,55 @@ proptest! {
         let places: u32 = allowed.iter().map(|index| limits[*index]).sum();
 
         let open = Servers::limited(limits);
-        let balancer = Balancer::new(balance, members, turn);
-        for _ in 0..places {
-            let server = balancer.pick(&open);
+        let balancer = Balancer::new(balance, members, standings.len(), turn, &open);
+        for key in keys().take(places as usize) {
+            let server = balancer.pick(&open, key);
             prop_assert!(server.is_some_and(|server| allowed.contains(&server)), "{server:?} not in {allowed:?}");
             let standing = standings[server.unwrap()];
             prop_assert!(usable(&&standing) && standing.is_backup != has_regular, "{standing:?}");
         }
-        prop_assert_eq!(balancer.pick(&open), None);
+        prop_assert_eq!(balancer.pick(&open, 0), None);
     }
 
     #[test]
-    fn least_connections_takes_the_smallest_share(
-        servers in prop::collection::vec((1u16..=256, 0u32..1000, 0u32..1000), 1..40),
-        turn in any::<usize>(),
+    fn a_retry_goes_to_an_open_server_that_was_not_tried_while_there_is_one(
+        balance in prop::sample::select(&ALL),
+        servers in prop::collection::vec((1u16..=256, any::<bool>(), any::<bool>()), 1..40),
+        key in any::<u64>(),
+    ) {
+        let weights: Vec<u16> = servers.iter().map(|server| server.0).collect();
+        let tried: Vec<usize> = (0..servers.len()).filter(|server| servers[*server].1).collect();
+        let open = Servers::limited(servers.iter().map(|server| u32::from(server.2)).collect());
+        let left = servers.iter().filter(|server| !server.1 && server.2).count();
+        let balancer = balancer(balance, &weights, 0, &open);
+        for _ in 0..left {
+            let server = balancer.pick_again(&open, key, &tried);
+            prop_assert!(server.is_some_and(|server| !tried.contains(&server)), "{server:?}");
+        }
+        prop_assert_eq!(balancer.pick_again(&open, key, &tried), None);
+    }
+
+    /// Against the definition: all servers looked at, from the one whose turn it is.
+    #[test]
+    fn least_connections_is_exact(
+        servers in prop::collection::vec((0u16..=256, 0u32..50, 0u32..50), 1..200),
+        steps in prop::collection::vec((any::<bool>(), any::<prop::sample::Index>()), 1..200),
     ) {
         let weights: Vec<u16> = servers.iter().map(|server| server.0).collect();
         let places = Servers::limited(servers.iter().map(|server| server.1).collect());
         *places.active.borrow_mut() = servers.iter().map(|server| server.2).collect();
-        let cost = |server: usize| (u64::from(servers[server].2) + 1, u64::from(weights[server]));
-        let open: Vec<_> = (0..servers.len()).filter(|server| places.load(*server).is_some()).collect();
-
-        let picked = Balancer::new(Balance::LeastConnections, members(&weights), turn).pick(&places);
-        prop_assert_eq!(picked.is_none(), open.is_empty());
-        if let Some((connections, weight)) = picked.map(cost) {
-            for (other_connections, other_weight) in open.into_iter().map(cost) {
-                prop_assert!(connections * other_weight <= other_connections * weight);
+        let balancer = balancer(Balance::LeastConnections, &weights, 0, &places);
+        for (is_pick, which) in steps {
+            if is_pick {
+                let tried = which.index(2 * weights.len());
+                let expected = least_loaded(&weights, &places, balancer.turn(), tried);
+                prop_assert_eq!(balancer.pick_again(&places, 0, &[tried]), expected);
+            } else {
+                let server = which.index(weights.len());
+                let mut active = places.active.borrow_mut();
+                active[server] = active[server].saturating_sub(1);
+                drop(active);
+                balancer.settle(server, &places);
             }
         }
     }
@@ -267,8 +340,8 @@ proptest! {
         let cycle = sequence(&members).len();
         let servers = Servers::unlimited(weights.len());
         // Far from the end of the counter's range, where a cycle may be cut short once.
-        let balancer = Balancer::new(Balance::RoundRobin, members, turn / 2);
-        (0..cycle).for_each(|_| assert!(balancer.pick(&servers).is_some()));
+        let balancer = balancer(Balance::RoundRobin, &weights, turn / 2, &servers);
+        (0..cycle).for_each(|_| assert!(balancer.pick(&servers, 0).is_some()));
         let total: usize = weights.iter().copied().map(usize::from).sum();
         for (active, weight) in servers.active().into_iter().zip(weights) {
             prop_assert_eq!(active as usize * total, cycle * usize::from(weight));

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What concerns the process: `[global]`, `[admin]`, `[log]`.
+
+use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// `[global]`: what concerns the process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Global {
+    /// `workers`: threads that accept and carry connections. Default: the cores this process may use.
+    pub workers: NonZeroUsize,
+    /// `max-connections`: open client connections over all frontends. `None`: as many as the file descriptor limit allows.
+    pub max_connections: Option<NonZeroU32>,
+    /// `pending-hello-memory`: bytes that connections waiting for their ClientHello may hold, kernel receive buffers counted.
+    pub pending_hello_memory: u64,
+    /// `drain-timeout`: how long open connections may go on after SIGTERM.
+    pub drain_timeout: Duration,
+}
+
+/// `[admin]`: the HTTP surface for metrics and health.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Admin {
+    /// `bind`: loopback unless there are users.
+    pub bind: SocketAddr,
+    /// `[[admin.user]]`: who may see more than `/healthz` and `/readyz`; empty: everybody who reaches `bind`.
+    pub users: Vec<AdminUser>,
+}
+
+/// `[[admin.user]]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct AdminUser {
+    /// `name`: HTTP basic authentication's user.
+    pub name: String,
+    /// `password-hash`: an argon2id hash in PHC string format, as `lb hash-password` prints it.
+    pub password_hash: String,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, PartialEq)]
+pub struct Log {
+    /// `format`: of the line a connection.
+    pub format: LogFormat,
+    /// `target`: where the line a connection goes.
+    pub target: LogTarget,
+    /// `level`: of the agent's own messages on stderr.
+    pub level: LogLevel,
+}
+
+/// How the line a connection looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// `json`: one object a line.
+    Json,
+    /// `tcplog`: HAProxy's `option tcplog` (configuration manual, section 8.2.2), followed by our fields.
+    Tcplog,
+}
+
+/// Where the line a connection goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogTarget {
+    /// `stdout`
+    Stdout,
+    /// `off`: nowhere.
+    Off,
+    /// `file:/path`: appended to, re-opened at SIGHUP.
+    File(PathBuf),
+    /// `syslog:/dev/log`: a Unix datagram socket, RFC 3164 framing.
+    SyslogUnix(PathBuf),
+    /// `syslog:127.0.0.1:514`: UDP, RFC 5424 framing.
+    SyslogUdp(SocketAddr),
+}
+
+impl std::fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("stdout"),
+            Self::Off => f.write_str("off"),
+            Self::File(path) => write!(f, "file:{}", path.display()),
+            Self::SyslogUnix(path) => write!(f, "syslog:{}", path.display()),
+            Self::SyslogUdp(address) => write!(f, "syslog:{address}"),
+        }
+    }
+}
+
+/// The least severe of the agent's own messages that is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum LogLevel {
+    /// `error`
+    Error,
+    /// `warn`
+    Warn,
+    /// `info`
+    Info,
+    /// `debug`
+    Debug,
+    /// `trace`
+    Trace,
+}
