@@ -2,54 +2,102 @@
 //! `cargo xtask bench`: lb beside its peers, measured in one run. Needs root, for network namespaces.
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use clap::{Args as _, FromArgMatches as _};
 
-use crate::repository::{agent, cargo, executable, execute, output, root};
+use crate::micro;
+use crate::report::Outcome;
+use crate::repository::{agent, cargo, executables, output, root};
 
-/// What `bench` can be told. Names of suites and peers are checked by lb-bench itself, which lists them.
+/// What `bench` can be told: whatever lb-bench can, which also says what that is.
 #[derive(clap::Args)]
+#[command(disable_help_flag = true)]
 pub struct Args {
-    /// What to measure: connections, bulk, pingpong, idle; everything if none is named
-    #[arg(value_name = "SUITE")]
-    suites: Vec<OsString>,
-    /// Whom to compare, with commas between: direct, lb-auto, lb-splice, lb-copy, haproxy, haproxy-splice, nginx; all that are
-    /// installed if none is named
-    #[arg(long)]
-    peers: Option<OsString>,
-    /// Samples of each; 10, or 2 if quick
-    #[arg(long)]
-    repeats: Option<u32>,
-    /// Little work: shows that everything works, the numbers mean nothing
-    #[arg(long)]
-    quick: bool,
+    /// Suites and options; `--help` lists them. Or `micro` alone, with --check or --accept
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+    args: Vec<OsString>,
 }
 
-/// Builds lb and the bench in release mode and runs it. Results come to target/bench and, as a table, to standard output.
+/// Builds lb and the bench in release mode and becomes the bench, so that signals and the exit code are its own. Results come to
+/// target/bench and, as tables, to standard output.
 ///
 /// # Errors
 ///
-/// A build fails, or the bench does: cargo or it have said why.
-pub fn run(args: Args) -> Result<()> {
-    let lb = agent()?;
+/// A build fails: cargo has said why. Or the bench cannot be started, or suite `micro` fails.
+pub fn run(args: &Args) -> Result<()> {
+    if let Some((suite, rest)) = args.args.split_first()
+        && suite == "micro"
+    {
+        return micro::run(&micro_args(rest)?);
+    }
+    let mut command = command(&args.args)?;
+    Err(command.exec()).with_context(|| format!("cannot start {}", command.get_program().display()))
+}
+
+/// A stage of CI: everybody does a little of everything, and every byte is counted.
+///
+/// # Errors
+///
+/// A build fails, or the bench: both have said why.
+pub fn stage() -> Result<Outcome> {
+    if !crate::repository::is_root() {
+        return Ok(Outcome::NotRun("network namespaces need root".to_owned()));
+    }
+    let status = command(&["--ci".into()])?.status().context("cannot start the bench")?;
+    ensure!(status.success(), "the bench failed ({status})");
+    Ok(Outcome::Passed)
+}
+
+/// Builds what the bench needs, and how to start it.
+fn command(args: &[OsString]) -> Result<Command> {
     let messages = output(cargo("build").args([
         "--locked",
         "--release",
         "--package=lb-tests",
         "--bin=lb-bench",
+        "--bin=lb-peer",
         "--message-format=json-render-diagnostics",
     ]))?;
-    let bench = executable(&messages).context("cargo built lb-bench but did not say where")?;
-    let mut command = std::process::Command::new(bench);
-    command.current_dir(root()).env("LB_AGENT", lb).args(args.suites);
-    if let Some(peers) = args.peers {
-        command.arg("--peers").arg(peers);
+    let bench = executables(&messages).into_iter().find(|path| path.ends_with("lb-bench"));
+    let bench = bench.context("cargo built lb-bench but did not say where")?;
+    let mut command = Command::new(&bench);
+    command.current_dir(root()).args(args);
+    if measures(args) {
+        command.env("LB_AGENT", agent()?);
     }
-    if let Some(repeats) = args.repeats {
-        command.arg("--repeats").arg(repeats.to_string());
+    Ok(command)
+}
+
+/// The arguments of suite `micro`, which needs neither namespaces nor root.
+fn micro_args(args: &[OsString]) -> Result<micro::Args> {
+    let command = clap::Command::new("cargo xtask bench micro").no_binary_name(true);
+    let matches = micro::Args::augment_args(command).get_matches_from(args);
+    Ok(micro::Args::from_arg_matches(&matches)?)
+}
+
+/// Whether these arguments make the bench measure; help, plans and reports need no lb.
+fn measures(args: &[OsString]) -> bool {
+    let is_other = |text: &str| {
+        ["-h", "--help"].contains(&text) || text == "--plan" || text.starts_with("--report-only")
+    };
+    !args.iter().filter_map(|argument| argument.to_str()).any(is_other)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_measuring_needs_lb() {
+        let measures = |args: &[&str]| measures(&args.iter().map(OsString::from).collect::<Vec<_>>());
+        assert!(measures(&[]) && measures(&["bulk", "--quick"]) && measures(&["--resume", "target/bench/a"]));
+        assert!(
+            !measures(&["--help"])
+                && !measures(&["bulk", "--plan"])
+                && !measures(&["--report-only=results.json", "--update-readme"])
+        );
     }
-    if args.quick {
-        command.arg("--quick");
-    }
-    execute(&mut command)
 }

@@ -8,6 +8,7 @@ mod ci;
 mod demo;
 mod ebpf;
 mod lint;
+mod micro;
 mod report;
 mod repository;
 mod run;
@@ -60,7 +61,7 @@ fn main() -> ExitCode {
         Verb::Lint => lint::run().map(|()| ExitCode::SUCCESS),
         Verb::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Soak(args) => soak::run(&args).map(|()| ExitCode::SUCCESS),
-        Verb::Bench(args) => bench::run(args).map(|()| ExitCode::SUCCESS),
+        Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Ci => ci::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -56,7 +56,16 @@ fn is_loose_end(line: &str) -> bool {
 
 #[test]
 fn pure_modules_know_no_runtime_kernel_or_socket() {
-    let pure = ["config", "prelude/hello", "route", "balance", "proxy"];
+    let pure = [
+        "config",
+        "prelude/hello",
+        "route",
+        "balance",
+        "proxy",
+        "resolve/answer",
+        "resolve/endpoints",
+        "resolve/schedule",
+    ];
     for (path, text) in sources() {
         let Ok(module) = path.strip_prefix("lb-userspace/src") else { continue };
         if !pure.iter().any(|name| module.with_extension("").starts_with(name)) {
@@ -123,6 +132,18 @@ fn a_virtual_machine_does_what_the_readme_says() {
         assert!(vagrantfile.contains(command), "Vagrantfile does not run `{command}`");
     }
     assert!(readme.contains("cargo xtask run") && readme.contains("cargo xtask test"));
+}
+
+#[test]
+fn the_readme_has_a_place_for_the_benchmarks() {
+    let readme = read("README.md");
+    let bench = read("tests/src/bin/lb-bench/markdown.rs");
+    let places = ["<!-- bench:begin -->", "<!-- bench:end -->"].map(|marker| {
+        assert_eq!(readme.matches(marker).count(), 1, "README.md must have {marker} once");
+        assert!(bench.contains(marker), "lb-bench does not look for {marker}");
+        readme.find(marker)
+    });
+    assert!(places[0] < places[1], "the markers in README.md are in the wrong order");
 }
 
 fn read(path: &str) -> String {

@@ -2,6 +2,8 @@
 //! `cargo xtask setup`: installs what the tests need, and asks before it becomes root.
 
 mod packages;
+mod peers;
+mod wheels;
 
 use std::io::{IsTerminal as _, Write as _, stdin, stdout};
 use std::process::{Command, Stdio};
@@ -20,6 +22,9 @@ pub struct Args {
     /// Installs also what `cargo xtask ebpf` needs: rust-src and bpf-linker
     #[arg(long)]
     pub ebpf: bool,
+    /// Installs also what `cargo xtask bench` compares lb with: a newer HAProxy, Envoy, sozu, and clients; takes some minutes
+    #[arg(long)]
+    pub bench: bool,
     /// Does not ask before it uses sudo
     #[arg(long)]
     pub yes: bool,
@@ -36,18 +41,26 @@ pub fn run(args: &Args) -> Result<()> {
         install_rust_src()?;
         install_bpf_linker()?;
     }
+    if args.bench {
+        install(packages::missing(&packages::BENCH_PACKAGES)?, args.yes)?;
+        peers::install()?;
+    }
     Ok(())
 }
 
-/// Installs the Debian packages that are missing.
+/// Installs the Debian packages, and then the Python ones, that tests use and that are missing.
 ///
 /// # Errors
 ///
 /// As [`run`].
 pub fn install_packages(is_agreed: bool) -> Result<()> {
-    let missing = packages::missing()?;
+    install(packages::missing(&packages::PACKAGES)?, is_agreed)?;
+    wheels::install_for_tests()
+}
+
+fn install(missing: Vec<&str>, is_agreed: bool) -> Result<()> {
     if missing.is_empty() {
-        println!("packages: all {} are installed", packages::PACKAGES.len());
+        println!("packages: all are installed");
         return Ok(());
     }
     let list = missing.join(" ");

@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The one list of Debian packages that the tests use.
+//! The one list of Debian packages that the tests use, and the one of those that the benchmarks use besides.
 
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
 
 /// Debian packages, each with what the tests do with it.
-pub const PACKAGES: [(&str, &str); 14] = [
+pub const PACKAGES: [(&str, &str); 18] = [
     ("chromium", "a browser's ClientHello, headless"),
     ("curl", "a TLS client, and a client of the admin surface"),
+    ("dnsmasq-base", "a DNS server whose records come and go"),
     ("g++", "compiles libFuzzer for the fuzz targets"),
     ("haproxy", "a server that reads PROXY headers, and the measure of the benchmarks"),
     ("iproute2", "network namespaces and virtual links"),
@@ -19,23 +20,33 @@ pub const PACKAGES: [(&str, &str); 14] = [
     ("procps", "what a process holds"),
     ("prometheus", "promtool, which judges the metrics page"),
     ("python3", "small peers for odd behaviour"),
+    ("python3-pip", "brings peers that Debian does not have"),
+    ("redis-server", "a server that scripts of checks ask"),
     ("tshark", "a dissector's view of PROXY headers"),
     ("util-linux", "unshare, nsenter and prlimit"),
+    ("valgrind", "counts instructions, which repeat where seconds do not"),
 ];
 
-/// The packages of [`PACKAGES`] that are not installed; all of them where there is no dpkg.
+/// Debian packages that only benchmarks need, each with what for.
+pub const BENCH_PACKAGES: [(&str, &str); 3] = [
+    ("nghttp2-client", "h2load, which downloads over HTTP/2"),
+    ("protobuf-compiler", "what sozu is built with"),
+    ("wrk", "downloads over HTTP/1.1"),
+];
+
+/// Those of these packages that are not installed; all of them where there is no dpkg.
 ///
 /// # Errors
 ///
 /// dpkg-query cannot be started although it is there.
-pub fn missing() -> Result<Vec<&'static str>> {
-    let names = PACKAGES.map(|(name, _)| name);
+pub fn missing(packages: &[(&'static str, &str)]) -> Result<Vec<&'static str>> {
+    let names: Vec<_> = packages.iter().map(|(name, _)| *name).collect();
     if !crate::repository::has_program("dpkg-query") {
-        return Ok(names.to_vec());
+        return Ok(names);
     }
     let output = Command::new("dpkg-query")
         .args(["--show", "--showformat=${Package} ${db:Status-Status}\n"])
-        .args(names)
+        .args(&names)
         // It complains there about packages that it has never heard of.
         .stderr(Stdio::null())
         .output()
@@ -60,7 +71,10 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_sorted_and_without_doubles() {
-        assert!(PACKAGES.windows(2).all(|pair| pair[0].0 < pair[1].0));
+    fn the_lists_are_sorted_and_without_doubles() {
+        for list in [&PACKAGES[..], &BENCH_PACKAGES] {
+            assert!(list.windows(2).all(|pair| pair[0].0 < pair[1].0));
+        }
+        assert!(BENCH_PACKAGES.iter().all(|(name, _)| PACKAGES.iter().all(|(other, _)| other != name)));
     }
 }

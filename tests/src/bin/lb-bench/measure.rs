@@ -27,7 +27,8 @@ pub fn tree(pid: u32) -> Vec<u32> {
     pids
 }
 
-/// User and system time of processes with all their threads, in seconds, to the hundredth (fields 14 and 15 of /proc/PID/stat).
+/// User and system time of processes with all their threads and with the children that they have waited for, in seconds, to the
+/// hundredth (fields 14 to 17 of /proc/PID/stat).
 ///
 /// # Errors
 /// One of them has ended.
@@ -43,8 +44,9 @@ pub fn process_cpu_seconds(pids: &[u32]) -> Result<f64> {
 fn process_ticks(stat: &str) -> Option<u64> {
     // The name is in parentheses and may contain anything, also parentheses.
     let (_, after_name) = stat.rsplit_once(')')?;
-    let mut fields = after_name.split_whitespace().skip(11);
-    Some(fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?)
+    let fields: Vec<u64> =
+        after_name.split_whitespace().skip(11).map_while(|field| field.parse().ok()).collect();
+    Some(fields.get(..4)?.iter().sum())
 }
 
 /// Memory of processes in RAM, in bytes (VmRSS of /proc/PID/status).
@@ -137,7 +139,7 @@ mod tests {
     #[test]
     fn ticks_are_user_and_system_time_whatever_the_name() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 150 0 0 0 12 30 5 6 20 0 1 0 100 9 9";
-        assert_eq!(process_ticks(stat), Some(42));
+        assert_eq!(process_ticks(stat), Some(53));
         assert_eq!(process_ticks("7 (a) S 1"), None);
     }
 

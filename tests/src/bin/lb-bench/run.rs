@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Runs the contestants in turn and takes the samples.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -8,13 +9,17 @@ use rustix::process::Signal;
 use serde::Serialize;
 
 use crate::contestant::{Contestant, Running};
+use crate::interrupt::Interrupt;
+use crate::journal::Journal;
 use crate::lab::{Lab, Launch, Program, own_program};
 use crate::load::{Outcome, READY, Task, Work};
 use crate::measure::{HostCpu, KernelMemory, process_cpu_seconds, resident_bytes, tree};
+use crate::progress::Progress;
+use crate::results::Record;
 use crate::suite::Workload;
 
 /// How long memory may take to settle before it is read.
-const SETTLING: Duration = Duration::from_millis(500);
+pub const SETTLING: Duration = Duration::from_millis(500);
 
 /// One workload on one contestant, once.
 #[derive(Clone, Copy, Debug, Serialize)]
@@ -23,14 +28,20 @@ pub struct Sample {
     pub outcome: Outcome,
     /// User and system time of the balancer's processes; `None` without a balancer.
     pub balancer_cpu_seconds: Option<f64>,
-    /// The same of client and server.
-    pub ends_cpu_seconds: f64,
+    /// The same of the client, with the programs that it started.
+    pub client_cpu_seconds: f64,
+    /// The same of the servers.
+    pub server_cpu_seconds: f64,
     /// Busy time of all cores, whatever ran there.
     pub host_cpu_seconds: f64,
     /// Share of the cores' time that the host of this virtual machine took away.
     pub stolen_share: f64,
     /// Of memory.
     pub growth: Growth,
+    /// The balancer's processes in RAM at the end, in bytes; `None` without a balancer.
+    pub resident_bytes: Option<f64>,
+    /// From the balancer's start until it took a connection; `None` without a balancer.
+    pub start_seconds: Option<f64>,
 }
 
 /// How memory grew from before the work until its end, while the flows of [`Work::Idle`] are open; in bytes.
@@ -54,7 +65,7 @@ impl Sample {
 
     /// User and system time of balancer, client and server together.
     pub fn all_cpu_seconds(&self) -> f64 {
-        self.ends_cpu_seconds + self.balancer_cpu_seconds.unwrap_or_default()
+        self.client_cpu_seconds + self.server_cpu_seconds + self.balancer_cpu_seconds.unwrap_or_default()
     }
 
     /// A share of `total`.
@@ -63,68 +74,114 @@ impl Sample {
     }
 }
 
-/// All samples of a workload: by contestant, in the order of the repeats.
-pub struct Measured {
-    /// What was done.
-    pub workload: Workload,
-    /// By contestant.
-    pub rows: Vec<(Contestant, Vec<Sample>)>,
+/// What becomes of the samples.
+pub struct Recorder<'run> {
+    /// Where they are kept, with those of earlier.
+    pub journal: Journal,
+    /// Who hears of them.
+    pub progress: Progress,
+    /// Who may end it all.
+    pub interrupt: &'run Interrupt,
 }
 
-/// Runs a workload on all contestants in turn, so often; each repeat begins with another one. `progress` hears of each sample.
+impl Recorder<'_> {
+    fn keep(
+        &mut self,
+        workload: &Workload,
+        contestant: Contestant,
+        repeat: u32,
+        sample: &Sample,
+    ) -> Result<()> {
+        let contestant = contestant.name();
+        let line =
+            format!("{} #{}, {contestant}: {:.3} s", workload.title, repeat + 1, sample.outcome.seconds);
+        self.journal.add(Record {
+            workload: workload.title.clone(),
+            contestant,
+            repeat,
+            values: workload.columns.iter().map(|column| (column.value)(sample)).collect(),
+            stolen_share: sample.stolen_share,
+            sample: serde_json::to_value(sample)?,
+        })?;
+        self.progress.show(&line);
+        Ok(())
+    }
+}
+
+/// Runs a workload on all contestants in turn, as often as planned; each repeat begins with another one. Samples that the journal has
+/// are not taken again.
 ///
 /// # Errors
-/// A contestant fails, which it is named for.
+/// A contestant fails, which it is named for; a sample cannot be kept; or the run was interrupted.
 pub fn run(
     lab: &Lab,
     workload: &Workload,
     contestants: &[Contestant],
-    repeats: u32,
-    mut progress: impl FnMut(Contestant, u32, &Sample),
-) -> Result<Measured> {
-    let mut standing = Vec::new();
+    recorder: &mut Recorder<'_>,
+) -> Result<()> {
+    let turns = left(workload, contestants, &recorder.journal);
+    let mut standing = BTreeMap::new();
     if !workload.needs_fresh_balancer() {
-        for contestant in contestants {
-            standing.push(start(lab, workload, *contestant)?);
+        for index in turns.iter().map(|(_, index)| *index).collect::<BTreeSet<_>>() {
+            standing.insert(index, start(lab, workload, contestants[index])?);
         }
     }
-    let mut rows: Vec<_> = contestants.iter().map(|contestant| (*contestant, Vec::new())).collect();
-    for repeat in 0..repeats {
-        for turn in 0..contestants.len() {
-            let index = (turn + repeat as usize) % contestants.len();
-            let contestant = contestants[index];
-            let sample = match standing.get(index) {
-                Some(running) => sample(lab, running, workload.work),
-                None => sample(lab, &start(lab, workload, contestant)?, workload.work),
-            };
-            let sample = sample.with_context(|| format!("{}, {}", workload.title, contestant.name()))?;
-            progress(contestant, repeat, &sample);
-            rows[index].1.push(sample);
-        }
+    for (repeat, index) in turns {
+        recorder.interrupt.check()?;
+        let contestant = contestants[index];
+        let sample = match standing.get(&index) {
+            Some(running) => sample(lab, running, workload.work),
+            None => sample(lab, &start(lab, workload, contestant)?, workload.work),
+        };
+        let sample = sample.with_context(|| format!("{}, {}", workload.title, contestant.name()))?;
+        // Whoever was killed meanwhile may have cost the others time.
+        recorder.interrupt.check()?;
+        recorder.keep(workload, contestant, repeat, &sample)?;
     }
-    Ok(Measured { workload: workload.clone(), rows })
+    Ok(())
+}
+
+/// What is still to be done of a workload: repeats and who takes part in them, in order.
+pub fn left(workload: &Workload, contestants: &[Contestant], journal: &Journal) -> Vec<(u32, usize)> {
+    let planned = journal.plan.workloads.iter().find(|planned| planned.title == workload.title);
+    let is_left = |(repeat, index): &(u32, usize)| {
+        let name = contestants[*index].name();
+        planned.is_none_or(|planned| !planned.absent.contains_key(&name))
+            && !journal.has(&workload.title, &name, *repeat)
+    };
+    turns(contestants.len(), journal.plan.repeats).filter(is_left).collect()
+}
+
+/// Repeats and who takes part in them, in order.
+fn turns(contestants: usize, repeats: u32) -> impl Iterator<Item = (u32, usize)> {
+    (0..repeats).flat_map(move |repeat| {
+        (0..contestants).map(move |turn| (repeat, (turn + repeat as usize) % contestants))
+    })
 }
 
 fn start(lab: &Lab, workload: &Workload, contestant: Contestant) -> Result<Running> {
-    let running = contestant.start(lab)?;
+    let running = contestant.start(lab, workload.duty)?;
     sample(lab, &running, workload.warm_up()).with_context(|| format!("warming up {}", contestant.name()))?;
     Ok(running)
 }
 
 fn sample(lab: &Lab, running: &Running, work: Work) -> Result<Sample> {
     let task = Task { targets: running.targets.clone(), header: running.contestant.header(), work };
+    let ledger = running.ledger(lab)?;
     let mut client = start_client(lab, &task)?;
     let balancer = running.program.as_ref().map(|program| tree(program.pid()));
-    let ends = [client.pid(), lab.load_server.pid()];
-    let before = Snapshot::take(balancer.as_deref(), ends)?;
+    let ends = (client.pid(), lab.server_pids());
+    let before = Snapshot::take(balancer.as_deref(), &ends)?;
     client.tell("go")?;
-    let outcome = serde_json::from_str(&client.hear()?)?;
+    let outcome: Outcome = serde_json::from_str(&client.hear()?)?;
     if let Work::Idle { .. } = work {
         std::thread::sleep(SETTLING);
     }
-    let after = Snapshot::take(balancer.as_deref(), ends)?;
+    let after = Snapshot::take(balancer.as_deref(), &ends)?;
     client.dismiss()?;
-    Ok(after.since(&before, outcome))
+    running.audit(lab, ledger.as_ref(), &work.traffic(&outcome))?;
+    let start_seconds = running.program.as_ref().map(|_| running.start_time.as_secs_f64());
+    Ok(Sample { start_seconds, ..after.since(&before, outcome) })
 }
 
 fn start_client(lab: &Lab, task: &Task) -> Result<Program> {
@@ -144,18 +201,21 @@ struct Snapshot {
     host: HostCpu,
     memory: KernelMemory,
     balancer: Option<(f64, u64)>,
-    ends_cpu_seconds: f64,
+    client_cpu_seconds: f64,
+    server_cpu_seconds: f64,
 }
 
 impl Snapshot {
-    fn take(balancer: Option<&[u32]>, ends: [u32; 2]) -> Result<Self> {
+    fn take(balancer: Option<&[u32]>, (client, servers): &(u32, Vec<u32>)) -> Result<Self> {
         let balancer = match balancer {
             Some(pids) => Some((process_cpu_seconds(pids)?, resident_bytes(pids)?)),
             None => None,
         };
-        let ends_cpu_seconds = process_cpu_seconds(&ends)?;
+        let client_cpu_seconds = process_cpu_seconds(&[*client])?;
+        let server_cpu_seconds = process_cpu_seconds(servers)?;
         let memory = KernelMemory::now()?;
-        Ok(Self { balancer, ends_cpu_seconds, memory, host: HostCpu::now()?, time: Instant::now() })
+        let (host, time) = (HostCpu::now()?, Instant::now());
+        Ok(Self { balancer, client_cpu_seconds, server_cpu_seconds, memory, host, time })
     }
 
     fn since(&self, earlier: &Self, outcome: Outcome) -> Sample {
@@ -167,7 +227,10 @@ impl Snapshot {
         Sample {
             outcome,
             balancer_cpu_seconds: balancer.map(|(later, earlier)| later.0 - earlier.0),
-            ends_cpu_seconds: self.ends_cpu_seconds - earlier.ends_cpu_seconds,
+            client_cpu_seconds: self.client_cpu_seconds - earlier.client_cpu_seconds,
+            server_cpu_seconds: self.server_cpu_seconds - earlier.server_cpu_seconds,
+            resident_bytes: self.balancer.map(|(_, resident)| resident as f64),
+            start_seconds: None,
             host_cpu_seconds: cpu_seconds - (self.host.idle - earlier.host.idle) - stolen,
             stolen_share: stolen / cpu_seconds,
             growth: Growth {
@@ -177,5 +240,17 @@ impl Snapshot {
                 unavailable: grown(earlier.memory.available, self.memory.available),
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_repeat_begins_with_another_contestant() {
+        let expected = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (1, 0)];
+        assert_eq!(turns(3, 2).collect::<Vec<_>>(), expected);
+        assert_eq!(turns(0, 2).count(), 0);
     }
 }

@@ -11,7 +11,7 @@ pub mod poll;
 pub mod preface;
 pub mod server;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -22,18 +22,33 @@ pub const ROUTES: usize = 10;
 pub const READY: &str = "ready";
 
 /// Bytes of a request and of its answer in [`Work::PingPong`] and [`Work::Idle`].
-pub const MESSAGE_SIZE: usize = 100;
+pub const MESSAGE_SIZE: u32 = 100;
 
 /// Bytes of the answer in [`Work::Connections`].
 pub const ANSWER_SIZE: usize = 100;
 
+/// Addresses of the client beside its usual one, for more flows than that has ports; the first is not used.
+pub const SOURCES: (Ipv4Addr, &str) = (Ipv4Addr::new(10, 4, 0, 0), "10.4.0.0/16");
+
+/// Flows of an address; there are some more ports ([`crate::lab`]).
+pub const FLOWS_A_SOURCE: u32 = 50_000;
+
+/// No ClientHello of a real client is longer, in bytes.
+const HELLO_MAX: u64 = 2048;
+
 /// Bytes that the ends of a bulk flow read or write at once.
 pub const CHUNK_SIZE: usize = 256 << 10;
 
-/// The name of a route, the same length for each.
-pub fn route_name(route: usize) -> String {
-    format!("route-{route}.bench.example")
+/// A name that the balancers route; the same length for each below a million.
+pub fn route_name(number: usize) -> String {
+    format!("{NAME_PREFIX}{number:0NAME_DIGITS$}.bench.example")
 }
+
+/// What names begin with.
+const NAME_PREFIX: &str = "route-";
+
+/// Digits behind it.
+const NAME_DIGITS: usize = 6;
 
 /// What one client process has to do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -46,7 +61,7 @@ pub struct Task {
     pub work: Work,
 }
 
-/// Work of a client. Every flow begins with a ClientHello of [`hello::SIZE`] bytes.
+/// Work of a client. Every flow begins with a ClientHello of [`hello::SIZE`] bytes, but for [`Work::Https`], where TLS is real.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Work {
@@ -56,6 +71,8 @@ pub enum Work {
         total: u32,
         /// At any time.
         concurrent: u32,
+        /// Names that are asked for, each as often.
+        names: u32,
     },
     /// Bytes from the server, split evenly over flows; the server closes.
     Download {
@@ -78,11 +95,100 @@ pub enum Work {
         /// In all.
         exchanges: u32,
     },
+    /// Requests and answers on established flows, begun at a fixed rate whatever became of the earlier ones.
+    Paced {
+        /// At the same time; they take turns.
+        flows: u32,
+        /// Bytes of a request, and of its answer.
+        size: u32,
+        /// Requests in a second.
+        rate: u32,
+        /// In all.
+        exchanges: u32,
+    },
     /// Flows that exchange one message and then nothing.
     Idle {
         /// At the same time.
         flows: u32,
     },
+    /// Downloads from nginx over TLS.
+    Https {
+        /// Who downloads.
+        tool: Tool,
+        /// Of a file.
+        bytes: u64,
+        /// At the same time.
+        connections: u32,
+    },
+}
+
+/// A program that downloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Tool {
+    /// wrk, HTTP/1.1: as many files as it gets in the time.
+    Wrk {
+        /// How long.
+        seconds: u32,
+        /// How many files come over a connection.
+        reuse: Reuse,
+    },
+    /// h2load, HTTP/2: a fixed number of files.
+    H2load {
+        /// Files.
+        requests: u32,
+    },
+}
+
+/// How many requests a connection serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reuse {
+    /// All.
+    Kept,
+    /// One: each has a TLS handshake of its own.
+    Once,
+}
+
+/// What went through a balancer, both ways together, PROXY headers not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// All of it.
+    pub bytes: u64,
+    /// The ClientHellos in it.
+    pub hello_bytes: u64,
+    /// Whether it was no more.
+    pub is_exact: bool,
+}
+
+impl Work {
+    /// What a balancer must have carried for this outcome.
+    pub fn traffic(&self, outcome: &Outcome) -> Traffic {
+        const HELLO: u64 = hello::SIZE as u64;
+        let exact = |flows: u32, bytes: u64| {
+            let hello_bytes = u64::from(flows) * HELLO;
+            Traffic { bytes: hello_bytes + bytes, hello_bytes, is_exact: true }
+        };
+        // Each flow of these has exchanged one message before it counts.
+        let exchanged = |flows: u32, exchanges: u64, size: u32| {
+            exact(flows, 2 * (exchanges + u64::from(flows)) * u64::from(size))
+        };
+        let units = outcome.units;
+        match *self {
+            Self::Connections { total, .. } => exact(total, u64::from(total) * ANSWER_SIZE as u64),
+            Self::Download { flows, .. } => exact(flows, units),
+            Self::Upload { flows, .. } => exact(flows, units + u64::from(flows) * size_of::<u64>() as u64),
+            Self::PingPong { flows, .. } => exchanged(flows, units, MESSAGE_SIZE),
+            Self::Paced { flows, size, .. } => exchanged(flows, units, size),
+            Self::Idle { flows } => exchanged(flows, 0, MESSAGE_SIZE),
+            Self::Https { tool, connections, .. } => {
+                let again = if matches!(tool, Tool::Wrk { reuse: Reuse::Once, .. }) { units } else { 0 };
+                let hello_bytes = (u64::from(connections) + again) * HELLO_MAX;
+                // What TLS adds counts for the balancer, too, and the tools do not say how much it is.
+                Traffic { bytes: outcome.bytes.unwrap_or_default(), hello_bytes, is_exact: false }
+            }
+        }
+    }
 }
 
 /// What a client saw.
@@ -90,23 +196,44 @@ pub enum Work {
 pub struct Outcome {
     /// From the start of the work to its end.
     pub seconds: f64,
-    /// Connections, exchanges, bytes or flows, as the work counts.
+    /// Connections, exchanges, bytes, flows or files, as the work counts.
     pub units: u64,
-    /// Median time of a connection or an exchange, where the work has those.
-    pub p50_us: Option<f64>,
-    /// 99th percentile of the same.
-    pub p99_us: Option<f64>,
+    /// Bytes that were downloaded, where units are files.
+    pub bytes: Option<u64>,
+    /// Times of a connection, an exchange or a file, where the work has those.
+    pub times: Option<Times>,
+    /// Times from the start of a connection to the first byte of the answer, where the work has those.
+    pub first_byte: Option<Times>,
+}
+
+/// Percentiles of times, in microseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Times {
+    /// Median.
+    pub p50_us: f64,
+    /// 99th percentile.
+    pub p99_us: f64,
+    /// 99.9th percentile.
+    pub p999_us: f64,
+}
+
+impl Times {
+    /// Of nanoseconds in any order, by nearest rank; `None` if there are none.
+    pub fn of(mut nanoseconds: Vec<u64>) -> Option<Self> {
+        nanoseconds.sort_unstable();
+        let at = |per_mille: usize| {
+            let index = nanoseconds.len().saturating_mul(per_mille).div_ceil(1000).saturating_sub(1);
+            nanoseconds.get(index).map(|nanoseconds| *nanoseconds as f64 / 1e3)
+        };
+        Some(Self { p50_us: at(500)?, p99_us: at(990)?, p999_us: at(999)? })
+    }
 }
 
 impl Outcome {
-    /// With percentiles of the nanoseconds in `times`.
-    pub fn with_times(seconds: f64, mut times: Vec<u64>) -> Self {
-        times.sort_unstable();
-        let at = |percent: usize| {
-            let index = times.len().saturating_mul(percent).div_ceil(100).saturating_sub(1);
-            times.get(index).map(|nanoseconds| *nanoseconds as f64 / 1e3)
-        };
-        Self { seconds, units: times.len() as u64, p50_us: at(50), p99_us: at(99) }
+    /// With percentiles of `nanoseconds`, one a unit.
+    pub fn with_times(seconds: f64, nanoseconds: Vec<u64>) -> Self {
+        let units = nanoseconds.len() as u64;
+        Self { seconds, units, times: Times::of(nanoseconds), ..Self::default() }
     }
 }
 
@@ -116,9 +243,26 @@ mod tests {
 
     #[test]
     fn percentiles_are_by_nearest_rank() {
-        let outcome = Outcome::with_times(1.0, (1..=200).rev().map(|us| us * 1000).collect());
-        assert_eq!((outcome.units, outcome.p50_us, outcome.p99_us), (200, Some(100.0), Some(198.0)));
-        assert_eq!(Outcome::with_times(1.0, Vec::new()).p50_us, None);
-        assert_eq!(Outcome::with_times(1.0, vec![7000]).p99_us, Some(7.0));
+        let times = Times::of((1..=2000).rev().map(|us| us * 1000).collect());
+        assert_eq!(times, Some(Times { p50_us: 1000.0, p99_us: 1980.0, p999_us: 1998.0 }));
+        assert_eq!(Times::of(Vec::new()), None);
+        assert_eq!(Times::of(vec![7000]), Some(Times { p50_us: 7.0, p99_us: 7.0, p999_us: 7.0 }));
+    }
+
+    #[test]
+    fn traffic_is_hellos_requests_and_answers() {
+        let check = |work: Work, units, bytes| {
+            let traffic = work.traffic(&Outcome { units, ..Outcome::default() });
+            assert_eq!((traffic.bytes, traffic.is_exact), (bytes, true), "{work:?}");
+        };
+        check(Work::Connections { total: 3, concurrent: 1, names: 10 }, 3, 3 * (517 + 100));
+        check(Work::Upload { flows: 2, bytes: 1001 }, 1000, 2 * 517 + 1000 + 2 * 8);
+        check(Work::PingPong { flows: 2, exchanges: 5 }, 4, 2 * 517 + (4 + 2) * 200);
+        check(Work::Paced { flows: 2, size: 64, rate: 9, exchanges: 4 }, 4, 2 * 517 + (4 + 2) * 128);
+        check(Work::Idle { flows: 3 }, 3, 3 * (517 + 200));
+        let tool = Tool::Wrk { seconds: 1, reuse: Reuse::Once };
+        let outcome = Outcome { units: 7, bytes: Some(9000), ..Outcome::default() };
+        let traffic = Work::Https { tool, bytes: 1000, connections: 3 }.traffic(&outcome);
+        assert_eq!((traffic.bytes, traffic.hello_bytes, traffic.is_exact), (9000, 10 * HELLO_MAX, false));
     }
 }

@@ -17,6 +17,9 @@ use super::{CHUNK_SIZE, READY};
 /// Connections that the kernel holds complete before accept.
 const BACKLOG: i32 = 4096;
 
+/// What is read at once from flows without a thread: any message whole.
+const SCRATCH_SIZE: usize = 64 << 10;
+
 /// Up to here an answer fits into any socket's send buffer and needs no thread.
 const SMALL: u64 = 4096;
 
@@ -26,7 +29,7 @@ const SMALL: u64 = 4096;
 /// A port is taken, or descriptors have run out.
 pub fn run(first_port: u16, routes: u16) -> Result<()> {
     let mut poll = Poll::new()?;
-    let mut server = Server { flows: Table::new(), scratch: vec![0; 4096] };
+    let mut server = Server { flows: Table::new(), scratch: vec![0; SCRATCH_SIZE] };
     for route in 0..routes {
         let port = first_port + route;
         let listener = listen(port).with_context(|| format!("cannot listen on port {port}"))?;

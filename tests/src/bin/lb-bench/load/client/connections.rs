@@ -2,7 +2,7 @@
 //! Short connections in a closed loop: connect, ClientHello, answer, end; the next one starts when one has ended.
 
 use std::os::fd::OwnedFd;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::io::Errno;
@@ -10,20 +10,30 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, connect, recv, send, socket_with,
 };
 
+use super::super::hello::Template;
 use super::super::poll::{Interest, Poll, Table, number};
 use super::super::preface::Request;
-use super::super::{ANSWER_SIZE, Outcome, ROUTES, Task, hello, route_name};
+use super::super::{ANSWER_SIZE, Outcome, ROUTES, Task, Times};
 use super::check_signature;
 
-/// Makes `total` connections, `concurrent` at a time.
+/// A prime: multiples of it visit every one of the names, in no order that helps a cache.
+const STRIDE: usize = 7919;
+
+/// Makes `total` connections, `concurrent` at a time, for each of the names in turn.
 ///
 /// # Errors
 /// Any of them is refused, reset, answered wrongly or cut short.
-pub fn run(task: &Task, total: u32, concurrent: u32) -> Result<Outcome> {
-    let request = Request::Source(ANSWER_SIZE as u64);
-    let hellos = (0..ROUTES).map(|route| hello::client_hello(&route_name(route), request)).collect();
-    let mut load = Load { task, hellos, flows: Table::new(), started: 0, total, times: Vec::new() };
-    load.times.reserve(total as usize);
+pub fn run(task: &Task, total: u32, concurrent: u32, names: u32) -> Result<Outcome> {
+    let mut load = Load {
+        task,
+        hello: Template::new(Request::Source(ANSWER_SIZE as u64)),
+        names: names as usize,
+        flows: Table::new(),
+        started: 0,
+        total,
+        times: Vec::with_capacity(total as usize),
+        first_byte_times: Vec::with_capacity(total as usize),
+    };
     let mut poll = Poll::new()?;
     let start = Instant::now();
     for _ in 0..concurrent.min(total) {
@@ -32,22 +42,26 @@ pub fn run(task: &Task, total: u32, concurrent: u32) -> Result<Outcome> {
     while load.times.len() < total as usize {
         poll.wait(|poll, ready| load.step(poll, ready))?;
     }
-    Ok(Outcome::with_times(start.elapsed().as_secs_f64(), load.times))
+    let outcome = Outcome::with_times(start.elapsed().as_secs_f64(), load.times);
+    Ok(Outcome { first_byte: Times::of(load.first_byte_times), ..outcome })
 }
 
 struct Load<'a> {
     task: &'a Task,
-    hellos: Vec<Vec<u8>>,
+    hello: Template,
+    names: usize,
     flows: Table<Flow>,
     started: u32,
     total: u32,
     times: Vec<u64>,
+    first_byte_times: Vec<u64>,
 }
 
 struct Flow {
     socket: OwnedFd,
-    route: usize,
+    name: usize,
     start: Instant,
+    first_byte: Option<Duration>,
     is_hello_sent: bool,
     received: usize,
 }
@@ -58,7 +72,7 @@ impl Load<'_> {
         if self.started == self.total {
             return Ok(());
         }
-        let route = self.started as usize % ROUTES;
+        let name = self.started as usize * STRIDE % self.names;
         self.started += 1;
         let start = Instant::now();
         let socket = socket_with(
@@ -67,20 +81,21 @@ impl Load<'_> {
             SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
             None,
         )?;
-        match connect(&socket, &self.task.targets[route]) {
+        match connect(&socket, &self.task.targets[name % ROUTES]) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error).context("cannot connect"),
         }
         poll.add(&socket, Interest::IN | Interest::OUT | Interest::ET)?;
         let number = number(&socket)? as usize;
-        self.flows.insert(number, Flow { socket, route, start, is_hello_sent: false, received: 0 });
+        let flow = Flow { socket, name, start, first_byte: None, is_hello_sent: false, received: 0 };
+        self.flows.insert(number, flow);
         Ok(())
     }
 
     fn step(&mut self, poll: &Poll, ready: usize) -> Result<()> {
         let Some(flow) = self.flows.at(ready) else { return Ok(()) };
         if !flow.is_hello_sent {
-            let hello = &self.hellos[flow.route];
+            let hello = self.hello.named(flow.name);
             let sent = match send(&flow.socket, hello, SendFlags::NOSIGNAL) {
                 Err(Errno::AGAIN) => return Ok(()),
                 sent => sent.context("the connection failed")?,
@@ -93,6 +108,8 @@ impl Load<'_> {
         if flow.read(self.task)? {
             let elapsed = flow.start.elapsed();
             self.times.push(u64::try_from(elapsed.as_nanos())?);
+            let first_byte = flow.first_byte.unwrap_or(elapsed);
+            self.first_byte_times.push(u64::try_from(first_byte.as_nanos())?);
             drop(self.flows.take(ready));
             self.start(poll)?;
         }
@@ -112,7 +129,8 @@ impl Flow {
                 Ok((0, _)) => bail!("the answer ended after {} of {ANSWER_SIZE} bytes", self.received),
                 Ok((length, _)) => {
                     if self.received == 0 {
-                        check_signature(task, self.route, &answer[..length])?;
+                        self.first_byte = Some(self.start.elapsed());
+                        check_signature(task, self.name, &answer[..length])?;
                     }
                     self.received += length;
                 }

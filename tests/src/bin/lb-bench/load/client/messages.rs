@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Small messages on established flows, one outstanding on each.
 
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -10,19 +10,32 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::super::poll::{Interest, Poll, Table, number};
 use super::super::preface::Request;
-use super::super::{MESSAGE_SIZE, Outcome, Task};
+use super::super::{FLOWS_A_SOURCE, MESSAGE_SIZE, Outcome, SOURCES, Task};
+
+/// The same as an index.
+const MESSAGE: usize = MESSAGE_SIZE as usize;
 
 /// Opens flows that have each exchanged one message, so that nothing about them is outstanding.
 ///
 /// # Errors
 /// One of them fails.
-pub fn open(task: &Task, flows: u32) -> Result<Vec<TcpStream>> {
+pub fn open(task: &Task, flows: u32, size: u32) -> Result<Vec<TcpStream>> {
+    let mut message = vec![b'm'; size as usize];
     let flow = |route| {
-        let mut stream = super::open(task, route as usize, Request::Echo)?;
-        exchange(&mut stream)?;
+        let mut stream = match source(route) {
+            None => super::open(task, route as usize, Request::Echo)?,
+            Some(source) => super::open_from(source, task, route as usize, Request::Echo)?,
+        };
+        exchange(&mut stream, &mut message)?;
         Ok(stream)
     };
     (0..flows).map(flow).collect()
+}
+
+/// The address that a flow comes from where the usual one has no ports left.
+fn source(flow: u32) -> Option<Ipv4Addr> {
+    let address = flow / FLOWS_A_SOURCE;
+    (address > 0).then(|| Ipv4Addr::from(u32::from(SOURCES.0) + address))
 }
 
 /// Exchanges messages, one after the other on each flow.
@@ -41,18 +54,18 @@ pub fn ping_pong(flows: &[TcpStream], exchanges: u32) -> Result<Outcome> {
 /// One flow needs no epoll: the wake-up of a blocking read is the shortest there is.
 fn alone(mut flow: &TcpStream, exchanges: u32) -> Result<Vec<u64>> {
     let mut times = Vec::with_capacity(exchanges as usize);
+    let mut message = [b'm'; MESSAGE];
     for _ in 0..exchanges {
         let start = Instant::now();
-        exchange(&mut flow)?;
+        exchange(&mut flow, &mut message)?;
         times.push(u64::try_from(start.elapsed().as_nanos())?);
     }
     Ok(times)
 }
 
-fn exchange(flow: &mut (impl std::io::Read + std::io::Write)) -> Result<()> {
-    let mut message = [b'm'; MESSAGE_SIZE];
-    flow.write_all(&message)?;
-    flow.read_exact(&mut message).context("no answer to a message")
+fn exchange(flow: &mut (impl std::io::Read + std::io::Write), message: &mut [u8]) -> Result<()> {
+    flow.write_all(message)?;
+    flow.read_exact(message).context("no answer to a message")
 }
 
 struct Flow<'a> {
@@ -97,22 +110,22 @@ impl Flow<'_> {
         self.left -= 1;
         self.received = 0;
         self.start = Instant::now();
-        let sent = send(self.socket, &[b'm'; MESSAGE_SIZE], SendFlags::NOSIGNAL)?;
-        ensure!(sent == MESSAGE_SIZE, "an idle socket took {sent} bytes only");
+        let sent = send(self.socket, &[b'm'; MESSAGE], SendFlags::NOSIGNAL)?;
+        ensure!(sent == MESSAGE, "an idle socket took {sent} bytes only");
         Ok(())
     }
 
     /// Reads; the nanoseconds since the question if the answer is complete.
     fn hear(&mut self) -> Result<Option<u64>> {
-        let mut message = [0; 2 * MESSAGE_SIZE];
+        let mut message = [0; 2 * MESSAGE];
         match recv(self.socket, &mut message[..], RecvFlags::empty()) {
             Err(Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error).context("an established flow broke"),
             Ok((0, _)) => bail!("an established flow ended"),
             Ok((length, _)) => self.received += length,
         }
-        ensure!(self.received <= MESSAGE_SIZE, "more came back than was sent");
-        let is_complete = self.received == MESSAGE_SIZE;
+        ensure!(self.received <= MESSAGE, "more came back than was sent");
+        let is_complete = self.received == MESSAGE;
         Ok(if is_complete { Some(u64::try_from(self.start.elapsed().as_nanos())?) } else { None })
     }
 }

@@ -4,16 +4,19 @@
 
 mod bulk;
 mod connections;
+mod https;
 mod messages;
+mod paced;
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
 use super::preface::Request;
-use super::{Outcome, READY, ROUTES, Task, Work, hello, route_name};
+use super::{MESSAGE_SIZE, Outcome, READY, ROUTES, Task, Work, hello, route_name};
 
 /// No flow of a working balancer stands still for so long.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -28,7 +31,8 @@ pub fn run() -> Result<()> {
     input.read_line(&mut line)?;
     let task: Task = serde_json::from_str(&line).context("standard input is not a task")?;
     let flows = match task.work {
-        Work::PingPong { flows, .. } => messages::open(&task, flows)?,
+        Work::PingPong { flows, .. } => messages::open(&task, flows, MESSAGE_SIZE)?,
+        Work::Paced { flows, size, .. } => messages::open(&task, flows, size)?,
         _ => Vec::new(),
     };
     println!("{READY}");
@@ -46,13 +50,17 @@ pub fn run() -> Result<()> {
 /// The outcome, and the flows that stay open.
 fn work(task: &Task, flows: Vec<TcpStream>) -> Result<(Outcome, Vec<TcpStream>)> {
     let outcome = match task.work {
-        Work::Connections { total, concurrent } => connections::run(task, total, concurrent)?,
+        Work::Connections { total, concurrent, names } => connections::run(task, total, concurrent, names)?,
         Work::Download { flows, bytes } => bulk::run(task, flows, bytes, bulk::download)?,
         Work::Upload { flows, bytes } => bulk::run(task, flows, bytes, bulk::upload)?,
+        Work::Https { tool, bytes, connections } => https::run(task, tool, bytes, connections)?,
         Work::PingPong { exchanges, .. } => return Ok((messages::ping_pong(&flows, exchanges)?, flows)),
+        Work::Paced { size, rate, exchanges, .. } => {
+            return Ok((paced::run(&flows, size, rate, exchanges)?, flows));
+        }
         Work::Idle { flows } => {
             let start = std::time::Instant::now();
-            let flows = messages::open(task, flows)?;
+            let flows = messages::open(task, flows, MESSAGE_SIZE)?;
             let seconds = start.elapsed().as_secs_f64();
             return Ok((Outcome { seconds, units: flows.len() as u64, ..Outcome::default() }, flows));
         }
@@ -62,9 +70,27 @@ fn work(task: &Task, flows: Vec<TcpStream>) -> Result<(Outcome, Vec<TcpStream>)>
 
 /// A connection that has sent its ClientHello.
 fn open(task: &Task, route: usize, request: Request) -> Result<TcpStream> {
+    begin(task, route, request, |target| TcpStream::connect_timeout(target, PATIENCE))
+}
+
+/// The same from another address of the client.
+fn open_from(source: Ipv4Addr, task: &Task, route: usize, request: Request) -> Result<TcpStream> {
+    begin(task, route, request, |target| {
+        let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        bind(&socket, &SocketAddr::from((source, 0)))?;
+        connect(&socket, target)?;
+        Ok(TcpStream::from(socket))
+    })
+}
+
+fn begin(
+    task: &Task,
+    route: usize,
+    request: Request,
+    connect: impl FnOnce(&SocketAddr) -> io::Result<TcpStream>,
+) -> Result<TcpStream> {
     let target = task.targets[route % ROUTES];
-    let mut stream =
-        TcpStream::connect_timeout(&target, PATIENCE).with_context(|| format!("cannot connect {target}"))?;
+    let mut stream = connect(&target).with_context(|| format!("cannot connect {target}"))?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))?;

@@ -1,0 +1,143 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whether lb carried what the client asked for, and on the path that the contestant is named for, by lb's own counters.
+
+use std::collections::BTreeMap;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::lab::Lab;
+use crate::load::Traffic;
+
+/// How long counters may take: they are exact once a flow has ended, and lb hears of its end a little later than the client.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How often they are looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Bytes that lb has carried, by path (`lb_path_bytes_total`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Ledger(BTreeMap<String, u64>);
+
+/// Which path must have carried the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// Whichever: the path is lb's choice.
+    Any,
+    /// This one; the ClientHello may have gone another way.
+    Path(&'static str),
+}
+
+impl Ledger {
+    /// As lb's admin surface shows it.
+    ///
+    /// # Errors
+    /// lb does not answer.
+    pub fn read(lab: &Lab, admin: SocketAddr) -> Result<Self> {
+        let metrics = lab.balancer.run(move || metrics(admin))?;
+        Ok(Self::parse(&metrics.context("lb does not show its counters")?))
+    }
+
+    fn parse(metrics: &str) -> Self {
+        let lines = metrics.lines().filter_map(|line| line.strip_prefix("lb_path_bytes_total{"));
+        let counters = lines.filter_map(|line| {
+            let (labels, value) = line.split_once("} ")?;
+            let (_, path) = labels.split_once("path=\"")?;
+            Some((path.trim_end_matches('"').to_owned(), value.trim().parse().ok()?))
+        });
+        Self(counters.collect())
+    }
+
+    fn since(&self, earlier: &Self) -> Self {
+        let grown = |(path, bytes): (&String, &u64)| {
+            (path.clone(), bytes - earlier.0.get(path).copied().unwrap_or_default().min(*bytes))
+        };
+        Self(self.0.iter().map(grown).collect())
+    }
+
+    fn total(&self) -> u64 {
+        self.0.values().sum()
+    }
+}
+
+/// Waits until the counters have grown by what went over the wire, and checks the path.
+///
+/// # Errors
+/// They have not, or the bytes went another way.
+pub fn audit(lab: &Lab, admin: SocketAddr, before: &Ledger, traffic: &Traffic, claim: Claim) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let carried = Ledger::read(lab, admin)?.since(before);
+        match judge(&carried, traffic, claim) {
+            Err(_) if Instant::now() < deadline => thread::sleep(POLL),
+            verdict => return verdict,
+        }
+    }
+}
+
+fn judge(carried: &Ledger, traffic: &Traffic, claim: Claim) -> Result<()> {
+    let total = carried.total();
+    let (is_right, relation) = match traffic.is_exact {
+        true => (total == traffic.bytes, "exactly"),
+        false => (total >= traffic.bytes, "at least"),
+    };
+    ensure!(is_right, "lb counts {total} bytes where {relation} {} went through it", traffic.bytes);
+    let Claim::Path(path) = claim else { return Ok(()) };
+    let elsewhere = total - carried.0.get(path).copied().unwrap_or_default();
+    ensure!(
+        elsewhere <= traffic.hello_bytes,
+        "{elsewhere} of {total} bytes did not go by path {path}, which is more than the ClientHellos: {:?}",
+        carried.0
+    );
+    Ok(())
+}
+
+fn metrics(admin: SocketAddr) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: lb\r\nConnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const METRICS: &str = "\
+# TYPE lb_path_bytes_total counter
+lb_path_bytes_total{frontend=\"bench\",path=\"splice\"} 900
+lb_path_bytes_total{frontend=\"bench\",path=\"copy\"} 100
+lb_path_flows_total{frontend=\"bench\",path=\"copy\"} 7
+";
+
+    fn carried() -> Ledger {
+        Ledger::parse(METRICS)
+    }
+
+    #[test]
+    fn bytes_are_read_by_path() {
+        assert_eq!(carried().0, BTreeMap::from([("splice".to_owned(), 900), ("copy".to_owned(), 100)]));
+        let grown = carried().since(&Ledger(BTreeMap::from([("splice".to_owned(), 850)])));
+        assert_eq!((grown.0["splice"], grown.0["copy"], grown.total()), (50, 100, 150));
+    }
+
+    #[test]
+    fn bytes_must_be_all_there_and_on_their_path() {
+        let traffic = |bytes, hello_bytes, is_exact| Traffic { bytes, hello_bytes, is_exact };
+        let check = |traffic, claim, expected: bool| {
+            assert_eq!(judge(&carried(), &traffic, claim).is_ok(), expected, "{traffic:?} {claim:?}");
+        };
+        check(traffic(1000, 100, true), Claim::Path("splice"), true);
+        check(traffic(1000, 99, true), Claim::Path("splice"), false);
+        check(traffic(1000, 99, true), Claim::Any, true);
+        check(traffic(1000, 100, true), Claim::Path("copy"), false);
+        check(traffic(999, 100, true), Claim::Any, false);
+        check(traffic(999, 100, false), Claim::Any, true);
+        check(traffic(1001, 100, false), Claim::Any, false);
+    }
+}

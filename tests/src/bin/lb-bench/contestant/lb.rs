@@ -1,0 +1,73 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! lb, by path.
+
+use std::path::PathBuf;
+
+use super::setting::{CONNECT_TIMEOUT, HELLO_TIMEOUT, IDLE_TIMEOUT, Setting, WORKERS, connections_max, text};
+
+/// The names of each backend, in files that [`config`] refers to.
+pub fn names(setting: &Setting) -> Vec<(PathBuf, String)> {
+    let file = |backend| {
+        let lines: String = setting.names_of(backend).map(|name| name + "\n").collect();
+        (names_path(setting, backend), lines)
+    };
+    (0..setting.backends.len()).map(file).collect()
+}
+
+fn names_path(setting: &Setting, backend: usize) -> PathBuf {
+    setting.file(&format!("names-{}-route-{backend}.txt", setting.names))
+}
+
+/// For `lb run --config`, with the lines that choose a path.
+pub fn config(setting: &Setting, path: &str) -> String {
+    let Setting { listen, admin, .. } = setting;
+    let head = format!(
+        r#"[global]
+workers = {WORKERS}
+max-connections = {}
+
+[admin]
+bind = "{admin}"
+
+[log]
+target = "off"
+level = "warn"
+
+[frontend.bench]
+bind = ["{listen}"]
+mode = "tls-passthrough"
+client-hello-timeout = "{HELLO_TIMEOUT}s"
+{path}
+"#,
+        connections_max()
+    );
+    let routes = (0..setting.backends.len()).map(|backend| route(setting, backend));
+    std::iter::once(head).chain(routes).collect()
+}
+
+fn route(setting: &Setting, backend: usize) -> String {
+    let names = text(&names_path(setting, backend));
+    let servers = setting.backends[backend].iter().enumerate().map(|(server, address)| {
+        format!(
+            r#"
+[[backend.route-{backend}.server]]
+name = "server-{server}"
+address = "{address}"
+"#
+        )
+    });
+    format!(
+        r#"
+[[frontend.bench.route]]
+sni-file = "{names}"
+backend = "route-{backend}"
+
+[backend.route-{backend}]
+send-proxy = "v2"
+connect-timeout = "{CONNECT_TIMEOUT}s"
+idle-timeout = "{IDLE_TIMEOUT}s"
+half-close-timeout = "{IDLE_TIMEOUT}s"
+{}"#,
+        servers.collect::<String>()
+    )
+}

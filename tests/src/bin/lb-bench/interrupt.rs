@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! SIGINT and SIGTERM: every program that this one started is killed, whoever waits for it hears that, and the run ends in
+//! good order with the samples that it has. The namespaces end with the last process inside.
+
+use std::fs;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::measure::tree;
+
+/// How often programs are looked for.
+const POLL: Duration = Duration::from_millis(10);
+
+/// How long killed programs may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Whether and by what this process was told to end.
+#[derive(Clone)]
+pub struct Interrupt {
+    signal: Arc<AtomicI32>,
+    may_kill: Arc<AtomicBool>,
+}
+
+impl Interrupt {
+    /// Listens from now on, and adopts the children of programs that end before them (prctl(2), PR_SET_CHILD_SUBREAPER), such as
+    /// worker processes whose parent was killed.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn listen() -> Result<Self> {
+        set_child_subreaper(Some(getpid())).context("cannot adopt orphans")?;
+        let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        let interrupt = Self { signal: Arc::default(), may_kill: Arc::default() };
+        let heard = interrupt.clone();
+        thread::spawn(move || {
+            let Some(signal) = signals.forever().next() else { return };
+            heard.signal.store(signal, Ordering::SeqCst);
+            eprintln!("interrupted: ends everything that it started");
+            // The main thread ends the process when it is done; a second signal does it at once.
+            while signals.pending().next().is_none() {
+                if heard.may_kill.load(Ordering::SeqCst) {
+                    kill_descendants();
+                }
+                thread::sleep(POLL);
+            }
+            kill_descendants();
+            std::process::exit(128 + signal);
+        });
+        Ok(interrupt)
+    }
+
+    /// From now on, programs are killed at a signal. Until then one that vanishes would be taken for a fault of this machine.
+    pub fn allow_killing(&self) {
+        self.may_kill.store(true, Ordering::SeqCst);
+    }
+
+    /// The signal that came.
+    pub fn signal(&self) -> Option<i32> {
+        Some(self.signal.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
+    }
+
+    /// Goes on unless a signal came.
+    ///
+    /// # Errors
+    /// One came.
+    pub fn check(&self) -> Result<()> {
+        match self.signal() {
+            Some(signal) => bail!("interrupted by signal {signal}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Ends every program that this one, or one of those, started, and waits until they have ended.
+///
+/// # Errors
+/// One does not end.
+pub fn sweep() -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let living = kill_descendants();
+        if living.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            bail!("processes {living:?} do not end");
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Kills them and says which lived.
+fn kill_descendants() -> Vec<u32> {
+    let living: Vec<u32> =
+        tree(std::process::id()).into_iter().skip(1).filter(|pid| is_living(*pid)).collect();
+    for pid in living.iter().filter_map(|pid| Pid::from_raw(pid.cast_signed())) {
+        // Fails if it has just ended, and that is fine.
+        let _ = kill_process(pid, Signal::KILL);
+    }
+    living
+}
+
+/// Whether a process has not ended; its parent may not have asked yet how (state Z of /proc/PID/stat).
+fn is_living(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_process_lives_until_it_has_ended() {
+        assert!(is_living(std::process::id()));
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        assert!(is_living(child.id()));
+        child.kill().unwrap();
+        while is_living(child.id()) {
+            thread::yield_now();
+        }
+        child.wait().unwrap();
+        assert!(!is_living(child.id()));
+    }
+}

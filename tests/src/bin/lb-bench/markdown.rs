@@ -1,0 +1,195 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The results as Markdown: a document with everything. What README shows is [`crate::summary`].
+
+use std::fmt::{self, Write as _};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::results::{Planned, Results};
+use crate::statistics::{self, NoRatio, Ratio, Verdict};
+
+/// Before the table in README.
+pub const BEGIN: &str = "<!-- bench:begin -->";
+
+/// Behind it.
+pub const END: &str = "<!-- bench:end -->";
+
+/// Above this share of stolen time, times mean nothing.
+pub const STOLEN_MAX: f64 = 0.02;
+
+/// Everything.
+///
+/// # Errors
+/// Never: text takes all that is written into it.
+pub fn report(results: &Results) -> Result<String, fmt::Error> {
+    let environment = &results.plan.environment;
+    let mut text = String::from("# lb beside its peers\n\n");
+    for (name, fact) in environment.facts() {
+        writeln!(text, "- {name}: {}", escape(&fact))?;
+    }
+    for (name, version) in environment.versions() {
+        writeln!(text, "- {name}: {}", escape(version))?;
+    }
+    for (name, missing) in &environment.missing {
+        let [reason, install] = [&missing.reason, &missing.install].map(|text| escape(text));
+        writeln!(text, "- **missing: {name}** ({reason}); to install it: {install}")?;
+    }
+    for notice in notices(results) {
+        writeln!(text, "- **{}**", escape(&notice))?;
+    }
+    writeln!(
+        text,
+        "- {} repeats in turn, each beginning with another contestant; median (least–greatest)\n- {} Their \
+         configurations are beside this file.\n- {}",
+        results.plan.repeats,
+        results.plan.environment.settings,
+        statistics::rule()
+    )?;
+    let workloads = &results.plan.workloads;
+    for (index, planned) in workloads.iter().enumerate() {
+        if index == 0 || workloads[index - 1].suite != planned.suite {
+            writeln!(text, "\n## {}\n\n{}", escape(&planned.suite), escape(&planned.method))?;
+        }
+        table(&mut text, results, planned)?;
+    }
+    Ok(text)
+}
+
+/// What a reader must know before the numbers.
+pub fn notices(results: &Results) -> Vec<String> {
+    let mut notices = Vec::new();
+    let is_small = |word: &str| ["--quick", "--ci"].contains(&word);
+    if results.plan.environment.arguments.split_whitespace().any(is_small) {
+        notices.push("A quick run: it shows that everything works; the numbers mean nothing.".to_owned());
+    }
+    if results.missing() > 0 {
+        notices.push(format!("Cut short: samples are missing, {} of them.", results.missing()));
+    }
+    for date in &results.resumed {
+        notices.push(format!("Cut short and resumed at {date}."));
+    }
+    let stolen = |planned: &&Planned| results.stolen_share(planned) > STOLEN_MAX;
+    let titles: Vec<_> =
+        results.plan.workloads.iter().filter(stolen).map(|planned| planned.title.as_str()).collect();
+    if !titles.is_empty() {
+        notices.push(format!(
+            "More than {:.0} % of the cores' time was stolen in a sample of: {}. These times mean little.",
+            100.0 * STOLEN_MAX,
+            titles.join("; ")
+        ));
+    }
+    notices
+}
+
+fn table(text: &mut String, results: &Results, planned: &Planned) -> fmt::Result {
+    let titles: Vec<_> = planned.columns.iter().map(|metric| escape(&metric.title)).collect();
+    writeln!(text, "\n| {} | {} |", escape(&planned.title), titles.join(" | "))?;
+    writeln!(text, "|---|{}", "---:|".repeat(planned.columns.len()))?;
+    for contestant in results.plan.contestants.iter().filter(|name| !planned.absent.contains_key(*name)) {
+        let cells = planned.columns.iter().enumerate().map(|(column, metric)| {
+            let spread = results.spread(planned, contestant, column);
+            spread.map_or_else(|| "–".to_owned(), |spread| metric.show_spread(spread))
+        });
+        writeln!(text, "| {contestant} | {} |", cells.collect::<Vec<_>>().join(" | "))?;
+    }
+    let pair = [results.subject(), results.reference()];
+    if let [Some(subject), Some(reference)] = pair {
+        let cells = (0..planned.columns.len())
+            .map(|column| ratio_cell(results.ratio(planned, [subject, reference], column)));
+        let cells: Vec<_> = cells.collect();
+        writeln!(text, "| {subject} : {reference} | {} |", cells.join(" | "))?;
+    }
+    for (reason, names) in planned.absences(&results.plan.contestants) {
+        writeln!(text, "\nNot here: {} ({}).", names.join(", "), escape(reason))?;
+    }
+    Ok(())
+}
+
+/// The sign that a reader sees first.
+pub fn sign(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Better => "▲",
+        Verdict::Level => "=",
+        Verdict::Worse => "▼",
+    }
+}
+
+fn ratio_cell(ratio: Option<Result<Ratio, NoRatio>>) -> String {
+    match ratio {
+        None => "–".to_owned(),
+        Some(Err(reason)) => reason.to_string(),
+        Some(Ok(Ratio { spread, verdict })) => {
+            let text =
+                format!("{} {:.2} ({:.2}–{:.2})", sign(verdict), spread.median, spread.min, spread.max);
+            if verdict == Verdict::Worse { format!("**{text}**") } else { text }
+        }
+    }
+}
+
+/// Text that means nothing to Markdown, on one line.
+pub fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '|' | '*' | '_' | '`' | '[' | ']' | '\\' => escaped.extend(['\\', character]),
+            '<' => escaped.push_str("&lt;"),
+            '&' => escaped.push_str("&amp;"),
+            _ if character.is_control() => escaped.push(' '),
+            _ => escaped.push(character),
+        }
+    }
+    escaped
+}
+
+/// `document` with `block` between the markers, in place of what was there.
+///
+/// # Errors
+/// The markers are not there, each once and in order.
+pub fn embed(document: &str, block: &str) -> Result<String> {
+    let is_once = |marker| document.matches(marker).count() == 1;
+    ensure!(is_once(BEGIN) && is_once(END), "{BEGIN} and {END} must be there once each");
+    let (before, rest) = document.split_once(BEGIN).context("no beginning")?;
+    let (_, after) = rest.split_once(END).context("the end is before the beginning")?;
+    Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", block.trim()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::results::tests::results;
+
+    const STEADY: [f64; 6] = [2.0, 2.0, 2.0, 2.0, 2.0, 2.0];
+
+    #[test]
+    fn the_document_names_what_a_reader_must_know() {
+        let mut results = results(&[("lb-auto", &STEADY), ("haproxy", &STEADY)]);
+        results.samples.truncate(11);
+        results.samples[0].stolen_share = 0.1;
+        let install = "apt-get install nginx-light".to_owned();
+        let missing = crate::environment::Missing { reason: "no | nginx".to_owned(), install };
+        results.plan.environment.missing.insert("nginx".to_owned(), missing);
+        let text = report(&results).unwrap();
+        for needle in [
+            "A quick run",
+            "Cut short: samples are missing, 1 of them.",
+            "More than 2 % of the cores' time was stolen in a sample of: download &lt;1>.",
+            "- **missing: nginx** (no \\| nginx); to install it: apt-get install nginx-light",
+            "- haproxy: HAProxy 1 &amp; 2 \\| 3",
+            "| lb-auto | 2.0 (2.0–2.0) | 0.5 (0.5–0.5) | – |",
+            "fewer than 6 pairs",
+        ] {
+            assert!(text.contains(needle), "{needle}: {text}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_between_the_markers_changes() {
+        let document = format!("a\n{BEGIN}\nold\n{END}\nb {}\n", "c");
+        let expected = format!("a\n{BEGIN}\nnew\n{END}\nb c\n");
+        assert_eq!(embed(&document, "new\n\n").unwrap(), expected);
+        assert_eq!(embed(&expected, "new").unwrap(), expected);
+        for broken in ["", BEGIN, END, &format!("{END}{BEGIN}"), &format!("{document}{BEGIN}")] {
+            assert!(embed(broken, "new").is_err(), "{broken}");
+        }
+    }
+}

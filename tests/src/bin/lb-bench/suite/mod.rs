@@ -1,0 +1,174 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is measured: suites of workloads, and how their columns come from the samples.
+
+mod columns;
+mod estimate;
+mod workloads;
+
+use clap::ValueEnum;
+
+use crate::contestant::{AskedFor, Contestant, Duty, descriptors};
+use crate::load::{Tool, Work};
+pub use columns::Column;
+
+/// A group of workloads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Suite {
+    /// New connections with a ClientHello, routed among up to a million names.
+    Connections,
+    /// Large transfers.
+    Bulk,
+    /// Small messages on established flows at fixed rates.
+    Latency,
+    /// Small messages on established flows, as fast as they go.
+    Pingpong,
+    /// Memory of flows on which nothing happens.
+    Idle,
+    /// Downloads from nginx over TLS.
+    Https,
+    /// How cost grows with names, servers and flows; lb and HAProxy alone.
+    Scale,
+}
+
+impl Suite {
+    /// As the command line and the report call it.
+    pub fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+
+    /// How it is measured, for the reader of the report.
+    pub fn method(self) -> String {
+        let method = match self {
+            Self::Connections => {
+                "Closed loop, 64 at a time: connect, ClientHello of 517 bytes with one of the names, all in turn, which are spread \
+                 over ten backends; 100 bytes of answer; the server closes first, then the client. Times are of a whole connection, \
+                 or from its start to the first byte of the answer. CPU of the balancer is user and system time of its processes; \
+                 CPU of all three adds client and server; CPU of the host is all busy time of all cores, also of whatever else ran."
+            }
+            Self::Bulk => {
+                "A fixed number of bytes, read and written 256 KiB at once, over flows that begin with a ClientHello. The kernel \
+                 does part of a balancer's work outside of its processes, so the host's busy time counts, too (of an otherwise idle \
+                 machine): in all, and less what direct routing took in the same repeat. GB/CPU-second is of the host. GB = 10^9 bytes, Gb = 10^9 bits."
+            }
+            Self::Latency => {
+                "Requests and answers of the same size on established flows that take turns, at a fixed rate: about a fifth and about \
+                 half of what the slowest balancer reached in a closed loop on two cores. Open loop: the time of an exchange counts \
+                 from when its request was due, whether or not the flow was free then, so nothing is omitted when a balancer \
+                 stalls. One exchange is outstanding on a flow at most. Where exchanges/s are below the rate, it was too much, and \
+                 the times say how long the queue had become."
+            }
+            Self::Pingpong => {
+                "100 bytes there and 100 back on established flows, one exchange outstanding on each (closed loop: a slow \
+                 answer delays the next question, which hides some of the wait)."
+            }
+            Self::Idle => {
+                "Flows that have exchanged one message, on a balancer started for the purpose. User memory is growth of VmRSS. \
+                 Kernel objects are those in slab caches; all memory is what MemAvailable fell by. Both are of the whole host, with \
+                 client and server inside: less direct, they are the balancer's (on an otherwise idle machine)."
+            }
+            Self::Https => {
+                "Files from nginx over TLS 1.2 or 1.3 (ECDSA P-256) through the balancer, closed loop: HTTP/1.1 by wrk for a fixed \
+                 time, HTTP/2 by h2load for a fixed number, one file outstanding on each connection. Connections are kept unless \
+                 the title says otherwise. Nearly all CPU is encryption at the ends: the balancer's own is the column to compare."
+            }
+            Self::Scale => {
+                "A balancer started for each sample. Start is from its launch until it takes a connection (looked at every 2 ms), \
+                 resident is VmRSS of its processes after the work. Names and servers: connections as in the suite of that \
+                 name. Flows: exchanges of 64 bytes at 2,000 in a second as in the suite latency. There are up to 100,000 of them, and no \
+                 more than a balancer's file descriptors allow, of which each flow takes two: DESCRIPTORS a process here."
+            }
+        };
+        method.replace("DESCRIPTORS", &descriptors().to_string())
+    }
+
+    /// Its workloads.
+    pub fn workloads(self, size: Size) -> Vec<Workload> {
+        workloads::of(self, size)
+    }
+}
+
+/// How much is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Size {
+    /// Enough for numbers that mean something.
+    Full,
+    /// Enough to see that everything works.
+    Quick,
+    /// Enough to see that every contestant works in every suite, in two minutes.
+    Ci,
+}
+
+impl Size {
+    /// How often each workload is repeated unless the command line says so.
+    pub fn repeats(self) -> u32 {
+        match self {
+            Self::Full => 10,
+            Self::Quick => 2,
+            Self::Ci => 1,
+        }
+    }
+
+    fn pick<T>(self, full: T, quick: T) -> T {
+        if self == Self::Full { full } else { quick }
+    }
+}
+
+/// Something that a client does, and what is read off it.
+#[derive(Clone, Debug)]
+pub struct Workload {
+    /// Where it belongs.
+    pub suite: Suite,
+    /// What it is.
+    pub title: String,
+    /// What the client does.
+    pub work: Work,
+    /// What the balancer is set up for.
+    pub duty: Duty,
+    /// What is read off.
+    pub columns: &'static [Column],
+}
+
+impl Workload {
+    /// Whether each sample needs a balancer of its own: memory that earlier flows left behind would hide the growth.
+    pub fn needs_fresh_balancer(&self) -> bool {
+        matches!(self.suite, Suite::Idle | Suite::Scale)
+    }
+
+    /// Why a contestant does not take part; `None` if it does.
+    pub fn absence(&self, contestant: Contestant, asked_for: AskedFor) -> Option<&'static str> {
+        let is_asked_for = match contestant {
+            Contestant::Lb(_) => asked_for.paths,
+            _ => asked_for.peers,
+        };
+        if !is_asked_for && !contestant.is_usual_in(self.suite) {
+            return Some(
+                "this suite hardly tells ways to carry bytes apart; who is named on the command line is everywhere",
+            );
+        }
+        match contestant {
+            Contestant::Lb(_) | Contestant::Haproxy | Contestant::HaproxyNew => None,
+            _ if self.suite == Suite::Scale => Some("this suite is for lb and HAProxy"),
+            _ => contestant.objection(self.duty),
+        }
+    }
+
+    /// Enough work of the same kind that nothing happens for the first time while it is measured.
+    pub fn warm_up(&self) -> Work {
+        match self.work {
+            Work::Connections { total, concurrent, names } => {
+                Work::Connections { total: total.min(1_000), concurrent, names }
+            }
+            Work::Download { flows, bytes } => Work::Download { flows, bytes: bytes.min(80_000_000) },
+            Work::Upload { flows, bytes } => Work::Upload { flows, bytes: bytes.min(80_000_000) },
+            Work::PingPong { flows, .. } => Work::PingPong { flows, exchanges: 1_000 },
+            Work::Paced { flows, size, rate, .. } => {
+                Work::Paced { flows: flows.min(100), size, rate, exchanges: 1_000.min(rate) }
+            }
+            Work::Idle { .. } => Work::Connections { total: 10, concurrent: 1, names: 10 },
+            Work::Https { bytes, connections, .. } => {
+                let tool = Tool::H2load { requests: connections };
+                Work::Https { tool, bytes: bytes.min(100_000), connections }
+            }
+        }
+    }
+}

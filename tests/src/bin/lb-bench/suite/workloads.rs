@@ -1,0 +1,226 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The workloads of each suite.
+
+use super::columns::{
+    BULK, CONNECTIONS, Column, HTTPS, IDLE, LATENCY, PINGPONG, SCALE_CONNECTIONS, SCALE_FLOWS,
+};
+use super::{Size, Suite, Workload};
+use crate::contestant::{Duty, Servers, connections_max};
+use crate::load::{Reuse, Tool, Work};
+
+/// Names that balancers route among.
+const NAMES: [u32; 3] = [10, 10_000, 1_000_000];
+
+/// Rates of [`Suite::Latency`] by size of a message and number of flows: exchanges in a second, about a fifth and about half of what
+/// the slowest balancer reached in a closed loop on two cores.
+const PACES: [(u32, u32, [u32; 2]); 9] = [
+    (64, 1, [2_000, 4_500]),
+    (64, 100, [8_000, 20_000]),
+    (64, 1_000, [5_000, 12_000]),
+    (1_024, 1, [2_000, 4_500]),
+    (1_024, 100, [8_000, 20_000]),
+    (1_024, 1_000, [5_000, 12_000]),
+    (8_192, 1, [1_200, 3_000]),
+    (8_192, 100, [4_000, 9_000]),
+    (8_192, 1_000, [3_000, 8_000]),
+];
+
+/// Exchanges in a second while the number of flows grows.
+const SCALE_RATE: u32 = 2_000;
+
+pub fn of(suite: Suite, size: Size) -> Vec<Workload> {
+    match suite {
+        Suite::Connections => connections(size),
+        Suite::Bulk => bulk(size),
+        Suite::Latency => latency(size),
+        Suite::Pingpong => ping_pong(size),
+        Suite::Idle => {
+            let flows = size.pick(4_000, 1_000);
+            vec![workload(suite, format!("idle, {} flows", count(flows)), Work::Idle { flows }, IDLE)]
+        }
+        Suite::Https => https(size),
+        Suite::Scale => scale(size),
+    }
+}
+
+fn workload(suite: Suite, title: impl Into<String>, work: Work, columns: &'static [Column]) -> Workload {
+    Workload { suite, title: title.into(), work, duty: Duty::default(), columns }
+}
+
+fn connections(size: Size) -> Vec<Workload> {
+    let names = if size == Size::Ci { &NAMES[..2] } else { &NAMES };
+    let among = |names: &u32| {
+        let work = Work::Connections { total: size.pick(20_000, 500), concurrent: 64, names: *names };
+        let title = format!("new connections, {} names", count(*names));
+        Workload {
+            duty: Duty::names(*names as usize),
+            ..workload(Suite::Connections, title, work, CONNECTIONS)
+        }
+    };
+    names.iter().map(among).collect()
+}
+
+fn bulk(size: Size) -> Vec<Workload> {
+    let bytes = size.pick(4_000_000_000, 100_000_000);
+    let flows: &[u32] = if size == Size::Ci { &[8] } else { &[1, 8, 64] };
+    let downloads = flows.iter().map(|flows| {
+        let title = format!("download, {}", plural(*flows, "flow"));
+        workload(Suite::Bulk, title, Work::Download { flows: *flows, bytes }, BULK)
+    });
+    let uploads = flows.iter().map(|flows| {
+        let title = format!("upload, {}", plural(*flows, "flow"));
+        workload(Suite::Bulk, title, Work::Upload { flows: *flows, bytes }, BULK)
+    });
+    downloads.chain(uploads).collect()
+}
+
+fn latency(size: Size) -> Vec<Workload> {
+    let paced = |(bytes, flows, rates): (u32, u32, [u32; 2])| {
+        rates.map(|rate| {
+            let exchanges = size.pick(3 * rate, rate / 5).max(flows);
+            let work = Work::Paced { flows, size: bytes, rate, exchanges };
+            let title = format!("{bytes} B, {}, {}/s", plural(flows, "flow"), count(rate));
+            workload(Suite::Latency, title, work, LATENCY)
+        })
+    };
+    let all = PACES.into_iter().flat_map(paced);
+    // One of each size of message, and of each number of flows, at the lower rate.
+    let picked = |(index, workload): (usize, Workload)| [0, 8, 16].contains(&index).then_some(workload);
+    if size == Size::Ci { all.enumerate().filter_map(picked).collect() } else { all.collect() }
+}
+
+fn ping_pong(size: Size) -> Vec<Workload> {
+    let one = Work::PingPong { flows: 1, exchanges: size.pick(20_000, 1_000) };
+    let many = Work::PingPong { flows: 100, exchanges: size.pick(200_000, 5_000) };
+    vec![
+        workload(Suite::Pingpong, "ping-pong, 1 flow", one, PINGPONG),
+        workload(Suite::Pingpong, "ping-pong, 100 flows", many, PINGPONG),
+    ]
+}
+
+fn https(size: Size) -> Vec<Workload> {
+    let kept = Tool::Wrk { seconds: size.pick(3, 1), reuse: Reuse::Kept };
+    let once = Tool::Wrk { seconds: size.pick(3, 1), reuse: Reuse::Once };
+    let h2 = |requests| Tool::H2load { requests };
+    let all = [
+        ("HTTP/1.1, 1 KB", kept, 1_000, 32),
+        ("HTTP/1.1, 1 KB, a connection each", once, 1_000, 32),
+        ("HTTP/1.1, 100 KB", kept, 100_000, 32),
+        ("HTTP/1.1, 100 MB", Tool::Wrk { seconds: size.pick(5, 1), reuse: Reuse::Kept }, 100_000_000, 2),
+        ("HTTP/2, 1 KB", h2(size.pick(50_000, 1_000)), 1_000, 32),
+        ("HTTP/2, 100 KB", h2(size.pick(10_000, 500)), 100_000, 32),
+        ("HTTP/2, 100 MB", h2(size.pick(20, 2)), 100_000_000, 2),
+    ];
+    // Two that together use both tools, short and long connections.
+    let picked = if size == Size::Ci { vec![all[1], all[5]] } else { all.to_vec() };
+    let duty = Duty { names: 10, servers: Servers::Https };
+    let download = |(title, tool, bytes, connections)| {
+        let work = Work::Https { tool, bytes, connections };
+        Workload { duty, ..workload(Suite::Https, title, work, HTTPS) }
+    };
+    picked.into_iter().map(download).collect()
+}
+
+fn scale(size: Size) -> Vec<Workload> {
+    let connections = |names, title, duty| {
+        let work = Work::Connections { total: size.pick(10_000, 500), concurrent: 64, names };
+        Workload { duty, ..workload(Suite::Scale, title, work, SCALE_CONNECTIONS) }
+    };
+    let routes: &[u32] = match size {
+        Size::Full => &[10, 100, 1_000, 10_000, 100_000, 1_000_000],
+        Size::Quick => &[10, 10_000, 1_000_000],
+        Size::Ci => &[10_000],
+    };
+    let routes =
+        routes.iter().map(|names| connections(*names, plural(*names, "name"), Duty::names(*names as usize)));
+    let servers: &[usize] = match size {
+        Size::Full => &[1, 10, 100, 1_000, 10_000],
+        Size::Quick => &[1, 10_000],
+        Size::Ci => &[1_000],
+    };
+    let servers = servers.iter().map(|servers| {
+        let duty = Duty { names: 1, servers: Servers::Many(*servers) };
+        connections(1, format!("{} in one backend", plural(*servers as u32, "server")), duty)
+    });
+    let flows = scale_flows(connections_max());
+    let flows = match size {
+        Size::Full => flows,
+        Size::Quick => [&flows[..1], &flows[flows.len() - 1..]].concat(),
+        Size::Ci => vec![flows[flows.len() - 1].min(1_000)],
+    };
+    let flows = flows.iter().map(|flows| {
+        let exchanges = size.pick(5 * SCALE_RATE, SCALE_RATE / 5).max(*flows);
+        let work = Work::Paced { flows: *flows, size: 64, rate: SCALE_RATE, exchanges };
+        workload(Suite::Scale, plural(*flows, "flow"), work, SCALE_FLOWS)
+    });
+    routes.chain(servers).chain(flows).collect()
+}
+
+/// Numbers of flows up to 100,000, or as many as a balancer may have.
+fn scale_flows(connections_max: usize) -> Vec<u32> {
+    let mut flows = vec![10, 100, 1_000, 10_000, 100_000];
+    let most = u32::try_from(connections_max / 20 * 19).unwrap_or(u32::MAX);
+    if most < 100_000 {
+        flows.retain(|flows| *flows < most);
+        flows.push((most - most % 100).max(10));
+        flows.dedup();
+    }
+    flows
+}
+
+fn plural(number: u32, noun: &str) -> String {
+    format!("{} {noun}{}", count(number), if number == 1 { "" } else { "s" })
+}
+
+/// A number with commas.
+fn count(number: u32) -> String {
+    let digits = number.to_string();
+    let grouped: Vec<_> = digits.as_bytes().rchunks(3).rev().map(String::from_utf8_lossy).collect();
+    grouped.join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use clap::ValueEnum as _;
+
+    use super::*;
+    use crate::contestant::{AskedFor, Contestant};
+
+    #[test]
+    fn numbers_are_grouped() {
+        let check = |number, expected| assert_eq!(count(number), expected);
+        check(7, "7");
+        check(1_000, "1,000");
+        check(1_000_000, "1,000,000");
+    }
+
+    #[test]
+    fn flows_grow_as_far_as_descriptors_reach() {
+        assert_eq!(scale_flows(7_900), [10, 100, 1_000, 7_500]);
+        assert_eq!(scale_flows(20_000), [10, 100, 1_000, 10_000, 19_000]);
+        assert_eq!(scale_flows(120_000), [10, 100, 1_000, 10_000, 100_000]);
+        assert_eq!(scale_flows(300), [10, 100, 200]);
+    }
+
+    #[test]
+    fn titles_name_one_workload_each() {
+        for size in [Size::Full, Size::Quick, Size::Ci] {
+            let workloads: Vec<_> =
+                Suite::value_variants().iter().flat_map(|suite| suite.workloads(size)).collect();
+            let titles: BTreeSet<_> = workloads.iter().map(|workload| &workload.title).collect();
+            assert_eq!(titles.len(), workloads.len(), "{size:?}");
+            let mut all = workloads.iter();
+            let auto = Contestant::all()[1];
+            assert!(all.all(|workload| workload.absence(auto, AskedFor::default()).is_none()), "{size:?}");
+        }
+    }
+
+    #[test]
+    fn the_smallest_size_still_has_every_suite() {
+        for suite in Suite::value_variants() {
+            assert!(!suite.workloads(Size::Ci).is_empty(), "{suite:?}");
+        }
+    }
+}
