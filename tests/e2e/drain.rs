@@ -57,6 +57,34 @@ fn the_deadline_resets_what_is_still_open() {
     assert_eq!(records.iter().map(|record| record.close()).collect::<Vec<_>>(), ["shutdown"]);
 }
 
+/// Clients beyond `max-connections` wait in the kernel's backlog, connected as far as they know.
+#[test]
+fn clients_that_wait_at_the_limit_are_served_before_the_end() {
+    let net = Net::new(1);
+    let config = tcp_config(&net, Path::Splice, "").global("drain-timeout = \"1h\"\nmax-connections = 2");
+    let listener = net.server().listen(SERVER_PORT);
+    let mut agent = Agent::start(&net, &config);
+    let first = [(); 2].map(|()| (net.client.connect(net.frontend(PORT)), listener.accept()));
+    let waiting = [(); 3].map(|()| net.client.connect(net.frontend(PORT)));
+    agent.terminate();
+    until("/readyz to say 503", || agent.admin("/readyz").is_some_and(|response| response.status == 503));
+    for (client, server) in first {
+        finish(&client);
+        finish(&server);
+        assert_eq!(receive_all(&client), (Vec::new(), End::Finished));
+    }
+    for client in waiting {
+        say(&client, b"still?");
+        finish(&client);
+        let server = listener.accept();
+        assert_eq!(receive_all(&server), (b"still?".to_vec(), End::Finished));
+        finish(&server);
+        assert_eq!(receive_all(&client), (Vec::new(), End::Finished));
+    }
+    assert_eq!(agent.wait().code(), Some(0));
+    assert_eq!(agent.records().len(), 5);
+}
+
 #[test]
 fn a_second_sigterm_resets_at_once() {
     a_second_signal_resets_at_once(Signal::TERM);

@@ -61,12 +61,10 @@ fn a_full_server_passes_connections_on_to_others() {
 #[test]
 fn full_servers_turn_clients_away_loudly() {
     let net = Net::new(1);
-    let config = Config::new().tcp("in", net.frontend(PORT), "pool", "").pool("pool", "").server(
-        "pool",
-        "small",
-        net.server().address(SERVER_PORT),
-        "max-connections = 2",
-    );
+    let config = Config::new()
+        .tcp("in", net.frontend(PORT), "pool", "")
+        .pool("pool", "max-queue = 0")
+        .server("pool", "small", net.server().address(SERVER_PORT), "max-connections = 2");
     let agent = Agent::start(&net, &config);
     let listener = net.server().listen(SERVER_PORT);
     let clients = [(); 2].map(|()| net.client.connect(net.frontend(PORT)));

@@ -6,16 +6,17 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpStream;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
+use std::time::{Duration, Instant};
 
 use lb_tests::agent::Agent;
 use lb_tests::config::Config;
 use lb_tests::net::Net;
-use lb_tests::peer::{Report, Service, ask, greeter, reporter};
+use lb_tests::peer::{Report, Service, greeter, reporter};
 use lb_tests::proxy_header;
 use lb_tests::stream::say;
 use lb_tests::wait::until;
 
-use crate::support::PORT;
+use crate::support::{PORT, counts, tally};
 
 /// The port of server 0; the others follow.
 const FIRST_PORT: u16 = 6001;
@@ -141,6 +142,31 @@ fn a_check_on_a_port_of_its_own_sends_no_header() {
     assert_eq!(checks.outcome(), "GET /ok HTTP/1.1");
 }
 
+/// Weight and share grow evenly from 5 percent: in the first quarter to 25, beside a server that has 100 all the time.
+#[test]
+fn a_server_that_comes_back_takes_its_share_slowly() {
+    const SLOW_START: Duration = Duration::from_secs(8);
+    let net = Net::new(1);
+    let lines = "check = { type = \"tcp\", interval = \"100ms\", rise = 1, fall = 1 }";
+    let _steady = reporter(net.server(), FIRST_PORT, "server0", false);
+    let agent = Agent::start(&net, &pool(&net, lines, &["", "slow-start = \"8s\""]));
+    let up = |expected| agent.until_count("lb_server_up", &[("server", "server1")], expected);
+    up(0);
+    let _back = reporter(net.server(), FIRST_PORT + 1, "server1", false);
+    up(1);
+    let begin = Instant::now();
+    let (mut early, mut all) = (0, 0);
+    while begin.elapsed() < SLOW_START / 4 {
+        early += tally(&net, 20).remove("server1").unwrap_or(0);
+        all += 20;
+    }
+    // Between 5 and 30 of so many more than 100; checks see the server with a delay.
+    assert!(early * 100 >= all * 2 && early * 100 <= all * 25, "{early} of {all}");
+    until("the share to be whole", || {
+        begin.elapsed() > SLOW_START && tally(&net, 20) == counts(&[("server0", 10), ("server1", 10)])
+    });
+}
+
 /// Every state change is one line on standard error that names server and reason.
 #[test]
 fn state_changes_are_logged_with_their_reason() {
@@ -169,23 +195,6 @@ fn pool(net: &Net, backend_lines: &str, server_lines: &[&str]) -> Config {
 fn reporters(net: &Net, count: u16) -> Vec<Service<Report>> {
     let start = |index| reporter(net.server(), FIRST_PORT + index, &format!("server{index}"), false);
     (0..count).map(start).collect()
-}
-
-/// Who answers, over so many connections one after the other.
-#[track_caller]
-fn tally(net: &Net, connections: usize) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for _ in 0..connections {
-        let answer = ask(&net.client.connect(net.frontend(PORT)), b"who?");
-        let answer = String::from_utf8(answer).expect("text");
-        let name = answer.split(' ').next().expect("a name").to_owned();
-        *counts.entry(name).or_insert(0) += 1;
-    }
-    counts
-}
-
-fn counts(expected: &[(&str, usize)]) -> BTreeMap<String, usize> {
-    expected.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
 }
 
 /// A connection to a greeter that stays open, and the greeter's name.

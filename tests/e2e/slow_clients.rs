@@ -26,10 +26,10 @@ fn good_clients_get_through_two_thousand_that_send_a_byte_a_second() {
     assert!(closed("timeout"), "nobody was closed at the deadline");
 }
 
-/// With room for a few hundred pending hellos, slow clients must make room, not good ones.
+/// With room for some 300 pending hellos, at 216 KiB each, slow clients must make room, not good ones.
 #[test]
 fn good_clients_get_through_when_the_memory_for_hellos_is_used_up() {
-    let closed = among_slow_clients("pending-hello-memory = \"1MiB\"");
+    let closed = among_slow_clients("pending-hello-memory = \"64MiB\"");
     assert!(closed("evicted"), "nobody was evicted");
 }
 

@@ -1,12 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What several tests set up.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 
 use lb_tests::agent::Agent;
 use lb_tests::config::{Config, Path};
 use lb_tests::net::{Listener, Net};
-use lb_tests::peer::{Report, Service, reporter};
+use lb_tests::peer::{Report, Service, ask, reporter};
 use lb_tests::stream::{End, Received};
 
 /// Makes tests of scenarios that take a path: one in module `splice` and one in module `copy`.
@@ -121,4 +122,22 @@ pub(crate) fn allow_many_connections(net: &Net) {
         place.sysctl("net/ipv4/ip_local_port_range", "10000 65000");
         place.sysctl("net/ipv4/tcp_tw_reuse", "1");
     }
+}
+
+/// Who answers, over so many connections one after the other.
+#[track_caller]
+pub(crate) fn tally(net: &Net, connections: usize) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for _ in 0..connections {
+        let answer = ask(&net.client.connect(net.frontend(PORT)), b"who?");
+        let answer = String::from_utf8(answer).expect("text");
+        let name = answer.split(' ').next().expect("a name").to_owned();
+        *counts.entry(name).or_insert(0) += 1;
+    }
+    counts
+}
+
+/// What [`tally`] should say.
+pub(crate) fn counts(expected: &[(&str, usize)]) -> BTreeMap<String, usize> {
+    expected.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lb_tests::agent::Agent;
 use lb_tests::config::{Config, Path};
 use lb_tests::net::{Namespace, Net};
-use lb_tests::stream::{End, finish, receive, receive_all, receive_exactly, say, send_until_blocked};
+use lb_tests::stream::{End, finish, receive, receive_all, receive_exactly, say, send, send_until_blocked};
 
 use crate::support::{PORT, Relay, SERVER_PORT, assert_received, limit_socket_buffers};
 
@@ -19,9 +19,11 @@ on_both_paths! {
     an_idle_connection_is_closed_in_time,
     bytes_of_either_direction_keep_a_connection,
     a_blocked_connection_is_idle_too,
+    a_frontend_may_have_shorter_timeouts,
     a_half_closed_connection_has_a_timeout_of_its_own,
     the_half_close_timeout_begins_with_the_half_close,
     a_half_closed_connection_with_traffic_stays,
+    a_reader_that_pauses_gets_what_the_server_sent_before_its_fin,
     a_server_that_vanishes_is_noticed_by_unacknowledged_bytes,
     a_server_that_vanishes_is_noticed_by_keepalive,
     a_client_that_vanishes_is_noticed_by_keepalive,
@@ -65,6 +67,36 @@ fn a_blocked_connection_is_idle_too(path: Path) {
     assert!(received.bytes <= taken);
 }
 
+/// Of the frontend's and the backend's timeouts, the shorter one counts.
+fn a_frontend_may_have_shorter_timeouts(path: Path) {
+    let net = Net::new(1);
+    let frontend = "idle-timeout = \"2s\"\nhalf-close-timeout = \"2s\"";
+    let config = Config::new()
+        .path(path)
+        .tcp("short", net.frontend(PORT), "out", frontend)
+        .tcp("long", net.frontend(PORT + 1), "out", "idle-timeout = \"1h\"\nhalf-close-timeout = \"off\"")
+        .backend(
+            "out",
+            net.server().address(SERVER_PORT),
+            "idle-timeout = \"30s\"\nhalf-close-timeout = \"30s\"",
+        );
+    let agent = Agent::start(&net, &config);
+    let listener = net.server().listen(SERVER_PORT);
+    let pair = |port| (net.client.connect(net.frontend(port)), listener.accept());
+    let (long, idle, half) = (pair(PORT + 1), pair(PORT), pair(PORT));
+    let begin = Instant::now();
+    finish(&half.0);
+    assert_eq!(receive_all(&half.1), (Vec::new(), End::Finished));
+    assert_eq!(receive_all(&idle.0), (Vec::new(), End::Reset));
+    assert_eq!(receive_all(&half.0), (Vec::new(), End::Reset));
+    assert!((TIMEOUT..TIMEOUT * 4).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+    let mut reasons: Vec<_> = agent.until_records(2).iter().map(|record| record.close().to_owned()).collect();
+    reasons.sort();
+    assert_eq!(reasons, ["half-close-timeout", "idle-timeout"]);
+    say(&long.0, b"x");
+    assert_eq!(receive_exactly(&long.1, 1), b"x");
+}
+
 fn a_half_closed_connection_has_a_timeout_of_its_own(path: Path) {
     let relay = Relay::with(path, "idle-timeout = \"1h\"\nhalf-close-timeout = \"2s\"");
     let (client, server) = relay.pair();
@@ -97,6 +129,20 @@ fn a_half_closed_connection_with_traffic_stays(path: Path) {
     talk(&server, &client, TIMEOUT * 2);
     finish(&server);
     assert_received(&receive(&client, 1), 0, End::Finished);
+    assert_eq!(relay.close_reason(), "finished");
+}
+
+/// The answer fits into the buffers on the way, the FIN is behind it, and its reader takes longer than `half-close-timeout`.
+fn a_reader_that_pauses_gets_what_the_server_sent_before_its_fin(path: Path) {
+    let relay = Relay::with(path, "idle-timeout = \"1h\"\nhalf-close-timeout = \"1s\"");
+    let (client, server) = relay.pair();
+    let answer = 1 << 20;
+    send(&server, 1, answer).expect("buffers on the way take the answer");
+    finish(&server);
+    std::thread::sleep(Duration::from_secs(5));
+    assert_received(&receive(&client, 1), answer, End::Finished);
+    finish(&client);
+    assert_eq!(receive_all(&server), (Vec::new(), End::Finished));
     assert_eq!(relay.close_reason(), "finished");
 }
 

@@ -49,9 +49,15 @@ impl Authority {
 
     /// A certificate for a name.
     pub fn issue(&self, name: &str) -> Identity {
+        self.issue_until(name, 4000)
+    }
+
+    /// A certificate for a name that ends at the beginning of a year.
+    pub fn issue_until(&self, name: &str, year: i32) -> Identity {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("a host name");
         params.distinguished_name.push(DnType::CommonName, name);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate").pem();
         let both = format!("{certificate}{}", key.serialize_pem());
         Identity {

@@ -12,6 +12,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Once};
 use std::time::Duration;
@@ -86,6 +87,8 @@ impl Namespace {
         // input, so it cannot outlive the test even if that is killed.
         let mut holder = Command::new("unshare")
             .args(["--net", "--", "cat"])
+            // Ctrl-C in a terminal is for the process that will drop the namespace, not for this one.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

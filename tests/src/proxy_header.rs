@@ -11,6 +11,15 @@ const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// The TLV with the name that the client asked for.
 pub const AUTHORITY: u8 = 0x02;
 
+/// The TLV with the protocol on top of the connection.
+pub const ALPN: u8 = 0x01;
+
+/// The TLV that is padding.
+pub const NOOP: u8 = 0x04;
+
+/// The TLV that identifies the connection.
+pub const UNIQUE_ID: u8 = 0x05;
+
 /// The TLV with the checksum of the whole header.
 pub const CRC32C: u8 = 0x03;
 
@@ -52,6 +61,36 @@ pub fn with_checksum(source: SocketAddrV4, destination: SocketAddrV4, error: u32
     let sum = checksum_with_hole(&bytes) ^ error;
     let hole = bytes.len() - 4;
     bytes[hole..].copy_from_slice(&sum.to_be_bytes());
+    bytes
+}
+
+/// The bytes of a header over TCP with these TLVs. A TLV of type [`CRC32C`] gets the right value, whatever it has.
+pub fn write(source: SocketAddr, destination: SocketAddr, tlvs: &[(u8, &[u8])]) -> Vec<u8> {
+    let family = if source.is_ipv4() { 0x11 } else { 0x21 };
+    let mut bytes = [&SIGNATURE[..], &[0x21, family, 0, 0]].concat();
+    for address in [source, destination] {
+        match address.ip() {
+            IpAddr::V4(ip) => bytes.extend(ip.octets()),
+            IpAddr::V6(ip) => bytes.extend(ip.octets()),
+        }
+    }
+    bytes.extend(source.port().to_be_bytes());
+    bytes.extend(destination.port().to_be_bytes());
+    let mut hole = None;
+    for (kind, value) in tlvs {
+        bytes.push(*kind);
+        bytes.extend(u16::try_from(value.len()).expect("a TLV").to_be_bytes());
+        if *kind == CRC32C {
+            hole = Some(bytes.len());
+        }
+        bytes.extend(*value);
+    }
+    let length = u16::try_from(bytes.len() - 16).expect("a header").to_be_bytes();
+    bytes[14..16].copy_from_slice(&length);
+    if let Some(hole) = hole {
+        let sum = checksum_with_hole(&bytes);
+        bytes[hole..hole + 4].copy_from_slice(&sum.to_be_bytes());
+    }
     bytes
 }
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Real servers: nginx and HAProxy.
+//! Real servers: nginx, HAProxy and Redis.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -84,6 +84,69 @@ fn nginx_conf(identity: &Identity) -> String {
     )
 }
 
+/// An nginx that speaks TLS without a PROXY header, one certificate a port, and answers every request with the same text.
+#[derive(Debug)]
+pub struct Web {
+    /// The process: one, without workers. It says on standard error whatever it minds about clients.
+    pub process: Process,
+    _files: TempDir,
+}
+
+impl Web {
+    /// Starts one on these ports and waits until it listens on the first.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn start(place: &Namespace, ports: &[(u16, &Identity)], answer: &str) -> Self {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let server = |(port, identity): &(u16, &Identity)| {
+            let (certificate, key) = (identity.certificate.display(), identity.key.display());
+            format!(
+                "server {{ listen {port} ssl; ssl_certificate {certificate}; ssl_certificate_key {key}; \
+                 location / {{ return 200 \"{answer}\"; }} }}\n"
+            )
+        };
+        let servers: String = ports.iter().map(server).collect();
+        let conf = format!(
+            "daemon off; master_process off; pid nginx.pid; error_log stderr info;\n\
+             events {{ worker_connections 512; }}\n\
+             http {{ client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi;\n\
+             uwsgi_temp_path uwsgi; scgi_temp_path scgi; access_log off; default_type text/plain;\n{servers}}}\n"
+        );
+        std::fs::write(files.path().join("nginx.conf"), conf).expect("a temporary file");
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(files.path()).args(["-e", "stderr", "-c", "nginx.conf"]);
+        let mut process = place.spawn(&mut command);
+        until_listening(place, place.address(ports[0].0), &mut process);
+        Self { process, _files: files }
+    }
+}
+
+/// A Redis that keeps nothing.
+#[derive(Debug)]
+pub struct Redis {
+    /// The process.
+    pub process: Process,
+    _files: TempDir,
+}
+
+impl Redis {
+    /// Starts one on a port of all addresses and waits until it listens.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn start(place: &Namespace, port: u16) -> Self {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let mut command = Command::new("redis-server");
+        command.args(["--port", &port.to_string(), "--protected-mode", "no", "--save", "", "--dir"]);
+        let mut process = place.spawn(command.arg(files.path()));
+        until_listening(place, place.address(port), &mut process);
+        Self { process, _files: files }
+    }
+}
+
 /// A HAProxy that speaks TLS behind a PROXY header and answers with what the header said.
 #[derive(Debug)]
 pub struct Haproxy {
@@ -99,9 +162,18 @@ impl Haproxy {
     /// If it does not.
     #[track_caller]
     pub fn start(place: &Namespace, identity: &Identity) -> Self {
+        Self::saying(place, identity, "source %[src] %[src_port] authority %[fc_pp_authority]")
+    }
+
+    /// The same with an answer in HAProxy's log format (its configuration manual, section 8.2.6), without quotes.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[track_caller]
+    pub fn saying(place: &Namespace, identity: &Identity, answer: &str) -> Self {
         let frontend = format!(
             "mode http\n bind :::443 v4v6 accept-proxy ssl crt {}\n http-request return status 200 content-type \
-             text/plain lf-string \"source %[src] %[src_port] authority %[fc_pp_authority]\\n\"",
+             text/plain lf-string \"{answer}\\n\"",
             identity.both.display()
         );
         Self::with(place, &format!("frontend tls\n {frontend}"), 443)
@@ -113,7 +185,16 @@ impl Haproxy {
     /// If it does not start.
     #[track_caller]
     pub fn relay(place: &Namespace, port: u16, server: SocketAddr) -> Self {
-        let listen = format!("listen relay\n mode tcp\n bind *:{port}\n server only {server} send-proxy-v2");
+        Self::relay_with(place, port, server, "send-proxy-v2")
+    }
+
+    /// The same with other words behind the server's address.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[track_caller]
+    pub fn relay_with(place: &Namespace, port: u16, server: SocketAddr, words: &str) -> Self {
+        let listen = format!("listen relay\n mode tcp\n bind *:{port}\n server only {server} {words}");
         Self::with(place, &listen, port)
     }
 

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The bench is a guest: it takes everything along when it is interrupted, keeps what it has measured, and can go on.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use lb_tests::process::{Process, output, text};
+use lb_tests::wait::{until, until_some};
+use rustix::process::Signal;
+use tempfile::{TempDir, tempdir};
+
+/// What the bench and all of its programs find in their environment; the value is the directory of the run.
+const MARK: &str = "LB_BENCH_MARK";
+
+/// Samples of [`Run::start`], in all: two repeats of two workloads (few and many names) on four contestants, nginx among them
+/// because it has worker processes.
+const SAMPLES: usize = 2 * 2 * 4;
+
+/// A bench that runs.
+struct Run {
+    directory: TempDir,
+    bench: Process,
+}
+
+/// Where in a run it is interrupted.
+#[derive(Clone, Copy, Debug)]
+enum Moment {
+    /// The namespaces are being made.
+    Beginning,
+    /// A balancer has its configuration and starts, or is warmed up.
+    Starting,
+    /// So many samples have been taken.
+    Samples(usize),
+}
+
+impl Run {
+    #[track_caller]
+    fn start() -> Self {
+        let directory = tempdir().expect("a directory");
+        let bench =
+            Process::spawn(bench(directory.path(), "--output").args(["connections", "--repeats", "2"]));
+        Self { directory, bench }
+    }
+
+    fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, moment: Moment) {
+        until(&format!("{moment:?}"), || match moment {
+            Moment::Beginning => self.path().join("logs").exists(),
+            Moment::Starting => self.path().join("configs/lb-auto.toml").exists(),
+            Moment::Samples(count) => samples(self.path()).len() >= count,
+        });
+    }
+}
+
+/// The bench on a directory, with the least work.
+fn bench(directory: &Path, option: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lb-bench"));
+    command.env(MARK, directory).args(["--ci", "--paths", "auto", "--peers", "direct,haproxy,nginx"]);
+    command.arg(option).arg(directory);
+    command
+}
+
+/// The samples that are kept, a line each.
+fn samples(directory: &Path) -> Vec<String> {
+    let text = fs::read_to_string(directory.join("samples.jsonl")).unwrap_or_default();
+    let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+    whole.filter(|line| line.starts_with(r#"{"sample""#)).map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn check(signal: Signal, moment: Moment) {
+    let mut run = Run::start();
+    run.wait_for(moment);
+    let namespaces = namespaces_of(&marked(run.path()));
+    assert!(matches!(moment, Moment::Beginning) || namespaces.len() >= 3, "client, balancer and server");
+    run.bench.signal(signal);
+    let status = run.bench.wait();
+    let error = run.bench.stderr().join("\n");
+    assert_eq!(status.code(), Some(128 + signal.as_raw()), "{moment:?}: {status}: {error}");
+    assert_eq!(left(run.path(), &namespaces), Vec::<String>::new(), "{signal:?}, {moment:?}");
+    if let Moment::Samples(count) = moment {
+        let kept = samples(run.path());
+        assert!((count..SAMPLES).contains(&kept.len()), "{} samples: {error}", kept.len());
+        let report = fs::read_to_string(run.path().join("results.md")).expect("a report");
+        assert!(report.contains("Cut short"), "{report}");
+    }
+}
+
+#[test]
+fn interrupted_it_leaves_no_process_and_no_namespace() {
+    check(Signal::INT, Moment::Beginning);
+    check(Signal::TERM, Moment::Starting);
+    check(Signal::INT, Moment::Samples(1));
+    check(Signal::TERM, Moment::Samples(6));
+}
+
+#[test]
+fn killed_it_leaves_no_process_and_no_namespace() {
+    let mut run = Run::start();
+    run.wait_for(Moment::Samples(1));
+    let namespaces = namespaces_of(&marked(run.path()));
+    run.bench.signal(Signal::KILL);
+    assert_eq!(run.bench.wait().signal(), Some(Signal::KILL.as_raw()));
+    until("nothing is left", || left(run.path(), &namespaces).is_empty());
+    assert!(!samples(run.path()).is_empty());
+}
+
+#[test]
+fn an_interrupted_run_goes_on_and_only_with_the_same_plan() {
+    let mut run = Run::start();
+    run.wait_for(Moment::Samples(2));
+    run.bench.signal(Signal::INT);
+    run.bench.wait();
+    let kept = samples(run.path());
+
+    let other = output(bench(run.path(), "--resume").args(["connections", "--repeats", "3"]));
+    assert!(!other.status.success() && text(&other.stderr).contains("repeats: 2 became 3"), "{other:?}");
+    let again = output(bench(run.path(), "--output").args(["connections", "--repeats", "2"]));
+    assert!(!again.status.success() && text(&again.stderr).contains("--resume"), "{again:?}");
+    assert_eq!(samples(run.path()), kept);
+
+    let resumed = output(bench(run.path(), "--resume").args(["connections", "--repeats", "2"]));
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    let all = samples(run.path());
+    assert_eq!(all.len(), SAMPLES);
+    assert_eq!(all[..kept.len()], kept);
+    assert!(text(&resumed.stdout).contains("resumed at"), "{}", text(&resumed.stdout));
+    reports_can_be_made_again(run.path());
+}
+
+#[track_caller]
+fn reports_can_be_made_again(directory: &Path) {
+    let page = fs::read_to_string(directory.join("report.html")).expect("a page");
+    fs::remove_file(directory.join("report.html")).expect("removed");
+    let readme = directory.join("README.md");
+    fs::write(&readme, "above\n<!-- bench:begin -->\nstale figures\n<!-- bench:end -->\nbelow\n")
+        .expect("written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lb-bench"));
+    command.arg("--report-only").arg(directory.join("results.json"));
+    let remade = output(command.arg(format!("--update-readme={}", readme.display())));
+    assert!(remade.status.success(), "{}", text(&remade.stderr));
+    assert!(fs::read_to_string(directory.join("report.html")).expect("a page") == page, "another page");
+    let readme = fs::read_to_string(readme).expect("text");
+    assert!(readme.starts_with("above\n") && readme.ends_with("below\n"), "{readme}");
+    assert!(
+        readme.contains("| new connections, 10 names |") && !readme.contains("stale figures"),
+        "{readme}"
+    );
+}
+
+#[test]
+fn in_continuous_integration_everybody_must_take_part() {
+    let directory = tempdir().expect("a directory");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lb-bench"));
+    command.env_remove("LB_AGENT").args(["--ci", "--output"]).arg(directory.path());
+    let refused = output(&mut command);
+    let error = text(&refused.stderr);
+    assert!(!refused.status.success() && error.contains("cannot take part: "), "{error}");
+    assert!(error.contains("missing: lb-auto") && error.contains("to install it: cargo build"), "{error}");
+}
+
+/// Processes of the run in a directory.
+fn marked(directory: &Path) -> Vec<u32> {
+    let mark = format!("{MARK}={}", directory.display());
+    let is_marked = |pid: &u32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|byte| *byte == 0).any(|variable| variable == mark.as_bytes())
+    };
+    processes().into_iter().filter(is_marked).collect()
+}
+
+fn processes() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").expect("there is /proc").flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect()
+}
+
+/// The network namespaces that these processes are in, but for our own: inodes of nsfs (namespaces(7)).
+fn namespaces_of(pids: &[u32]) -> BTreeSet<u64> {
+    let inode = |process: &str| Some(fs::metadata(format!("/proc/{process}/ns/net")).ok()?.ino());
+    let own = inode("self");
+    pids.iter().filter_map(|pid| inode(&pid.to_string())).filter(|inode| Some(*inode) != own).collect()
+}
+
+/// Whatever is left of a run: its processes, others in its namespaces, and mounts that keep one of those.
+fn left(directory: &Path, namespaces: &BTreeSet<u64>) -> Vec<String> {
+    let describe = |pid: &u32| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        format!("{pid}: {}", String::from_utf8_lossy(&command).replace('\0', " "))
+    };
+    let inside = |pid: &u32| !namespaces_of(&[*pid]).is_disjoint(namespaces);
+    let mut left: Vec<String> = marked(directory).iter().map(describe).collect();
+    left.extend(processes().iter().filter(|pid| inside(pid)).map(describe));
+    let named = fs::read_dir("/run/netns").into_iter().flatten().flatten();
+    let is_ours = |path: &Path| fs::metadata(path).is_ok_and(|data| namespaces.contains(&data.ino()));
+    left.extend(
+        named.map(|entry| entry.path()).filter(|path| is_ours(path)).map(|path| path.display().to_string()),
+    );
+    left
+}
+
+#[test]
+fn what_is_left_is_found() {
+    let directory = tempdir().expect("a directory");
+    let mut command = Command::new("unshare");
+    command.env(MARK, directory.path()).args(["--net", "--", "sleep", "1000"]);
+    let process = Process::spawn(&mut command);
+    let namespaces = until_some("a namespace", || {
+        Some(namespaces_of(&marked(directory.path()))).filter(|namespaces| !namespaces.is_empty())
+    });
+    assert_eq!(left(directory.path(), &namespaces).len(), 2, "by its mark and by its namespace");
+    drop(process);
+    assert_eq!(left(directory.path(), &namespaces), Vec::<String>::new());
+}
