@@ -22,6 +22,7 @@ mod flows;
 mod harness;
 mod health;
 mod health_cost;
+mod health_proxy;
 mod health_traffic;
 mod hello;
 mod limits;
