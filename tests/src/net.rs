@@ -75,6 +75,13 @@ impl Net {
         &self.servers[0]
     }
 
+    /// Lets segments between client and balancer be as large as a packet may be: 65,495 bytes over IPv4.
+    pub fn allow_large_segments(&self) {
+        for (place, interface) in [(&self.client, "uplink"), (&*self.balancer, "client")] {
+            place.enter(|| ip(&["link", "set", interface, "mtu", "65535"]));
+        }
+    }
+
     /// An address of the balancer that the client can reach.
     pub fn frontend(&self, port: u16) -> SocketAddr {
         self.balancer.address(port)
@@ -182,6 +189,23 @@ impl Namespace {
             Ok(stream) => receive_all(&stream),
             Err(error) => (Vec::new(), end_of(&error)),
         }
+    }
+
+    /// How many segments with data, and how many bytes in them, the kernel has sent on a connection that was opened here (RFC 4898,
+    /// tcpEStatsPerfDataSegsOut; linux/tcp.h, tcpi_data_segs_out and tcpi_bytes_sent).
+    ///
+    /// # Panics
+    /// If `ss` does not say.
+    #[track_caller]
+    pub fn sent(&self, stream: &TcpStream) -> (usize, usize) {
+        let port = stream.local_addr().expect("connected").port();
+        let mut command = Command::new("ss");
+        let said = self.run(command.args(["-tinH", "sport", "=", &format!(":{port}")]));
+        let number = |key: &str| {
+            let number = said.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse().ok());
+            number.unwrap_or_else(|| panic!("no {key} in: {said}"))
+        };
+        (number("data_segs_out:"), number("bytes_sent:"))
     }
 
     /// Listens on a port of all addresses, IPv4 and IPv6.
