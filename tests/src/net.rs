@@ -176,9 +176,7 @@ impl Namespace {
     /// # Errors
     /// Whatever connect(2) says.
     pub fn try_connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
-        let stream = self.enter(|| TcpStream::connect_timeout(&address, PATIENCE))?;
-        be_patient(&stream)?;
-        Ok(stream)
+        self.enter(|| try_connect_here(address))
     }
 
     /// Opens a connection that the other end is expected to end, and returns what came and how it ended. A RST may come before
@@ -281,6 +279,16 @@ impl Listener {
     pub fn shut(&self) {
         SockRef::from(&self.0).shutdown(std::net::Shutdown::Both).expect("a listening socket");
     }
+}
+
+/// As [`Namespace::try_connect`], from the namespace that this thread is in already, for those who connect very often.
+///
+/// # Errors
+/// Whatever connect(2) says.
+pub fn try_connect_here(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    be_patient(&stream)?;
+    Ok(stream)
 }
 
 /// The address of the other end, an IPv4 one also if the socket speaks both.
