@@ -13,6 +13,7 @@ mod backpressure;
 mod balance;
 mod bench;
 mod certificates;
+mod demo;
 mod descriptors;
 mod drain;
 mod early_data;
