@@ -17,7 +17,8 @@ use crate::support::PORT;
 /// The port of server 0; the others follow.
 const FIRST_PORT: u16 = 20_000;
 
-/// 1,000 servers checked every 2 s, in the size `soak`. Says what it cost.
+/// 1,000 servers checked every 2 s, in the size `soak`. There it costs 2.2 % of a core, 44 µs a check, on a busy machine; a busier one
+/// may take five times as much.
 #[test]
 fn a_thousand_checks_every_two_seconds_cost_little() {
     let net = Net::new(1);
@@ -44,7 +45,9 @@ fn a_thousand_checks_every_two_seconds_cost_little() {
 
     let expected = all as f64 * lasted.as_secs_f64() / 2.0;
     assert!((arrived as f64 - expected).abs() <= expected * 0.2, "{arrived} checks instead of {expected}");
-    assert!(each < 2_000.0, "{each} µs a check");
+    let (each_max, share_max) = size((2_000.0, 50.0), (220.0, 11.0));
+    assert!(each < each_max, "{each} µs a check");
+    assert!(share < share_max, "{share} % of a core");
     assert_eq!(agent.scrape().count("lb_server_up", &[]), all);
     assert_eq!(agent.scrape().count("lb_server_check_failures_total", &[]), 0);
 }

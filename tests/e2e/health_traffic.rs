@@ -12,35 +12,95 @@ use lb_tests::peer::Service;
 use lb_tests::size;
 use lb_tests::stream::{End, receive_all, reset, say};
 use lb_tests::wait::until;
+use serde_json::Value;
 
 use crate::support::{PORT, SERVER_PORT};
 
-/// A server that begins and ends to listen ten times a second meets as many checks as any other, and its state changes at most as
-/// often as `rise` and `fall` allow.
+/// `rise` and `fall` of the server that comes and goes.
+const RISE: usize = 2;
+const FALL: usize = 3;
+
+/// A server that begins and ends to listen ten times a second meets as many checks as any other, and its state changes where `rise` and
+/// `fall` say, and only there. It listens for a fifth of each period for a while, then for four fifths, and so on: chance alone would
+/// seldom make three failures in a row. Intervals are no multiples of the period, and vary.
 #[test]
 fn a_server_toggled_at_ten_hertz_meets_no_storm_of_checks() {
     let net = Net::new(1);
     count_connects(net.server());
-    let check = "type = \"tcp\"\ninterval = \"400ms\"\nfast-interval = \"200ms\"\ndown-interval = \"400ms\"\n\
-                 jitter = 0\nrise = 2\nfall = 3";
-    let agent = Agent::launch(&net).alive().start(&config(&net, "", check));
+    let check = format!(
+        "type = \"tcp\"\ninterval = \"330ms\"\nfast-interval = \"170ms\"\ndown-interval = \"330ms\"\n\
+         jitter = 30\nrise = {RISE}\nfall = {FALL}"
+    );
+    let agent = Agent::launch(&net).alive().start(&config(&net, "", &check));
     let (begun, lasting) = (Instant::now(), Duration::from_secs(size(8, 120)));
+    let mut results = Vec::new();
     while begun.elapsed() < lasting {
-        let listener = net.server().listen(SERVER_PORT);
-        std::thread::sleep(Duration::from_millis(50));
-        listener.shut();
-        drop(listener);
-        std::thread::sleep(Duration::from_millis(50));
+        for (listening, silent) in [(20, 80), (80, 20)] {
+            (0..15).for_each(|_| toggle(&net, listening, silent));
+            add_results(&agent, &mut results);
+        }
     }
-    let most = begun.elapsed().as_millis() as u64 / 200 + 8;
-    let arrived = connects(net.server());
-    let scrape = agent.scrape();
+    let (arrived, scrape) = (connects(net.server()), agent.scrape());
+    add_results(&agent, &mut results);
+    // The shortest interval, 170 ms less 30 %.
+    let most = begun.elapsed().as_millis() as u64 / 119 + 8;
     let checks = scrape.count("lb_server_checks_total", &[]);
     assert!((10..=most).contains(&arrived), "{arrived} checks arrived, at most {most} should");
     assert!(arrived.abs_diff(checks) <= 1, "{arrived} arrived, {checks} counted");
-    let changes = scrape.count("lb_server_state_changes_total", &[]);
-    // Two successes or three failures each; the first result decides alone.
-    assert!(changes <= checks / 2 + 1, "{changes} changes in {checks} checks");
+    assert!((results.len() as u64).abs_diff(checks) <= 1, "{} results of {checks} checks", results.len());
+    let changes = changes_in(&results);
+    // The first result may be one of them.
+    assert!(changes >= 2, "{results:?}");
+    let counted = scrape.count("lb_server_state_changes_total", &[]);
+    assert!(counted.abs_diff(changes as u64) <= 1, "{changes} changes among the results, {counted} counted");
+}
+
+/// Listens for a part of a period, in milliseconds.
+fn toggle(net: &Net, listening: u64, silent: u64) {
+    let listener = net.server().listen(SERVER_PORT);
+    std::thread::sleep(Duration::from_millis(listening));
+    listener.shut();
+    drop(listener);
+    std::thread::sleep(Duration::from_millis(silent));
+}
+
+/// A result of a check: when it was, whether it passed, and whether the server is up after it.
+type Result = (String, bool, bool);
+
+/// Adds the results that are new in what the admin surface says of the only server. It has the last twenty, more than come between.
+fn add_results(agent: &Agent, results: &mut Vec<Result>) {
+    let response = agent.admin("/api/v1/servers").expect("an admin surface");
+    let value: Value = serde_json::from_str(&response.body).expect("JSON");
+    let read = |result: &Value| -> Result {
+        let at = result["at"].as_str().expect("a time").to_owned();
+        (at, result["passed"] == true, result["state"] == "up")
+    };
+    let list = value["servers"][0]["results"].as_array().expect("a list").iter().map(read);
+    let list: Vec<Result> = list.collect();
+    let known = results.last().and_then(|last| list.iter().rposition(|result| result == last));
+    results.extend_from_slice(&list[known.map_or(0, |known| known + 1)..]);
+}
+
+/// How often the state changed. A change must come with the last of `fall` failures in a row or of `rise` successes, and with none of
+/// these may it fail to come; the first result decides alone.
+#[track_caller]
+fn changes_in(results: &[Result]) -> usize {
+    let (mut is_up, mut against, mut changes) = (true, 0, 0);
+    for (index, (_, has_passed, state)) in results.iter().enumerate() {
+        against = if *has_passed == is_up { 0 } else { against + 1 };
+        let needed = if index == 0 {
+            1
+        } else if is_up {
+            FALL
+        } else {
+            RISE
+        };
+        if against == needed {
+            (is_up, against, changes) = (!is_up, 0, changes + 1);
+        }
+        assert_eq!(*state, is_up, "after result {index} of {results:?}");
+    }
+    changes
 }
 
 #[test]

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A ClientHello never goes to the wrong backend, however it is cut, written or broken.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use lb_tests::agent::Agent;
 use lb_tests::hello::{Hello, Verdict, judge, records};
-use lb_tests::net::Net;
+use lb_tests::net::{Net, try_connect_here};
 use lb_tests::peer::{answer, ask};
 use lb_tests::random::Random;
 use lb_tests::size;
@@ -129,31 +129,29 @@ fn mutated_hellos_go_where_rustls_says() {
     let agent = Agent::start(&net, &two_names(&net, ""));
     let _servers = two_reporters(&net);
     allow_many_connections(&net);
-    let hellos = size(20_000, 100_000);
-    let (valid, next) = (AtomicUsize::new(0), AtomicUsize::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..8 {
-            scope.spawn(|| {
-                while let Some(seed) =
-                    Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < hellos)
-                {
-                    let is_valid = send_mutated(&net, seed as u64);
-                    valid.fetch_add(usize::from(is_valid), Ordering::Relaxed);
-                }
-            });
+    let hellos = size(100_000, 300_000);
+    let (valid, next, frontend) = (AtomicUsize::new(0), AtomicUsize::new(0), net.frontend(PORT));
+    let send = || {
+        while let Some(seed) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < hellos) {
+            valid.fetch_add(usize::from(send_mutated(frontend, seed as u64)), Ordering::Relaxed);
         }
+    };
+    std::thread::scope(|scope| {
+        (0..8).for_each(|_| {
+            scope.spawn(|| net.client.enter(send));
+        });
     });
     let valid = valid.into_inner();
     assert!(valid >= hellos / 3, "only {valid} of {hellos} hellos stayed valid");
     agent.until_idle();
 }
 
-/// Returns whether rustls accepts the hello with a name of ours.
-fn send_mutated(net: &Net, seed: u64) -> bool {
+/// Returns whether rustls accepts the hello with a name of ours. To be called in the client's namespace.
+fn send_mutated(frontend: SocketAddr, seed: u64) -> bool {
     let mut random = Random::new(seed);
     let original = ["alpha.example", "omega.test"][random.below(2)];
     let wire = mutated(&mut random, original);
-    let client = net.client.connect(net.frontend(PORT));
+    let client = try_connect_here(frontend).expect("the agent accepts");
     say(&client, &wire);
     // The agent may have reset the connection already: it only promises a clean end to those who stay within the limits.
     let _ = client.shutdown(std::net::Shutdown::Write);

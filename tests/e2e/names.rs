@@ -141,6 +141,28 @@ impl Changes<'_> {
     }
 }
 
+/// One change at the default bounds: it is there when the TTL of ten seconds is over, no later question but one was asked for it, and
+/// all that while clients were served.
+#[test]
+fn a_change_is_there_when_a_ttl_of_ten_seconds_is_over() {
+    let net = Net::new(2);
+    let _servers = reporters(&net);
+    let dns = Dnsmasq::start(&net.balancer, 10, &records(&net, &[0]), &[]);
+    let begun = Instant::now();
+    let entry = format!("name = \"all\"\naddress = \"{NAME}:80\"\nfamily = \"ipv4\"");
+    let agent = Agent::start(&net, &named(&net, "", &entry, ""));
+    assert_eq!(tally(&net, 2), counts(&[("server0", 2)]));
+    dns.set(&records(&net, &[1]));
+    until("the other server", || {
+        let served = tally(&net, 1);
+        assert!(served == counts(&[("server0", 1)]) || served == counts(&[("server1", 1)]), "{served:?}");
+        served.contains_key("server1")
+    });
+    assert!(begun.elapsed() >= Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!((dns.questions("A", NAME), results(&agent, "success")), (2, 2));
+    assert_eq!(tally(&net, 2), counts(&[("server1", 2)]));
+}
+
 /// Without an answer from the first moment on, the agent starts all the same; the name comes later.
 #[test]
 fn a_name_that_does_not_resolve_is_no_obstacle_to_the_start() {

@@ -50,8 +50,9 @@ fn behind_a_header(path: Path, mode: Mode, bytes: &[u8]) {
     for header in [line(), binary(&[(AUTHORITY, b"ignored.example"), (CRC32C, &[0; 4])])] {
         let client = net.client.connect(net.frontend(PORT));
         say(&client, &[&header, bytes].concat());
-        finish(&client);
         let server = listener.accept();
+        assert_eq!(net.client.sent(&client), (1, header.len() + bytes.len()), "segments and bytes");
+        finish(&client);
         let got = proxy_header::read(&server);
         assert_eq!(got.addresses, Some((address(CLAIMED), address(MEANT))));
         let (arrived, end) = receive_all(&server);
@@ -267,9 +268,38 @@ fn sources_are_told_apart_on_a_socket_for_both_families() {
     assert!(records[1].text("client").starts_with("[fd01::2]:"), "{records:?}");
 }
 
-/// A frontend of mode `mode` that trusts the client's namespace, in front of one listening server.
+/// A client may have a family that the host has not: its address is taken, logged, chosen by and passed on all the same.
+#[test]
+fn an_ipv6_client_is_believed_on_a_host_without_ipv6() {
+    let net = Net::new(1);
+    net.balancer.sysctl("net/ipv6/conf/all/disable_ipv6", "1");
+    let server = reporter(net.server(), SERVER_PORT, "alpha", true);
+    let (client, local) = ("[2001:db8::7]:50123", "[2001:db8:1::1]:443");
+    let config = Config::new()
+        .tcp("tcp", net.frontend(PORT), "out", TRUST)
+        .passthrough("tls", &[net.frontend(PORT + 1)], TRUST)
+        .route("tls", "alpha.example", "out")
+        .backend("out", net.server().address(SERVER_PORT), "send-proxy = \"v2\"\nbalance = \"source\"");
+    let agent = Agent::start(&net, &config);
+    let v1 = b"PROXY TCP6 2001:db8::7 2001:db8:1::1 50123 443\r\n".to_vec();
+    let v2 = proxy_header::write(address(client), address(local), &[(CRC32C, &[0; 4])]);
+    let hello = Hello::named("alpha.example").wire();
+    let mut connections = 0;
+    for (port, header) in [(PORT, &v1), (PORT, &v2), (PORT + 1, &v1), (PORT + 1, &v2)] {
+        ask(&net.client.connect(net.frontend(port)), &[&header[..], &hello].concat());
+        let report = server.outcome();
+        assert_eq!(report.header.expect("a header").addresses, Some((address(client), address(local))));
+        assert_eq!(report.bytes, hello);
+        connections += 1;
+        assert_addresses(&agent.until_records(connections)[connections - 1], client, local);
+    }
+    assert_eq!(agent.scrape().count("lb_proxy_header_rejected_total", &[]), 0);
+}
+
+/// A frontend of mode `mode` that trusts the client's namespace, in front of one listening server. Segments of clients are not cut.
 fn start(path: Path, mode: Mode, backend_lines: &str) -> (Net, Agent, Listener) {
     let net = Net::new(1);
+    net.allow_large_segments();
     let listener = net.server().listen(SERVER_PORT);
     let config = Config::new().path(path);
     let config = match mode {

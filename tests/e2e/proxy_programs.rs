@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! PROXY headers between real programs: HAProxy in front of the agent and behind it, nginx behind it, and a Python package as both.
+//! PROXY headers between real programs: HAProxy and nginx in front of the agent and behind it, and a Python package as both.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_tests::agent::Agent;
 use lb_tests::authority::Authority;
@@ -12,7 +12,7 @@ use lb_tests::net::Net;
 use lb_tests::peer::{ask, reporter};
 use lb_tests::proxy_header::{AUTHORITY, CRC32C, UNIQUE_ID};
 use lb_tests::proxy_protocol;
-use lb_tests::servers::{Haproxy, Nginx};
+use lb_tests::servers::{Haproxy, Nginx, NginxRelay};
 use lb_tests::stream::{finish, receive_all, say};
 use lb_tests::wait::until_some;
 use serde_json::json;
@@ -49,6 +49,43 @@ fn nginx_sees_the_client_behind_haproxy() {
         assert_eq!(record.text("local"), front.address(443).to_string());
         assert!(record.text("peer").starts_with(&format!("{}:", front.v4)), "{record:?}");
         assert_eq!(record.close(), "finished");
+    }
+}
+
+/// Version 1 from nginx to the agent and from the agent to nginx, over both families: all agree on who is connected with whom.
+#[test]
+fn nginx_agrees_in_version_1_in_both_directions() {
+    let net = Net::new(2);
+    let authority = Authority::new();
+    let nginx = Nginx::start(net.server(), &authority.issue("alpha.example"));
+    let front = &net.servers[1];
+    let trust = format!("accept-proxy-from = [\"{}\", \"{}\"]", front.v4, front.v6);
+    let config = Config::new()
+        .passthrough("tls", &[net.frontend(PORT), net.balancer.address6(PORT)], &trust)
+        .route("tls", "alpha.example", "alpha")
+        .backend("alpha", net.server().address(443), "send-proxy = \"v1\"");
+    let agent = Agent::start(&net, &config);
+    let _relay = NginxRelay::start(front, 443, net.frontend(PORT));
+    let by_relay = [front.address(443), front.address6(443)];
+    let directly = [net.frontend(PORT), net.balancer.address6(PORT)];
+    for (is_relayed, local) in
+        by_relay.map(|local| (true, local)).into_iter().chain(directly.map(|local| (false, local)))
+    {
+        let fetched = curl(&net.client, &authority, "alpha.example", local, "/ends");
+        assert_eq!(fetched.code, 0, "{local}: {fetched:?}");
+        let ip: IpAddr = if local.is_ipv4() { net.client.v4.into() } else { net.client.v6.into() };
+        let (client, port) = (SocketAddr::new(ip, fetched.local_port), fetched.local_port);
+        assert_eq!(fetched.body, format!("{ip} {port} {} {}\n", local.ip(), local.port()));
+        let logged = format!("{ip} {port} alpha.example 200");
+        until_some(&format!("{logged:?} in nginx's log"), || {
+            nginx.log().into_iter().find(|line| *line == logged)
+        });
+        let record = until_some("the line of the connection", || {
+            agent.records().into_iter().find(|record| record.text("client") == client.to_string())
+        });
+        assert_eq!((record.text("local"), record.close()), (&*local.to_string(), "finished"));
+        let is_from_relay = record.text("peer").starts_with(&format!("{}:", front.v4));
+        assert_eq!(is_from_relay, is_relayed, "{record:?}");
     }
 }
 

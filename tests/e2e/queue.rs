@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Full servers let connections wait: in order, each its time, and nobody is lost.
+//!
+//! A busy machine adds to the times here; by a clock that stands still they are exact: lb-userspace, `backend::tests::waiting`.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::net::TcpStream;
+use std::ops::Range;
 use std::time::Duration;
 
 use lb_tests::agent::Agent;
@@ -9,6 +13,7 @@ use lb_tests::config::Config;
 use lb_tests::hello::Hello;
 use lb_tests::net::{Listener, Net};
 use lb_tests::stream::{End, finish, receive_all, receive_exactly, say};
+use lb_tests::wait::until;
 
 use crate::support::{PORT, SERVER_PORT};
 
@@ -42,7 +47,7 @@ fn served(listener: &Listener) -> (TcpStream, u32) {
     (server, number)
 }
 
-/// Where several workers accept, connections may overtake each other before they stand in the queue.
+/// One worker accepts in the order in which they connect; several may not (see below).
 #[test]
 fn three_hundred_clients_of_a_server_for_a_hundred_are_served_in_order() {
     let net = Net::new(1);
@@ -54,7 +59,7 @@ fn three_hundred_clients_of_a_server_for_a_hundred_are_served_in_order() {
     let agent = Agent::start(&net, &config);
     let listener = net.server().listen(SERVER_PORT);
     let clients: Vec<_> = (0..CLIENTS).map(|number| client(&net, number)).collect();
-    let mut open: std::collections::VecDeque<_> = (0..AT_ONCE).map(|_| served(&listener)).collect();
+    let mut open: VecDeque<_> = (0..AT_ONCE).map(|_| served(&listener)).collect();
     agent.until_count("lb_backend_queue_length", &[], u64::from(CLIENTS - AT_ONCE));
     assert_eq!(agent.scrape().count("lb_server_connections_active", &[]), u64::from(AT_ONCE));
     for (number, client) in (0..).zip(&clients) {
@@ -75,6 +80,65 @@ fn three_hundred_clients_of_a_server_for_a_hundred_are_served_in_order() {
     let scrape = agent.scrape();
     let seen = scrape.count("lb_backend_queue_duration_seconds_count", &[]);
     assert_eq!((seen, scrape.count("lb_backend_queue_length", &[])), (u64::from(CLIENTS - AT_ONCE), 0));
+}
+
+/// What is promised is the order of standing in line: with a worker on every core, one may be faster than another from accept to there.
+/// The log says how many were in front (`%bq` in HAProxy's words). Nobody leaves while they come, so that this is a place in the order.
+#[test]
+fn with_many_workers_places_are_given_in_the_order_of_standing_in_line() {
+    for workers in ["", "workers = 4"] {
+        let net = Net::new(1);
+        let config = Config::with_log("target = \"stdout\"\nformat = \"tcplog\"")
+            .global(workers)
+            .tcp("in", net.frontend(PORT), "pool", "")
+            .pool("pool", "queue-timeout = \"1m\"")
+            .server(
+                "pool",
+                "small",
+                net.server().address(SERVER_PORT),
+                &format!("max-connections = {AT_ONCE}"),
+            );
+        let agent = Agent::start(&net, &config);
+        let listener = net.server().listen(SERVER_PORT);
+        let serve_first = |number| (client(&net, number), served(&listener).0);
+        let mut places: VecDeque<_> = (0..AT_ONCE).map(serve_first).collect();
+        let mut waiting = come_together(&net, AT_ONCE..CLIENTS);
+        agent.until_count("lb_backend_queue_length", &[], u64::from(CLIENTS - AT_ONCE));
+        let mut order = Vec::new();
+        while !waiting.is_empty() {
+            // Each place that comes free is taken before the next one does.
+            drop(places.pop_front());
+            let (server, number) = served(&listener);
+            let client = waiting.remove(&number).expect("a client that waits");
+            order.push(client.local_addr().expect("connected").to_string());
+            places.push_back((client, server));
+        }
+        drop(places);
+        until("a line for each", || agent.process.stdout_lines() == CLIENTS as usize);
+        let lines = agent.process.stdout();
+        let positions: BTreeMap<&str, u32> = lines.iter().map(|line| position(line)).collect();
+        let served: Vec<u32> = order.iter().map(|client| positions[client.as_str()]).collect();
+        assert!(served.iter().copied().eq(0..CLIENTS - AT_ONCE), "{workers}: {served:?}");
+    }
+}
+
+/// Clients that connect on eight threads at the same time, by number.
+fn come_together(net: &Net, numbers: Range<u32>) -> BTreeMap<u32, TcpStream> {
+    let come =
+        |thread: usize| numbers.clone().skip(thread).step_by(8).map(|number| (number, client(net, number)));
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..8).map(|thread| scope.spawn(move || Vec::from_iter(come(thread)))).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("all connect")).collect()
+    })
+}
+
+/// The client and its position in the queue, from a line in HAProxy's format: `%ci:%cp … %sq/%bq sni=…`
+fn position(line: &str) -> (&str, u32) {
+    let (fields, _) = line.split_once(" sni=").expect("a line in HAProxy's format");
+    let (client, _) = fields.split_once(' ').expect("many fields");
+    let (_, position) = fields.rsplit_once('/').expect("two queues");
+    (client, position.parse().expect("a number"))
 }
 
 #[test]

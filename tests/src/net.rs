@@ -75,6 +75,13 @@ impl Net {
         &self.servers[0]
     }
 
+    /// Lets segments between client and balancer be as large as a packet may be: 65,495 bytes over IPv4.
+    pub fn allow_large_segments(&self) {
+        for (place, interface) in [(&self.client, "uplink"), (&*self.balancer, "client")] {
+            place.enter(|| ip(&["link", "set", interface, "mtu", "65535"]));
+        }
+    }
+
     /// An address of the balancer that the client can reach.
     pub fn frontend(&self, port: u16) -> SocketAddr {
         self.balancer.address(port)
@@ -169,9 +176,7 @@ impl Namespace {
     /// # Errors
     /// Whatever connect(2) says.
     pub fn try_connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
-        let stream = self.enter(|| TcpStream::connect_timeout(&address, PATIENCE))?;
-        be_patient(&stream)?;
-        Ok(stream)
+        self.enter(|| try_connect_here(address))
     }
 
     /// Opens a connection that the other end is expected to end, and returns what came and how it ended. A RST may come before
@@ -182,6 +187,23 @@ impl Namespace {
             Ok(stream) => receive_all(&stream),
             Err(error) => (Vec::new(), end_of(&error)),
         }
+    }
+
+    /// How many segments with data, and how many bytes in them, the kernel has sent on a connection that was opened here (RFC 4898,
+    /// tcpEStatsPerfDataSegsOut; linux/tcp.h, tcpi_data_segs_out and tcpi_bytes_sent).
+    ///
+    /// # Panics
+    /// If `ss` does not say.
+    #[track_caller]
+    pub fn sent(&self, stream: &TcpStream) -> (usize, usize) {
+        let port = stream.local_addr().expect("connected").port();
+        let mut command = Command::new("ss");
+        let said = self.run(command.args(["-tinH", "sport", "=", &format!(":{port}")]));
+        let number = |key: &str| {
+            let number = said.split_whitespace().find_map(|word| word.strip_prefix(key)?.parse().ok());
+            number.unwrap_or_else(|| panic!("no {key} in: {said}"))
+        };
+        (number("data_segs_out:"), number("bytes_sent:"))
     }
 
     /// Listens on a port of all addresses, IPv4 and IPv6.
@@ -257,6 +279,16 @@ impl Listener {
     pub fn shut(&self) {
         SockRef::from(&self.0).shutdown(std::net::Shutdown::Both).expect("a listening socket");
     }
+}
+
+/// As [`Namespace::try_connect`], from the namespace that this thread is in already, for those who connect very often.
+///
+/// # Errors
+/// Whatever connect(2) says.
+pub fn try_connect_here(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+    be_patient(&stream)?;
+    Ok(stream)
 }
 
 /// The address of the other end, an IPv4 one also if the socket speaks both.

@@ -14,7 +14,8 @@ use crate::net::Namespace;
 use crate::process::Process;
 use crate::wait;
 
-/// An nginx that speaks TLS behind a PROXY header. It answers with its own name and what the header said, and serves `/zeros`.
+/// An nginx that speaks TLS behind a PROXY header. It answers with its own name and whom the header calls
+/// the client, with both ends that the header names under `/ends`, and serves `/zeros`.
 #[derive(Debug)]
 pub struct Nginx {
     /// The process: one, without workers.
@@ -76,6 +77,9 @@ fn nginx_conf(identity: &Identity) -> String {
                 ssl_certificate {certificate};
                 ssl_certificate_key {key};
                 location = /zeros {{ root .; limit_rate 20m; }}
+                location = /ends {{
+                    return 200 "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port\n";
+                }}
                 location / {{
                     return 200 "I am {name}, you are $proxy_protocol_addr $proxy_protocol_port\n";
                 }}
@@ -122,6 +126,39 @@ impl Web {
         Self { process, _files: files }
     }
 }
+
+/// An nginx that relays TCP behind a PROXY header of its own, of version 1: it writes no other.
+#[derive(Debug)]
+pub struct NginxRelay {
+    /// The process: one, without workers.
+    pub process: Process,
+    _files: TempDir,
+}
+
+impl NginxRelay {
+    /// Starts one on a port of all addresses and waits until it listens, which is a connection through it.
+    ///
+    /// # Panics
+    /// If it does not.
+    #[track_caller]
+    pub fn start(place: &Namespace, port: u16, server: SocketAddr) -> Self {
+        let files = tempfile::tempdir().expect("a temporary directory");
+        let conf = format!(
+            "load_module {STREAM_MODULE}; daemon off; master_process off; pid nginx.pid; error_log stderr warn;\n\
+             events {{ worker_connections 512; }}\n\
+             stream {{ server {{ listen {port}; listen [::]:{port}; proxy_pass {server}; proxy_protocol on; }} }}\n"
+        );
+        std::fs::write(files.path().join("nginx.conf"), conf).expect("a temporary file");
+        let mut command = Command::new("nginx");
+        command.arg("-p").arg(files.path()).args(["-e", "stderr", "-c", "nginx.conf"]);
+        let mut process = place.spawn(&mut command);
+        until_listening(place, place.address(port), &mut process);
+        Self { process, _files: files }
+    }
+}
+
+/// Where Debian puts nginx's `stream` (package libnginx-mod-stream).
+pub const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
 
 /// A Redis that keeps nothing.
 #[derive(Debug)]

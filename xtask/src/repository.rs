@@ -12,11 +12,24 @@ pub fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask is a folder of the repository")
 }
 
-/// Cargo, started in the root of the repository, as the one that runs this.
+/// Cargo, started in the root of the repository, as the one that runs this, and as from a shell.
+///
+/// What `cargo run` says of xtask itself stays here. The build script of ring 0.17 asks to be run again when variables change that it
+/// has from cargo, and cargo compares those of its own environment: with xtask's, all that needs TLS would be built again, for minutes,
+/// each time that somebody builds by xtask after building from a shell, or the other way round.
 pub fn cargo(verb: &str) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    for (name, _) in std::env::vars_os().filter(|(name, _)| is_of_crate(name)) {
+        command.env_remove(name);
+    }
     command.current_dir(root()).arg(verb);
     command
+}
+
+/// Whether cargo sets a variable for one crate (The Cargo Book, "Environment variables Cargo sets for crates").
+fn is_of_crate(name: &OsStr) -> bool {
+    let name = name.as_encoded_bytes();
+    name.starts_with(b"CARGO_PKG_") || name.starts_with(b"CARGO_MANIFEST_")
 }
 
 /// Runs a command whose output a person should see.
@@ -117,6 +130,17 @@ mod tests {
         );
         assert_eq!(executable(messages), Some(PathBuf::from("/t/release/lb")));
         assert_eq!(executables(r#"{"reason":"build-finished","success":true}"#), Vec::<PathBuf>::new());
+    }
+
+    #[test]
+    fn cargo_is_started_as_from_a_shell() {
+        let command = cargo("build");
+        // `cargo test` sets them as `cargo run` does.
+        for name in ["CARGO_PKG_NAME", "CARGO_PKG_VERSION_PRE", "CARGO_MANIFEST_DIR"] {
+            assert!(std::env::var_os(name).is_some(), "{name}");
+            assert!(command.get_envs().any(|change| change == (OsStr::new(name), None)), "{name}");
+        }
+        assert!(!command.get_envs().any(|(name, _)| name == "CARGO_HOME"));
     }
 
     #[test]

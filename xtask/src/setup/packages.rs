@@ -13,7 +13,7 @@ pub const PACKAGES: [(&str, &str); 18] = [
     ("g++", "compiles libFuzzer for the fuzz targets"),
     ("haproxy", "a server that reads PROXY headers, and the measure of the benchmarks"),
     ("iproute2", "network namespaces and virtual links"),
-    ("libnginx-mod-stream", "nginx as a TCP proxy, in the benchmarks"),
+    ("libnginx-mod-stream", "nginx as a TCP proxy that writes PROXY headers, also in the benchmarks"),
     ("nftables", "packet loss and silence on a link"),
     ("nginx-light", "TLS servers that read PROXY headers"),
     ("openssl", "a TLS client whose ClientHello can be shaped"),

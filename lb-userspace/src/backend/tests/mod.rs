@@ -10,6 +10,7 @@ mod loads;
 mod queue;
 mod rebuild;
 mod sessions;
+mod waiting;
 
 use lb_common::reason::ServerState;
 

@@ -10,6 +10,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::config::BalanceFactor;
 
+mod lasting;
 mod reference;
 mod shares;
 mod tables;

@@ -3,14 +3,14 @@
 
 use super::*;
 
-const CONNECTIONS: u32 = 100_000;
+pub(super) const CONNECTIONS: u32 = 100_000;
 
 /// Standard deviations that a count may be off. With ten counts a case, a deviation as large as this comes by chance once in
 /// a hundred thousand runs; seeds are fixed, so that it is no matter of luck whether the test passes.
-const SIGMAS: f64 = 5.0;
+pub(super) const SIGMAS: f64 = 5.0;
 
 /// Runs connections, each of which has ended before the next one comes, from as many clients.
-fn run(balance: Balance, servers: &[Standing]) -> Vec<u32> {
+pub(super) fn run(balance: Balance, servers: &[Standing]) -> Vec<u32> {
     let open = Servers::unlimited(servers.len());
     let members = eligible(named(servers).into_iter());
     let balancer = Balancer::new(balance, members, servers.len(), 0, &open);
@@ -26,7 +26,7 @@ fn run(balance: Balance, servers: &[Standing]) -> Vec<u32> {
     counts
 }
 
-fn named(servers: &[Standing]) -> Vec<Standing> {
+pub(super) fn named(servers: &[Standing]) -> Vec<Standing> {
     let name = |(index, server): (usize, &Standing)| Standing {
         identity: identity(&format!("server-{index}"), None),
         ..*server
@@ -34,17 +34,21 @@ fn named(servers: &[Standing]) -> Vec<Standing> {
     servers.iter().enumerate().map(name).collect()
 }
 
+/// Weights of the servers that are eligible, by server; 0 for the others.
+pub(super) fn weights_of(servers: &[Standing]) -> Vec<f64> {
+    eligible(servers.iter().copied()).iter().fold(vec![0.0; servers.len()], |mut weights, member| {
+        weights[member.index] = f64::from(member.weight.get());
+        weights
+    })
+}
+
 /// Counts are binomially distributed around `share`, but for what the table itself is off: `slack`, as a part of the share.
 #[track_caller]
 fn check(balance: Balance, servers: &[Standing], slack: f64) {
-    let weights: Vec<u32> =
-        eligible(servers.iter().copied()).iter().fold(vec![0; servers.len()], |mut weights, member| {
-            weights[member.index] = u32::from(member.weight.get());
-            weights
-        });
-    let total = f64::from(weights.iter().sum::<u32>());
+    let weights = weights_of(servers);
+    let total: f64 = weights.iter().sum();
     for (index, count) in run(balance, servers).into_iter().enumerate() {
-        let chance = f64::from(weights[index]) / total;
+        let chance = weights[index] / total;
         let expected = f64::from(CONNECTIONS) * chance;
         let sigma = (expected * (1.0 - chance)).sqrt();
         let most = SIGMAS * sigma + slack * expected;
@@ -57,7 +61,7 @@ fn check(balance: Balance, servers: &[Standing], slack: f64) {
 }
 
 /// Equal, unequal, with one that takes none, with backups, and only backups.
-fn cases() -> Vec<Vec<Standing>> {
+pub(super) fn cases() -> Vec<Vec<Standing>> {
     vec![
         vec![up(1); 10],
         vec![up(1), up(3)],

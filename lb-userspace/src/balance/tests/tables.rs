@@ -101,17 +101,24 @@ fn a_thousand_servers_of_maglev_have_equal_shares() {
     assert_eq!((*least, *most), (131, 132));
 }
 
+/// Besides the keys of the server that leaves, which is one share of the table (1/N), so many shares move: none of `source`, and of
+/// Maglev the fewer the more slots a server has. The paper gives no bound (section 5.3 measures); these are the most that was seen,
+/// and an eighth more. Of each size of tables there are the most servers (100 slots each) and the fewest, but of the last.
 #[test]
-fn a_removal_among_a_thousand_moves_little() {
-    let members = members(&[1; 1_000]);
-    for balance in [SOURCE, MAGLEV] {
-        let before = table(balance, &members, 1_000);
-        let after = table(balance, &without(&members, 500), 1_000);
-        let (all, of_gone) = moved(&before, &after, 500);
-        assert_eq!(of_gone, share(&before, 500));
-        let others = (all - of_gone) as f64 / before.len() as f64;
-        let bound = if balance == SOURCE { 0.0 } else { 0.01 };
-        assert!(others <= bound, "{balance:?}: {others}");
+fn a_removal_moves_few_shares_besides_the_own() {
+    let rows = [(2, 0.01), (20, 0.7), (21, 0.22), (164, 3.15), (165, 0.9), (500, 4.1), (1_000, 6.5)];
+    for (count, most) in rows {
+        let members = members(&vec![1; count]);
+        for (balance, most) in [(SOURCE, 0.0), (MAGLEV, most)] {
+            let before = table(balance, &members, count);
+            for gone in (0..count).step_by((count / 12).max(1)) {
+                let after = table(balance, &without(&members, gone), count);
+                let (all, of_gone) = moved(&before, &after, gone);
+                assert_eq!(of_gone, share(&before, gone));
+                let others = (all - of_gone) as f64 / before.len() as f64 * count as f64;
+                assert!(others <= most, "{balance:?}: {others} shares more than that of {gone} of {count}");
+            }
+        }
     }
 }
 

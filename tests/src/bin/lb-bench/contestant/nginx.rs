@@ -5,10 +5,9 @@
 
 use std::path::PathBuf;
 
-use super::setting::{CONNECT_TIMEOUT, HELLO_TIMEOUT, IDLE_TIMEOUT, Setting, WORKERS, connections_max, text};
+pub use lb_tests::servers::STREAM_MODULE;
 
-/// Where Debian's libnginx-mod-stream puts its module.
-pub const STREAM_MODULE: &str = "/usr/lib/nginx/modules/ngx_stream_module.so";
+use super::setting::{CONNECT_TIMEOUT, HELLO_TIMEOUT, IDLE_TIMEOUT, Setting, WORKERS, connections_max, text};
 
 /// The list of names that [`config`] refers to.
 pub fn names(setting: &Setting) -> (PathBuf, String) {
