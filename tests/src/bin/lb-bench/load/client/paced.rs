@@ -209,6 +209,7 @@ mod tests {
     #[test]
     fn a_stall_is_charged_to_all_who_wait() {
         const SIZE: usize = 8;
+        const EXCHANGES: u32 = 2_000;
         const STALL: Duration = Duration::from_millis(200);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
@@ -216,7 +217,7 @@ mod tests {
         server.set_nodelay(true).unwrap();
         let echo = thread::spawn(move || {
             let mut message = [0; SIZE];
-            for exchange in 0..100 {
+            for exchange in 0..EXCHANGES {
                 std::io::Read::read_exact(&mut server, &mut message).unwrap();
                 if exchange == 0 {
                     thread::sleep(STALL);
@@ -224,12 +225,12 @@ mod tests {
                 std::io::Write::write_all(&mut server, &message).unwrap();
             }
         });
-        // One each 10 ms: twenty of the hundred fall into the stall, and the tenth of them waits half of it.
-        let outcome = run(&[client], SIZE as u32, 100, 100).unwrap();
+        // One each half millisecond: a fifth of them falls into the stall, and the middle of those waits half of it.
+        let outcome = run(&[client], SIZE as u32, EXCHANGES, EXCHANGES).unwrap();
         echo.join().unwrap();
         let times = outcome.times.unwrap();
-        assert_eq!(outcome.units, 100);
-        assert!(times.p99_us >= 190_000.0, "{times:?}");
+        assert_eq!(outcome.units, u64::from(EXCHANGES));
+        assert!(times.p99_us.is_some_and(|time| time >= 180_000.0), "{times:?}");
         assert!(times.p50_us < 100_000.0, "{times:?}");
         assert!(outcome.seconds > 0.98, "{outcome:?}");
     }
