@@ -54,7 +54,7 @@ impl Run {
     fn wait_for(&self, moment: Moment) {
         until(&format!("{moment:?}"), || match moment {
             Moment::Beginning => self.path().join("logs").exists(),
-            Moment::Starting => self.path().join("configs/lb-auto.toml").exists(),
+            Moment::Starting => self.path().join("configs/lb-auto.10-names.toml").exists(),
             Moment::Samples(count) => samples(self.path()).len() >= count,
         });
     }

@@ -141,8 +141,8 @@ fn table(text: &mut String, results: &Results, planned: &Planned) -> fmt::Result
         let cells: Vec<_> = cells.collect();
         writeln!(text, "| {subject} : {} | {} |", the_better(&references), cells.join(" | "))?;
     }
-    let names = results.subject().into_iter().chain(results.other_paths());
-    for taken in names.filter_map(|name| paths_taken(results, std::slice::from_ref(planned), name)) {
+    let subject = results.subject().unwrap_or_default();
+    if let Some(taken) = paths_taken(results, std::slice::from_ref(planned), subject) {
         writeln!(text, "\n{taken}")?;
     }
     for (reason, names) in planned.absences(&results.plan.contestants) {

@@ -24,7 +24,7 @@ pub const SETTLING: Duration = Duration::from_millis(500);
 
 /// From the end of the work to the next sample, at least: whoever comes next finds what the one before left behind settled, however
 /// long the questions take that only lb is asked.
-pub const PAUSE: Duration = Duration::from_millis(150);
+pub const PAUSE: Duration = Duration::from_millis(100);
 
 /// So often may a contestant fail in a workload before it is left out of the rest of it.
 const FAILURES_MAX: usize = 2;

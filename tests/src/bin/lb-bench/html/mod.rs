@@ -105,10 +105,9 @@ fn suites(results: &Results) -> Markup {
                         @for (reason, names) in planned.absences(&results.plan.contestants) {
                             p.method { "Not here: " (names.join(", ")) " (" (reason) ")." }
                         }
-                        @for name in results.subject().into_iter().chain(results.other_paths()) {
-                            @if let Some(taken) = paths_taken(results, std::slice::from_ref(*planned), name) {
-                                p.method { (taken) }
-                            }
+                        @let subject = results.subject().unwrap_or_default();
+                        @if let Some(taken) = paths_taken(results, std::slice::from_ref(*planned), subject) {
+                            p.method { (taken) }
                         }
                         @for column in 0..planned.columns.len() {
                             (plot::figure(results, planned, (*index, column)))

@@ -50,7 +50,7 @@ const START_POLL: Duration = Duration::from_millis(2);
 
 /// Connections in TIME_WAIT that a namespace remembers: more than come in a minute, which is how long each is remembered. With the
 /// kernel's own limit, they would be forgotten early in some samples and not in others (`TCPTimeWaitOverflow`).
-pub const TIME_WAIT_MAX: &str = "2000000";
+const TIME_WAIT_MAX: &str = "2000000";
 
 /// Settings of every namespace: no memory of earlier connections' measurements, ports for many connections, and TIME_WAIT as it is
 /// meant to be.

@@ -43,7 +43,9 @@ impl Suite {
         let method = match self {
             Self::Connections => {
                 "Closed loop, 64 at a time: connect, ClientHello of 517 bytes with one of the names, all in turn, which are spread \
-                 over ten backends; 100 bytes of answer; the server closes first, then the client. Times are of a whole connection, \
+                 over ten backends; 100 bytes of answer; the server closes first, then the client. \
+                 Namespaces remember every closed connection for its minute (tcp_max_tw_buckets is 2,000,000: the kernel's own limit \
+                 would cut that short in some samples). Times are of a whole connection, \
                  or from its start to the first byte of the answer; one at a time, nobody waits for anybody else. CPU of the balancer is user and system time of its processes; \
                  CPU of all three adds client and server; CPU of the host is all busy time of all cores, also of whatever else ran."
             }
@@ -66,7 +68,7 @@ impl Suite {
             }
             Self::Idle => {
                 "Flows that have exchanged one message, on a balancer started for the purpose. User memory is growth of VmRSS. \
-                 Kernel objects are those in slab caches; all memory is what MemAvailable fell by. Both are of the whole host: \
+                 Kernel objects are those in slab caches, but for connections in TIME_WAIT, which are of earlier; all memory is what MemAvailable fell by. Both are of the whole host: \
                  what the same flows took without a balancer, in the same repeat, is taken off, because client and server are \
                  inside; the rest is the balancer's (on an otherwise idle machine)."
             }
