@@ -121,7 +121,12 @@ fn loss(results: &Results, planned: &Planned, subject: &str, place: (usize, &Met
 
 /// The tables of one suite, folded: workloads that show the same metrics share one.
 fn details(text: &mut String, results: &Results, subject: &str, suite: &[Planned]) -> fmt::Result {
-    let references = results.references();
+    let has_values = |name: &&str| {
+        let mut places = suite.iter().flat_map(|planned| shown(planned).map(move |place| (planned, place.0)));
+        places.any(|(planned, column)| results.spread(planned, name, column).is_some())
+            || suite.iter().any(|planned| blank(results, planned, name) == "failed")
+    };
+    let references: Vec<_> = results.references().into_iter().filter(|name| has_values(name)).collect();
     let tally = (!references.is_empty()).then(|| {
         let tally = Tally::of(suite, |planned, column| {
             results.ratio_to_reference(planned, subject, column).map(|(_, ratio)| ratio)
@@ -130,11 +135,6 @@ fn details(text: &mut String, results: &Results, subject: &str, suite: &[Planned
     });
     let name = escape(&suite[0].suite);
     writeln!(text, "<details><summary>{name}{}</summary>\n", tally.unwrap_or_default())?;
-    let has_values = |name: &&str| {
-        let mut places = suite.iter().flat_map(|planned| shown(planned).map(move |place| (planned, place.0)));
-        places.any(|(planned, column)| results.spread(planned, name, column).is_some())
-            || suite.iter().any(|planned| blank(results, planned, name) == "failed")
-    };
     let direct = results.plan.contestants.iter().map(String::as_str).filter(|name| *name == DIRECT);
     let others = results.other_paths().chain(results.peers()).chain(direct);
     let others: Vec<_> = others.filter(has_values).collect();
