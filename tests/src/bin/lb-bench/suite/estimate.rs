@@ -7,8 +7,8 @@ use super::Workload;
 use crate::contestant::Contestant;
 use crate::load::{Tool, Work};
 
-/// Connections in a second.
-const CONNECTIONS: f64 = 12_000.0;
+/// Connections in a second one after the other, and many at a time.
+const CONNECTIONS: [f64; 2] = [6_000.0, 12_000.0];
 
 /// Bytes in a second.
 const BYTES: f64 = 2.2e9;
@@ -50,7 +50,8 @@ impl Workload {
 /// Seconds of one sample.
 fn work(work: Work) -> f64 {
     match work {
-        Work::Connections { total, .. } => f64::from(total) / CONNECTIONS,
+        Work::Connections { total, concurrent: 1, .. } => f64::from(total) / CONNECTIONS[0],
+        Work::Connections { total, .. } => f64::from(total) / CONNECTIONS[1],
         Work::Download { bytes, .. } | Work::Upload { bytes, .. } => bytes as f64 / BYTES,
         Work::PingPong { flows: 1, exchanges } => f64::from(exchanges) / EXCHANGES[0],
         Work::PingPong { exchanges, .. } => f64::from(exchanges) / EXCHANGES[1],

@@ -15,6 +15,7 @@ use rustix::time::{
 
 use super::super::Outcome;
 use super::super::poll::{Interest, Poll, Table, number};
+use super::PATIENCE;
 
 /// When requests are due: the first at once, the others evenly after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +64,8 @@ pub fn run(flows: &[TcpStream], size: u32, rate: u32, exchanges: u32) -> Result<
         poll.wait(|_, ready| {
             if ready == clock_number {
                 clock.acknowledge()?;
+                // The clock goes on whatever becomes of the flows.
+                ensure!(load.last_answer.elapsed() < PATIENCE, "no flow moves any more");
                 return load.ask_due();
             }
             load.hear(ready)
@@ -103,6 +106,7 @@ struct Load<'a> {
     by_descriptor: Table<usize>,
     schedule: Schedule,
     start: Instant,
+    last_answer: Instant,
     /// Requests that were due when the clock was last looked at.
     due: u64,
     message: Vec<u8>,
@@ -126,6 +130,7 @@ impl<'a> Load<'a> {
             by_descriptor: Table::new(),
             schedule,
             start: Instant::now(),
+            last_answer: Instant::now(),
             due: 0,
             message: vec![b'm'; size],
             answer: vec![0; 2 * size],
@@ -154,7 +159,8 @@ impl<'a> Load<'a> {
         if !flow.hear(&mut self.answer, self.message.len())? {
             return Ok(());
         }
-        let elapsed = u64::try_from(self.start.elapsed().as_nanos())?;
+        self.last_answer = Instant::now();
+        let elapsed = u64::try_from(self.last_answer.duration_since(self.start).as_nanos())?;
         self.times.push(elapsed - self.schedule.due(flow.request));
         flow.request += count;
         if flow.request < self.due {
