@@ -153,7 +153,10 @@ pub fn run(
         match start(lab, workload, contestants[index]) {
             Ok(running) => drop(standing.insert(index, running)),
             // It may try once more at its turn.
-            Err(_) => *failures.entry(index).or_default() += 1,
+            Err(error) => {
+                eprintln!("{} does not start: {error:#}", contestants[index].name());
+                *failures.entry(index).or_default() += 1;
+            }
         }
         recorder.interrupt.check()?;
     }
