@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -16,13 +16,14 @@ use tempfile::{TempDir, tempdir};
 /// What the bench and all of its programs find in their environment; the value is the directory of the run.
 const MARK: &str = "LB_BENCH_MARK";
 
-/// Samples of [`Run::start`], in all: two repeats of two workloads (few and many names) on four contestants, nginx among them
-/// because it has worker processes.
-const SAMPLES: usize = 2 * 2 * 4;
+/// Samples of [`Run::start`], in all: two repeats of three workloads (few and many names, and one connection at a time) on four
+/// contestants, nginx among them because it has worker processes.
+const SAMPLES: usize = 2 * 3 * 4;
 
 /// A bench that runs.
 struct Run {
     directory: TempDir,
+    temporary: TempDir,
     bench: Process,
 }
 
@@ -40,10 +41,15 @@ enum Moment {
 impl Run {
     #[track_caller]
     fn start() -> Self {
-        let directory = tempdir().expect("a directory");
-        let bench =
-            Process::spawn(bench(directory.path(), "--output").args(["connections", "--repeats", "2"]));
-        Self { directory, bench }
+        let (directory, temporary) = (tempdir().expect("a directory"), tempdir().expect("a directory"));
+        let mut command = bench(directory.path(), "--output");
+        command.env("TMPDIR", temporary.path()).args(["connections", "--repeats", "2"]);
+        let bench = Process::spawn(&mut command);
+        Self { directory, temporary, bench }
+    }
+
+    fn leaves_nothing_in_the_folder_for_temporary_files(&self) -> bool {
+        fs::read_dir(self.temporary.path()).expect("a folder").next().is_none()
     }
 
     fn path(&self) -> &Path {
@@ -54,7 +60,7 @@ impl Run {
     fn wait_for(&self, moment: Moment) {
         until(&format!("{moment:?}"), || match moment {
             Moment::Beginning => self.path().join("logs").exists(),
-            Moment::Starting => self.path().join("configs/lb-auto.toml").exists(),
+            Moment::Starting => self.path().join("configs/lb-auto.10-names.toml").exists(),
             Moment::Samples(count) => samples(self.path()).len() >= count,
         });
     }
@@ -86,6 +92,7 @@ fn check(signal: Signal, moment: Moment) {
     let error = run.bench.stderr().join("\n");
     assert_eq!(status.code(), Some(128 + signal.as_raw()), "{moment:?}: {status}: {error}");
     assert_eq!(left(run.path(), &namespaces), Vec::<String>::new(), "{signal:?}, {moment:?}");
+    assert!(run.leaves_nothing_in_the_folder_for_temporary_files(), "{signal:?}, {moment:?}");
     if let Moment::Samples(count) = moment {
         let kept = samples(run.path());
         assert!((count..SAMPLES).contains(&kept.len()), "{} samples: {error}", kept.len());
@@ -134,6 +141,43 @@ fn an_interrupted_run_goes_on_and_only_with_the_same_plan() {
     assert_eq!(all[..kept.len()], kept);
     assert!(text(&resumed.stdout).contains("resumed at"), "{}", text(&resumed.stdout));
     reports_can_be_made_again(run.path());
+}
+
+/// A peer that says its version, and works only if a file is not there.
+fn fickle_haproxy(folder: &Path) {
+    let script = format!(
+        "#!/bin/sh\ncase $1 in -v) ;; *) [ ! -e {0}/broken ] || {{ echo out of order >&2; exit 1; }} ;; esac\nexec {1} \"$@\"\n",
+        folder.display(),
+        "/usr/sbin/haproxy"
+    );
+    fs::write(folder.join("haproxy"), script).expect("written");
+    fs::set_permissions(folder.join("haproxy"), fs::Permissions::from_mode(0o755)).expect("permitted");
+    fs::write(folder.join("broken"), "").expect("written");
+}
+
+#[test]
+fn a_peer_that_fails_is_named_and_the_others_go_on() {
+    let (directory, programs) = (tempdir().expect("a directory"), tempdir().expect("a directory"));
+    fickle_haproxy(programs.path());
+    let path = format!("{}:{}", programs.path().display(), std::env::var("PATH").expect("a path"));
+    let run = |option| {
+        let mut command = bench(directory.path(), option);
+        output(command.env("PATH", &path).args(["connections", "--repeats", "2"]))
+    };
+    let failed = run("--output");
+    let error = text(&failed.stderr);
+    assert!(error.contains("FAILED: haproxy in new connections, 10 names"), "{error}");
+    assert_eq!(failed.status.code(), Some(1), "{error}");
+    let report = fs::read_to_string(directory.path().join("results.md")).expect("a report");
+    assert!(report.contains("out of order") && report.contains("| haproxy | failed |"), "{report}");
+    assert_eq!(samples(directory.path()).len(), SAMPLES / 4 * 3);
+
+    fs::remove_file(programs.path().join("broken")).expect("removed");
+    let resumed = run("--resume");
+    assert!(resumed.status.success(), "{}", text(&resumed.stderr));
+    assert_eq!(samples(directory.path()).len(), SAMPLES);
+    let report = fs::read_to_string(directory.path().join("results.md")).expect("a report");
+    assert!(!report.contains("failed"), "{report}");
 }
 
 #[track_caller]

@@ -16,7 +16,7 @@ use crate::repository::{agent, cargo, executables, output, root};
 #[derive(clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Args {
-    /// Suites and options; `--help` lists them. Or `micro` alone, with --check or --accept
+    /// Suites and options; `--help` lists them. Or `micro` alone, with --check, --accept or --json
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
     args: Vec<OsString>,
 }
@@ -65,6 +65,8 @@ fn command(args: &[OsString]) -> Result<Command> {
     let bench = bench.context("cargo built lb-bench but did not say where")?;
     let mut command = Command::new(&bench);
     command.current_dir(root()).args(args);
+    // For suite micro, which is measured here.
+    command.env("LB_XTASK", std::env::current_exe().context("the path of this program is unknown")?);
     if measures(args) {
         command.env("LB_AGENT", agent()?);
     }

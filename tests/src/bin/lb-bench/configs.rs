@@ -8,7 +8,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 /// Most bytes of a configuration that are kept here; the whole is in a file.
-const CONFIG_MAX: usize = 32 << 10;
+const CONFIG_MAX: usize = 16 << 10;
 
 /// The configurations in a folder by file name, the end of long ones cut off.
 ///

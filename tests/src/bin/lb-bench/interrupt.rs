@@ -3,8 +3,8 @@
 //! good order with the samples that it has. The namespaces end with the last process inside.
 
 use std::fs;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,29 @@ const POLL: Duration = Duration::from_millis(10);
 
 /// How long killed programs may take to end.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// What is still to be taken back, the last first; [`AtExit`] does it, and the second signal.
+static AT_EXIT: Mutex<Vec<Box<dyn FnOnce() + Send>>> = Mutex::new(Vec::new());
+
+/// Has something done by [`AtExit`], and also if this process ends in haste.
+pub fn at_exit(action: impl FnOnce() + Send + 'static) {
+    AT_EXIT.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(action));
+}
+
+/// Does what [`at_exit`] was told when it is dropped.
+pub struct AtExit;
+
+impl Drop for AtExit {
+    fn drop(&mut self) {
+        run_at_exit();
+    }
+}
+
+/// Does what there is to do, once.
+fn run_at_exit() {
+    let actions = std::mem::take(&mut *AT_EXIT.lock().unwrap_or_else(PoisonError::into_inner));
+    actions.into_iter().rev().for_each(|action| action());
+}
 
 /// Whether and by what this process was told to end.
 #[derive(Clone)]
@@ -51,6 +74,7 @@ impl Interrupt {
                 thread::sleep(POLL);
             }
             kill_descendants();
+            run_at_exit();
             std::process::exit(128 + signal);
         });
         Ok(interrupt)
@@ -108,7 +132,7 @@ fn kill_descendants() -> Vec<u32> {
 }
 
 /// Whether a process has not ended; its parent may not have asked yet how (state Z of /proc/PID/stat).
-fn is_living(pid: u32) -> bool {
+pub fn is_living(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
 }

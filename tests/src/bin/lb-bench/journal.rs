@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::environment::now;
-use crate::results::{Plan, Record};
+use crate::results::{Failure, Plan, Record};
 
 /// Its name in the output directory.
 pub const FILE: &str = "samples.jsonl";
@@ -24,6 +24,8 @@ enum Line {
     Resumed(String),
     /// A sample.
     Sample(Record),
+    /// A sample that could not be taken.
+    Failed(Failure),
 }
 
 /// The file, open for more samples.
@@ -35,6 +37,8 @@ pub struct Journal {
     pub resumed: Vec<String>,
     /// So far.
     pub samples: Vec<Record>,
+    /// Samples that could not be taken, and have not been since.
+    pub failures: Vec<Failure>,
 }
 
 impl Journal {
@@ -47,7 +51,7 @@ impl Journal {
         let path = directory.join(FILE);
         let file = OpenOptions::new().create_new(true).append(true).open(&path);
         let file = file.with_context(|| format!("cannot create {}", path.display()))?;
-        let mut journal = Self { file, plan, resumed: Vec::new(), samples: Vec::new() };
+        let mut journal = Self::empty(file, plan);
         journal.write(&Line::Plan(Box::new(journal.plan.clone())))?;
         Ok(journal)
     }
@@ -77,15 +81,20 @@ impl Journal {
             serde_json::from_str(line).with_context(|| format!("line {} is not one of ours", index + 1))
         });
         let Some(Line::Plan(plan)) = lines.next().transpose()? else { bail!("the first line is no plan") };
-        let mut journal = Self { file, plan: *plan, resumed: Vec::new(), samples: Vec::new() };
+        let mut journal = Self::empty(file, *plan);
         for line in lines {
             match line? {
                 Line::Plan(_) => bail!("a second plan"),
                 Line::Resumed(date) => journal.resumed.push(date),
-                Line::Sample(record) => journal.samples.push(record),
+                Line::Sample(record) => journal.take(record),
+                Line::Failed(failure) => journal.miss(failure),
             }
         }
         Ok(journal)
+    }
+
+    fn empty(file: File, plan: Plan) -> Self {
+        Self { file, plan, resumed: Vec::new(), samples: Vec::new(), failures: Vec::new() }
     }
 
     /// Whether a sample has been taken.
@@ -101,8 +110,34 @@ impl Journal {
     /// It cannot be written.
     pub fn add(&mut self, record: Record) -> Result<()> {
         self.write(&Line::Sample(record.clone()))?;
-        self.samples.push(record);
+        self.take(record);
         Ok(())
+    }
+
+    /// Keeps that a sample could not be taken.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn fail(&mut self, failure: Failure) -> Result<()> {
+        self.write(&Line::Failed(failure.clone()))?;
+        self.miss(failure);
+        Ok(())
+    }
+
+    fn take(&mut self, record: Record) {
+        self.forgive(&record.workload, &record.contestant, record.repeat);
+        self.samples.push(record);
+    }
+
+    fn miss(&mut self, failure: Failure) {
+        self.forgive(&failure.workload, &failure.contestant, failure.repeat);
+        self.failures.push(failure);
+    }
+
+    fn forgive(&mut self, workload: &str, contestant: &str, repeat: u32) {
+        self.failures.retain(|failure| {
+            failure.repeat != repeat || failure.workload != workload || failure.contestant != contestant
+        });
     }
 
     fn write(&mut self, line: &Line) -> Result<()> {
@@ -199,6 +234,26 @@ mod tests {
         for reason in ["repeats: 2 became 3", "other suites", "digest of lb"] {
             assert!(error.contains(reason), "{error}");
         }
+    }
+
+    #[test]
+    fn a_failure_is_kept_until_the_sample_has_been_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let (plan, samples) = cut_short(directory.path());
+        let failure = Failure {
+            workload: "download <1>".to_owned(),
+            contestant: "haproxy".to_owned(),
+            repeat: 1,
+            reason: "it ended".to_owned(),
+        };
+        let mut journal = Journal::resume(directory.path(), &plan).unwrap();
+        journal.fail(Failure { reason: "earlier".to_owned(), ..failure.clone() }).unwrap();
+        journal.fail(failure.clone()).unwrap();
+        let mut journal = Journal::resume(directory.path(), &plan).unwrap();
+        assert_eq!(journal.failures, [failure]);
+        assert!(!journal.has("download <1>", "haproxy", 1));
+        journal.add(Record { repeat: 1, ..samples[2].clone() }).unwrap();
+        assert_eq!(Journal::resume(directory.path(), &plan).unwrap().failures, []);
     }
 
     #[test]

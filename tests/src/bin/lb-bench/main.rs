@@ -16,6 +16,9 @@ mod lab;
 mod load;
 mod markdown;
 mod measure;
+mod micro;
+mod options;
+mod preflight;
 mod progress;
 mod results;
 mod run;
@@ -30,105 +33,20 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use clap::{Parser, ValueEnum as _};
+use clap::Parser as _;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use contestant::{AskedFor, Contestant, LB_AGENT, LbPath, PeerParser};
+use contestant::{Contestant, LB_AGENT};
 use environment::{Environment, Missing, how_to_install};
 use interrupt::Interrupt;
 use journal::Journal;
 use lab::Lab;
+use micro::Micro;
+use options::Options;
 use progress::Progress;
-use results::{FORMAT, Plan, Planned, Results};
+use results::{FORMAT, Failure, Plan, Planned, Results};
 use run::Recorder;
-use suite::{Size, Suite, Workload};
-
-/// Measures lb beside its peers.
-#[derive(Parser)]
-#[command(
-    name = "lb-bench",
-    after_help = "LB_AGENT names the binary of lb. Needs root, for network namespaces. Ctrl-C ends it in good order and keeps the \
-                  samples so far."
-)]
-struct Options {
-    /// What to measure; everything if none is named
-    #[arg(value_enum)]
-    suites: Vec<Suite>,
-    /// Whom to compare lb with, commas between, in every suite; if none is named, all that are installed, those with splice in bulk
-    #[arg(long, value_parser = PeerParser, value_delimiter = ',', value_name = "PEERS")]
-    peers: Vec<Contestant>,
-    /// Paths of lb, commas between, in every suite; if none is named, auto, and the others in the suites that tell them apart
-    #[arg(long, value_enum, value_delimiter = ',', value_name = "PATHS")]
-    paths: Vec<LbPath>,
-    /// Samples of each; 10, or 2 if quick
-    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
-    repeats: Option<u32>,
-    /// Little work: shows that everything works, the numbers mean nothing
-    #[arg(long)]
-    quick: bool,
-    /// Less still, two minutes at most; fails if somebody who could take part is not installed
-    #[arg(long, conflicts_with = "quick")]
-    ci: bool,
-    /// What every namespace uses; cubic and bbr are usual
-    #[arg(long, default_value = "cubic", value_name = "NAME")]
-    congestion_control: String,
-    /// Where results, configurations and logs go: a directory without a run; target/bench/DATE if none is named
-    #[arg(long, value_name = "DIR")]
-    output: Option<PathBuf>,
-    /// Goes on with the run in this directory, given the same command, programs and machine
-    #[arg(long, value_name = "DIR", conflicts_with = "output")]
-    resume: Option<PathBuf>,
-    /// Measures nothing: says how long each suite will take
-    #[arg(long, conflicts_with_all = ["resume", "output"])]
-    plan: bool,
-    /// Measures nothing: makes the reports again from this results.json, beside it
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["suites", "peers", "paths", "repeats", "quick", "output", "resume", "plan"])]
-    report_only: Option<PathBuf>,
-    /// Puts the table between the markers of this file, README.md if none is named
-    #[arg(long, value_name = "FILE", num_args = 0..=1, require_equals = true, default_missing_value = "README.md")]
-    update_readme: Option<PathBuf>,
-}
-
-impl Options {
-    fn size(&self) -> Size {
-        match (self.ci, self.quick) {
-            (true, _) => Size::Ci,
-            (false, true) => Size::Quick,
-            (false, false) => Size::Full,
-        }
-    }
-
-    /// In continuous integration everybody has to show that it works in every suite.
-    fn asked_for(&self) -> AskedFor {
-        AskedFor { paths: self.ci || !self.paths.is_empty(), peers: self.ci || !self.peers.is_empty() }
-    }
-
-    fn suites(&self) -> Vec<Suite> {
-        if self.suites.is_empty() { Suite::value_variants().to_vec() } else { self.suites.clone() }
-    }
-
-    fn workloads(&self) -> Vec<Workload> {
-        self.suites().iter().flat_map(|suite| suite.workloads(self.size())).collect()
-    }
-
-    fn repeats(&self) -> u32 {
-        self.repeats.unwrap_or(self.size().repeats())
-    }
-
-    /// Those who are to take part, in the order of reports.
-    fn candidates(&self) -> Vec<Contestant> {
-        let is_usual = |contestant: &Contestant| {
-            self.ci || self.suites().iter().any(|suite| contestant.is_usual_in(*suite))
-        };
-        let is_wanted = |contestant: &Contestant| match contestant {
-            Contestant::Lb(path) if !self.paths.is_empty() => self.paths.contains(path),
-            Contestant::Lb(_) => is_usual(contestant),
-            peer if !self.peers.is_empty() => self.peers.contains(peer),
-            peer => is_usual(peer),
-        };
-        Contestant::all().into_iter().filter(is_wanted).collect()
-    }
-}
+use suite::{Suite, Workload};
 
 fn main() -> ExitCode {
     role().unwrap_or_else(|error| {
@@ -154,8 +72,7 @@ fn bench(options: &Options) -> Result<ExitCode> {
         let results = Results::load(file)?;
         let directory = file.parent().context("the file is in no directory")?;
         write_reports(directory, &results)?;
-        finish(options, directory, &results)?;
-        return Ok(ExitCode::SUCCESS);
+        return finish(options, directory, &results);
     }
     allow_descriptors()?;
     if options.plan {
@@ -163,6 +80,7 @@ fn bench(options: &Options) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     ensure!(rustix::process::geteuid().is_root(), "network namespaces need root: run this as root");
+    preflight::check(options)?;
     let interrupt = Interrupt::listen()?;
     let directory = directory(options)?;
     let measured = measure(options, &directory, &interrupt);
@@ -177,8 +95,7 @@ fn bench(options: &Options) -> Result<ExitCode> {
         // As shells report a signal's end; a signal has a number below 65 (signal(7)).
         return Ok(ExitCode::from(128 + u8::try_from(signal).unwrap_or_default()));
     }
-    finish(options, &directory, &measured?)?;
-    Ok(ExitCode::SUCCESS)
+    finish(options, &directory, &measured?)
 }
 
 /// Lets everything that is started from here have as many file descriptors as this process may (getrlimit(2)): how many flows a
@@ -195,7 +112,9 @@ fn announce(options: &Options) {
     let samples = |workload: &Workload, contestant: Contestant| {
         if workload.absence(contestant, options.asked_for()).is_none() { repeats } else { 0 }
     };
-    progress::announce(&estimates(&options.workloads(), &contestants, samples));
+    let mut estimates = estimates(&options.workloads(), &contestants, samples);
+    estimates.extend(options.has_micro().then(|| micro::estimate(options.size())));
+    progress::announce(&estimates);
 }
 
 /// About how long each suite takes, by how many samples are to be taken.
@@ -237,6 +156,7 @@ fn measure(options: &Options, directory: &Path, interrupt: &Interrupt) -> Result
         environment,
         contestants: contestants.iter().map(|contestant| contestant.name()).collect(),
         repeats: options.repeats(),
+        seed: options.seed(),
         workloads: workloads
             .iter()
             .map(|workload| Planned::new(workload, options.asked_for()))
@@ -250,7 +170,21 @@ fn measure(options: &Options, directory: &Path, interrupt: &Interrupt) -> Result
         Some(_) => Journal::resume(&lab.directory, &plan)?,
         None => Journal::create(&lab.directory, plan)?,
     };
-    take_samples(&lab, &workloads, &contestants, journal, interrupt)
+    let results = take_samples(&lab, &workloads, &contestants, journal, interrupt)?;
+    if !options.has_micro() {
+        return Ok(results);
+    }
+    let measured = micro::run(&lab.directory, options.size());
+    interrupt.check()?;
+    let mut results = Results { micro: Micro::load(&lab.directory.join(micro::FILE))?, ..results };
+    results.failures.extend(measured.err().map(|error| Failure {
+        workload: Suite::Micro.name(),
+        contestant: "lb".to_owned(),
+        repeat: 0,
+        reason: format!("{error:#}"),
+    }));
+    write_reports(&lab.directory, &results)?;
+    Ok(results)
 }
 
 /// Takes what the journal lacks.
@@ -289,6 +223,8 @@ fn results(journal: &Journal, lab: &Lab) -> Result<Results> {
         resumed: journal.resumed.clone(),
         configs: configs::read(&lab.directory.join("configs"))?,
         samples: journal.samples.clone(),
+        failures: journal.failures.clone(),
+        micro: Micro::load(&lab.directory.join(micro::FILE))?,
     })
 }
 
@@ -330,8 +266,8 @@ fn write_reports(directory: &Path, results: &Results) -> Result<()> {
     save(&directory.join("report.html"), &html::page(results))
 }
 
-/// What a person sees at the end.
-fn finish(options: &Options, directory: &Path, results: &Results) -> Result<()> {
+/// What a person sees at the end; a failure if somebody failed.
+fn finish(options: &Options, directory: &Path, results: &Results) -> Result<ExitCode> {
     print!("{}", markdown::report(results)?);
     if let Some(readme) = &options.update_readme {
         let shown = readme.display();
@@ -341,37 +277,13 @@ fn finish(options: &Options, directory: &Path, results: &Results) -> Result<()> 
         eprintln!("the table in {shown} is up to date");
     }
     eprintln!("the page: {}", directory.join("report.html").display());
-    Ok(())
+    let failed = results.failed();
+    for (contestant, workload, count, reason) in &failed {
+        eprintln!("FAILED: {contestant} in {workload}, samples: {count}: {reason}");
+    }
+    Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn save(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn names(arguments: &str) -> Vec<String> {
-        let words = std::iter::once("lb-bench").chain(arguments.split_whitespace());
-        Options::parse_from(words).candidates().into_iter().map(Contestant::name).collect()
-    }
-
-    #[test]
-    fn paths_take_part_where_a_suite_tells_them_apart_or_where_they_are_asked_for() {
-        let check =
-            |arguments: &str, expected: &[&str]| assert_eq!(names(arguments), expected, "{arguments}");
-        check("latency --peers haproxy-splice,direct", &["direct", "lb-auto", "haproxy-splice"]);
-        check("latency", &["direct", "lb-auto", "haproxy", "haproxy-new", "nginx", "envoy", "sozu"]);
-        check("latency --peers haproxy,direct", &["direct", "lb-auto", "haproxy"]);
-        check("bulk --peers direct", &["direct", "lb-auto", "lb-splice", "lb-copy"]);
-        check("bulk --peers direct --paths copy", &["direct", "lb-copy"]);
-        check("latency --paths copy,auto --peers nginx", &["lb-auto", "lb-copy", "nginx"]);
-        assert_eq!(names(""), Contestant::all().into_iter().map(Contestant::name).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn in_continuous_integration_every_path_is_in_every_suite() {
-        assert_eq!(names("--ci latency"), names("--ci bulk"));
-    }
 }

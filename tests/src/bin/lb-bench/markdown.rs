@@ -5,8 +5,9 @@ use std::fmt::{self, Write as _};
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::micro::{AIM_NS, Case};
 use crate::results::{Planned, Results};
-use crate::statistics::{self, NoRatio, Ratio, Verdict};
+use crate::statistics::{self, NoRatio, Ratio, Spread, Verdict};
 
 /// Before the table in README.
 pub const BEGIN: &str = "<!-- bench:begin -->";
@@ -39,9 +40,9 @@ pub fn report(results: &Results) -> Result<String, fmt::Error> {
     }
     writeln!(
         text,
-        "- {} repeats in turn, each beginning with another contestant; median (least–greatest)\n- {} Their \
-         configurations are beside this file.\n- {}",
+        "- {} repeats; median (least–greatest)\n- order: {}\n- {} Their configurations are beside this file.\n- {}",
         results.plan.repeats,
+        order(results),
         results.plan.environment.settings,
         statistics::rule()
     )?;
@@ -52,7 +53,44 @@ pub fn report(results: &Results) -> Result<String, fmt::Error> {
         }
         table(&mut text, results, planned)?;
     }
+    if let Some(micro) = &results.micro {
+        text.push_str("\n## micro\n");
+        micro_table(&mut text, micro.cases.iter().map(|case| (case, case.has_aim())))?;
+    }
     Ok(text)
+}
+
+/// How the order of turns came about.
+pub fn order(results: &Results) -> String {
+    format!("drawn anew for each repeat of each workload, from seed {}", results.plan.seed)
+}
+
+/// By which paths lb carried the bytes of these workloads, by its own counters; `None` if there was nothing to count.
+pub fn paths_taken(results: &Results, workloads: &[Planned], name: &str) -> Option<String> {
+    let shares = results.paths_taken(workloads, name);
+    let shares: Vec<_> =
+        shares.iter().map(|(path, share)| format!("{path} {:.1} %", 100.0 * share)).collect();
+    (!shares.is_empty()).then(|| format!("Bytes of {name} went by {}.", shares.join(", ")))
+}
+
+/// Times and counts of decisions, each with whether the aim is for it.
+pub fn micro_table<'a>(text: &mut String, cases: impl Iterator<Item = (&'a Case, bool)>) -> fmt::Result {
+    writeln!(
+        text,
+        "\nAims: parsing a ClientHello and finding the route of a name, below {:.0} µs each.\n\n\
+         | decision | time | instructions | aim |\n|---|---:|---:|---|",
+        AIM_NS / 1e3
+    )?;
+    for (case, has_aim) in cases {
+        let [time, instructions] = case.show();
+        let aim = match (has_aim, case.is_below_aim()) {
+            (false, _) => "",
+            (true, true) => "▲ held",
+            (true, false) => "**▼ missed**",
+        };
+        writeln!(text, "| {} | {time} | {instructions} | {aim} |", escape(&case.name))?;
+    }
+    Ok(())
 }
 
 /// What a reader must know before the numbers.
@@ -63,7 +101,11 @@ pub fn notices(results: &Results) -> Vec<String> {
         notices.push("A quick run: it shows that everything works; the numbers mean nothing.".to_owned());
     }
     if results.missing() > 0 {
-        notices.push(format!("Cut short: samples are missing, {} of them.", results.missing()));
+        let why = if results.failures.is_empty() { "Cut short" } else { "Cut short, or somebody failed" };
+        notices.push(format!("{why}: samples are missing, {} of them.", results.missing()));
+    }
+    for (contestant, workload, count, reason) in results.failed() {
+        notices.push(format!("Failed: {contestant} in {workload} (samples: {count}): {reason}"));
     }
     for date in &results.resumed {
         notices.push(format!("Cut short and resumed at {date}."));
@@ -88,21 +130,49 @@ fn table(text: &mut String, results: &Results, planned: &Planned) -> fmt::Result
     for contestant in results.plan.contestants.iter().filter(|name| !planned.absent.contains_key(*name)) {
         let cells = planned.columns.iter().enumerate().map(|(column, metric)| {
             let spread = results.spread(planned, contestant, column);
-            spread.map_or_else(|| "–".to_owned(), |spread| metric.show_spread(spread))
+            spread.map_or_else(|| blank(results, planned, contestant), |spread| metric.show_spread(spread))
         });
         writeln!(text, "| {contestant} | {} |", cells.collect::<Vec<_>>().join(" | "))?;
     }
-    let pair = [results.subject(), results.reference()];
-    if let [Some(subject), Some(reference)] = pair {
+    let references = results.references();
+    if let (Some(subject), false) = (results.subject(), references.is_empty()) {
         let cells = (0..planned.columns.len())
-            .map(|column| ratio_cell(results.ratio(planned, [subject, reference], column)));
+            .map(|column| ratio_cell(results.ratio_to_reference(planned, subject, column), references[0]));
         let cells: Vec<_> = cells.collect();
-        writeln!(text, "| {subject} : {reference} | {} |", cells.join(" | "))?;
+        writeln!(text, "| {subject} : {} | {} |", the_better(&references), cells.join(" | "))?;
+    }
+    let subject = results.subject().unwrap_or_default();
+    if let Some(taken) = paths_taken(results, std::slice::from_ref(planned), subject) {
+        writeln!(text, "\n{taken}")?;
     }
     for (reason, names) in planned.absences(&results.plan.contestants) {
         writeln!(text, "\nNot here: {} ({}).", names.join(", "), escape(reason))?;
     }
     Ok(())
+}
+
+/// What stands where there is no number.
+pub fn blank(results: &Results, planned: &Planned, name: &str) -> String {
+    let has_failed = results
+        .failures
+        .iter()
+        .any(|failure| failure.contestant == name && failure.workload == planned.title);
+    let has_samples =
+        results.samples.iter().any(|record| record.contestant == name && record.workload == planned.title);
+    if has_failed && !has_samples { "failed".to_owned() } else { "–".to_owned() }
+}
+
+/// Those that lb is measured by, in words.
+pub fn the_better(references: &[&str]) -> String {
+    match references {
+        [one, other] => format!("the better of {one} and {other}"),
+        _ => references.concat(),
+    }
+}
+
+/// What follows a ratio if it is not to the usual reference, which is the first.
+pub fn to_other(reference: &str, usual: &str) -> String {
+    if reference == usual { String::new() } else { format!(" to {reference}") }
 }
 
 /// The sign that a reader sees first.
@@ -114,13 +184,14 @@ pub fn sign(verdict: Verdict) -> &'static str {
     }
 }
 
-fn ratio_cell(ratio: Option<Result<Ratio, NoRatio>>) -> String {
+fn ratio_cell(ratio: Option<(&str, Result<Ratio, NoRatio>)>, usual: &str) -> String {
     match ratio {
         None => "–".to_owned(),
-        Some(Err(reason)) => reason.to_string(),
-        Some(Ok(Ratio { spread, verdict })) => {
-            let text =
-                format!("{} {:.2} ({:.2}–{:.2})", sign(verdict), spread.median, spread.min, spread.max);
+        Some((_, Err(reason))) => reason.to_string(),
+        Some((reference, Ok(Ratio { spread, verdict }))) => {
+            let Spread { median, min, max } = spread;
+            let other = to_other(reference, usual);
+            let text = format!("{} {median:.2} ({min:.2}–{max:.2}){other}", sign(verdict));
             if verdict == Verdict::Worse { format!("**{text}**") } else { text }
         }
     }
@@ -162,8 +233,16 @@ mod tests {
 
     #[test]
     fn the_document_names_what_a_reader_must_know() {
-        let mut results = results(&[("lb-auto", &STEADY), ("haproxy", &STEADY)]);
+        let mut results = results(&[("lb-auto", &STEADY), ("haproxy", &STEADY), ("sozu", &[])]);
         results.samples.truncate(11);
+        results.samples[0].paths.insert("splice".to_owned(), 9);
+        results.failures.push(crate::results::Failure {
+            workload: "download <1>".to_owned(),
+            contestant: "sozu".to_owned(),
+            repeat: 0,
+            reason: "it *ended*".to_owned(),
+        });
+        results.micro = Some(crate::micro::tests::micro());
         results.samples[0].stolen_share = 0.1;
         let install = "apt-get install nginx-light".to_owned();
         let missing = crate::environment::Missing { reason: "no | nginx".to_owned(), install };
@@ -171,11 +250,17 @@ mod tests {
         let text = report(&results).unwrap();
         for needle in [
             "A quick run",
-            "Cut short: samples are missing, 1 of them.",
+            "samples are missing, 7 of them.",
             "More than 2 % of the cores' time was stolen in a sample of: download &lt;1>.",
             "- **missing: nginx** (no \\| nginx); to install it: apt-get install nginx-light",
             "- haproxy: HAProxy 1 &amp; 2 \\| 3",
             "| lb-auto | 2.0 (2.0–2.0) | 0.5 (0.5–0.5) | – |",
+            "| sozu | failed | failed | failed |",
+            "Failed: sozu in download &lt;1> (samples: 1): it \\*ended\\*",
+            "Bytes of lb-auto went by splice 100.0 %.",
+            "| log/&lt;json> | 1.50 µs | 512 |  |",
+            "| route/exact-among-10 | 100 ns | 512 | ▲ held |",
+            "from seed 7",
             "fewer than 6 pairs",
         ] {
             assert!(text.contains(needle), "{needle}: {text}");

@@ -2,8 +2,11 @@
 //! What the kernel says about CPU and memory (proc(5)).
 
 use std::fs;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
+use nix::time::{clock_getcpuclockid, clock_gettime};
+use nix::unistd::Pid;
 
 /// USER_HZ is 100 on all architectures that Linux still supports.
 const TICKS_PER_SECOND: f64 = 100.0;
@@ -27,26 +30,31 @@ pub fn tree(pid: u32) -> Vec<u32> {
     pids
 }
 
-/// User and system time of processes with all their threads and with the children that they have waited for, in seconds, to the
-/// hundredth (fields 14 to 17 of /proc/PID/stat).
+/// User and system time of processes with all their threads, also those that have ended, in seconds, to the nanosecond
+/// (clock_getcpuclockid(3)); and that of the children that they have waited for, to the hundredth, which is all that the kernel tells
+/// (fields 16 and 17 of /proc/PID/stat).
 ///
 /// # Errors
 /// One of them has ended.
 pub fn process_cpu_seconds(pids: &[u32]) -> Result<f64> {
-    let ticks = pids.iter().map(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))
-            .with_context(|| format!("process {pid} has ended"))?;
-        process_ticks(&stat).with_context(|| format!("/proc/{pid}/stat is not as proc(5) says"))
+    let seconds = pids.iter().map(|pid| {
+        let ended = || format!("process {pid} has ended");
+        let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed())).with_context(ended)?;
+        let own = Duration::from(clock_gettime(clock).with_context(ended)?);
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).with_context(ended)?;
+        let children =
+            children_ticks(&stat).with_context(|| format!("/proc/{pid}/stat is not as proc(5) says"))?;
+        Ok(own.as_secs_f64() + children as f64 / TICKS_PER_SECOND)
     });
-    Ok(ticks.sum::<Result<u64>>()? as f64 / TICKS_PER_SECOND)
+    seconds.sum()
 }
 
-fn process_ticks(stat: &str) -> Option<u64> {
+fn children_ticks(stat: &str) -> Option<u64> {
     // The name is in parentheses and may contain anything, also parentheses.
     let (_, after_name) = stat.rsplit_once(')')?;
     let fields: Vec<u64> =
-        after_name.split_whitespace().skip(11).map_while(|field| field.parse().ok()).collect();
-    Some(fields.get(..4)?.iter().sum())
+        after_name.split_whitespace().skip(13).map_while(|field| field.parse().ok()).collect();
+    Some(fields.get(..2)?.iter().sum())
 }
 
 /// Memory of processes in RAM, in bytes (VmRSS of /proc/PID/status).
@@ -98,7 +106,8 @@ impl HostCpu {
 /// Memory of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KernelMemory {
-    /// Objects of slab caches, in bytes: sockets, files, small buffers. Not their pages, which outlive the objects.
+    /// Objects of slab caches, in bytes: sockets, files, small buffers. Not their pages, which outlive the objects, and no sockets in
+    /// TIME_WAIT, which earlier work left behind and which end meanwhile.
     pub slab: u64,
     /// The TCP sockets among them, in bytes.
     pub tcp: u64,
@@ -116,7 +125,7 @@ impl KernelMemory {
         let available =
             kilobytes(&memory, "MemAvailable").context("/proc/meminfo has no MemAvailable")? * 1024;
         let slabs = fs::read_to_string("/proc/slabinfo").context("cannot read /proc/slabinfo")?;
-        let slab = slab_bytes(&slabs, |_| true);
+        let slab = slab_bytes(&slabs, |cache| !cache.starts_with("tw_sock_"));
         Ok(Self { slab, tcp: slab_bytes(&slabs, |cache| matches!(cache, "TCP" | "TCPv6")), available })
     }
 }
@@ -137,10 +146,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ticks_are_user_and_system_time_whatever_the_name() {
+    fn ticks_are_those_of_children_whatever_the_name() {
         let stat = "7 (a) b) S 1 7 7 0 -1 4194560 150 0 0 0 12 30 5 6 20 0 1 0 100 9 9";
-        assert_eq!(process_ticks(stat), Some(53));
-        assert_eq!(process_ticks("7 (a) S 1"), None);
+        assert_eq!(children_ticks(stat), Some(11));
+        assert_eq!(children_ticks("7 (a) S 1"), None);
+    }
+
+    #[test]
+    fn work_shows_on_the_clock_of_a_process_at_once() {
+        let own = [std::process::id()];
+        let before = process_cpu_seconds(&own).unwrap();
+        let sum: u64 = (0..10_000_u64).map(std::hint::black_box).sum();
+        let spent = process_cpu_seconds(&own).unwrap() - before;
+        assert!(sum > 0 && spent > 0.0, "{spent}");
+        assert!(process_cpu_seconds(&[u32::MAX >> 1]).is_err());
     }
 
     #[test]

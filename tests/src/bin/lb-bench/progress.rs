@@ -26,6 +26,12 @@ impl Progress {
         eprintln!("{title}: {samples} samples to take; then {left} workloads more");
     }
 
+    /// A sample will not be taken.
+    pub fn skip(&mut self) {
+        self.total = self.total.saturating_sub(1);
+        self.workload_total = self.workload_total.saturating_sub(1);
+    }
+
     /// A sample was taken, which is called this.
     pub fn show(&mut self, sample: &str) {
         self.taken += 1;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use crate::contestant::{Contestant, Running};
 use crate::interrupt::Interrupt;
@@ -15,14 +16,21 @@ use crate::lab::{Lab, Launch, Program, own_program};
 use crate::load::{Outcome, READY, Task, Work};
 use crate::measure::{HostCpu, KernelMemory, process_cpu_seconds, resident_bytes, tree};
 use crate::progress::Progress;
-use crate::results::Record;
+use crate::results::{Failure, Plan, Record};
 use crate::suite::Workload;
 
 /// How long memory may take to settle before it is read.
 pub const SETTLING: Duration = Duration::from_millis(500);
 
+/// From the end of the work to the next sample, at least: whoever comes next finds what the one before left behind settled, however
+/// long the questions take that only lb is asked.
+pub const PAUSE: Duration = Duration::from_millis(100);
+
+/// So often may a contestant fail in a workload before it is left out of the rest of it.
+const FAILURES_MAX: usize = 2;
+
 /// One workload on one contestant, once.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Sample {
     /// What the client saw.
     pub outcome: Outcome,
@@ -42,6 +50,9 @@ pub struct Sample {
     pub resident_bytes: Option<f64>,
     /// From the balancer's start until it took a connection; `None` without a balancer.
     pub start_seconds: Option<f64>,
+    /// Bytes that lb carried by each of its paths.
+    #[serde(skip)]
+    pub paths: BTreeMap<String, u64>,
 }
 
 /// How memory grew from before the work until its end, while the flows of [`Work::Idle`] are open; in bytes.
@@ -90,7 +101,7 @@ impl Recorder<'_> {
         workload: &Workload,
         contestant: Contestant,
         repeat: u32,
-        sample: &Sample,
+        sample: Sample,
     ) -> Result<()> {
         let contestant = contestant.name();
         let line =
@@ -99,20 +110,35 @@ impl Recorder<'_> {
             workload: workload.title.clone(),
             contestant,
             repeat,
-            values: workload.columns.iter().map(|column| (column.value)(sample)).collect(),
+            values: workload.columns.iter().map(|column| (column.value)(&sample)).collect(),
             stolen_share: sample.stolen_share,
-            sample: serde_json::to_value(sample)?,
+            sample: serde_json::to_value(&sample)?,
+            paths: sample.paths,
         })?;
+        self.progress.show(&line);
+        Ok(())
+    }
+
+    fn fail(
+        &mut self,
+        workload: &Workload,
+        contestant: Contestant,
+        repeat: u32,
+        error: &anyhow::Error,
+    ) -> Result<()> {
+        let (contestant, reason) = (contestant.name(), format!("{error:#}"));
+        let line = format!("{} #{}, {contestant}: FAILED: {reason}", workload.title, repeat + 1);
+        self.journal.fail(Failure { workload: workload.title.clone(), contestant, repeat, reason })?;
         self.progress.show(&line);
         Ok(())
     }
 }
 
-/// Runs a workload on all contestants in turn, as often as planned; each repeat begins with another one. Samples that the journal has
-/// are not taken again.
+/// Runs a workload on all contestants in turn, as often as planned, in an order drawn anew for each repeat. Samples that the journal
+/// has are not taken again. Who fails is noted and started anew at its next turn, until it has failed too often.
 ///
 /// # Errors
-/// A contestant fails, which it is named for; a sample cannot be kept; or the run was interrupted.
+/// A sample cannot be kept, the servers have ended, or the run was interrupted.
 pub fn run(
     lab: &Lab,
     workload: &Workload,
@@ -120,25 +146,60 @@ pub fn run(
     recorder: &mut Recorder<'_>,
 ) -> Result<()> {
     let turns = left(workload, contestants, &recorder.journal);
-    let mut standing = BTreeMap::new();
-    if !workload.needs_fresh_balancer() {
-        for index in turns.iter().map(|(_, index)| *index).collect::<BTreeSet<_>>() {
-            standing.insert(index, start(lab, workload, contestants[index])?);
+    let (mut standing, mut failures) = (BTreeMap::new(), BTreeMap::<usize, usize>::new());
+    // All before the first sample, so that everybody is measured beside the same idle neighbours.
+    let early = if workload.needs_fresh_balancer() { &[][..] } else { &turns };
+    for index in early.iter().map(|(_, index)| *index).collect::<BTreeSet<_>>() {
+        match start(lab, workload, contestants[index]) {
+            Ok(running) => drop(standing.insert(index, running)),
+            // It may try once more at its turn.
+            Err(error) => {
+                eprintln!("{} does not start: {error:#}", contestants[index].name());
+                *failures.entry(index).or_default() += 1;
+            }
         }
+        recorder.interrupt.check()?;
     }
     for (repeat, index) in turns {
+        if failures.get(&index).is_some_and(|count| *count >= FAILURES_MAX) {
+            recorder.progress.skip();
+            continue;
+        }
         recorder.interrupt.check()?;
         let contestant = contestants[index];
-        let sample = match standing.get(&index) {
-            Some(running) => sample(lab, running, workload.work),
-            None => sample(lab, &start(lab, workload, contestant)?, workload.work),
-        };
-        let sample = sample.with_context(|| format!("{}, {}", workload.title, contestant.name()))?;
+        let taken = turn(lab, workload, contestant, standing.remove(&index));
         // Whoever was killed meanwhile may have cost the others time.
         recorder.interrupt.check()?;
-        recorder.keep(workload, contestant, repeat, &sample)?;
+        match taken {
+            Ok((running, sample)) => {
+                recorder.keep(workload, contestant, repeat, sample)?;
+                if !workload.needs_fresh_balancer() {
+                    standing.insert(index, running);
+                }
+            }
+            Err(error) => {
+                lab.ensure_servers_run().with_context(|| format!("{error:#}"))?;
+                recorder.fail(workload, contestant, repeat, &error)?;
+                *failures.entry(index).or_default() += 1;
+            }
+        }
     }
     Ok(())
+}
+
+/// A sample of a contestant that stands already, or is started for it, and the contestant.
+fn turn(
+    lab: &Lab,
+    workload: &Workload,
+    contestant: Contestant,
+    standing: Option<Running>,
+) -> Result<(Running, Sample)> {
+    let running = match standing {
+        Some(running) => running,
+        None => start(lab, workload, contestant)?,
+    };
+    let sample = sample(lab, &running, workload.work)?;
+    Ok((running, sample))
 }
 
 /// What is still to be done of a workload: repeats and who takes part in them, in order.
@@ -149,14 +210,20 @@ pub fn left(workload: &Workload, contestants: &[Contestant], journal: &Journal) 
         planned.is_none_or(|planned| !planned.absent.contains_key(&name))
             && !journal.has(&workload.title, &name, *repeat)
     };
-    turns(contestants.len(), journal.plan.repeats).filter(is_left).collect()
+    turns(contestants.len(), &journal.plan, &workload.title).filter(is_left).collect()
 }
 
-/// Repeats and who takes part in them, in order.
-fn turns(contestants: usize, repeats: u32) -> impl Iterator<Item = (u32, usize)> {
-    (0..repeats).flat_map(move |repeat| {
-        (0..contestants).map(move |turn| (repeat, (turn + repeat as usize) % contestants))
-    })
+/// Repeats and who takes part in them, in order. The order of each repeat is drawn by itself, so that it is the same whatever has
+/// been done already.
+fn turns(contestants: usize, plan: &Plan, title: &str) -> impl Iterator<Item = (u32, usize)> {
+    let order = move |repeat: u32| {
+        let digest = Sha256::digest(format!("{}/{repeat}/{title}", plan.seed));
+        let seed = digest.iter().take(8).fold(0, |seed, byte| seed << 8 | u64::from(*byte));
+        let mut order: Vec<usize> = (0..contestants).collect();
+        fastrand::Rng::with_seed(seed).shuffle(&mut order);
+        order
+    };
+    (0..plan.repeats).flat_map(move |repeat| order(repeat).into_iter().map(move |index| (repeat, index)))
 }
 
 fn start(lab: &Lab, workload: &Workload, contestant: Contestant) -> Result<Running> {
@@ -166,7 +233,12 @@ fn start(lab: &Lab, workload: &Workload, contestant: Contestant) -> Result<Runni
 }
 
 fn sample(lab: &Lab, running: &Running, work: Work) -> Result<Sample> {
-    let task = Task { targets: running.targets.clone(), header: running.contestant.header(), work };
+    let task = Task {
+        targets: running.targets.clone(),
+        header: running.contestant.header(),
+        scratch: lab.scratch().to_owned(),
+        work,
+    };
     let ledger = running.ledger(lab)?;
     let mut client = start_client(lab, &task)?;
     let balancer = running.program.as_ref().map(|program| tree(program.pid()));
@@ -178,10 +250,12 @@ fn sample(lab: &Lab, running: &Running, work: Work) -> Result<Sample> {
         std::thread::sleep(SETTLING);
     }
     let after = Snapshot::take(balancer.as_deref(), &ends)?;
+    let end = Instant::now();
     client.dismiss()?;
-    running.audit(lab, ledger.as_ref(), &work.traffic(&outcome))?;
+    let paths = running.audit(lab, ledger.as_ref(), &work.traffic(&outcome))?;
     let start_seconds = running.program.as_ref().map(|_| running.start_time.as_secs_f64());
-    Ok(Sample { start_seconds, ..after.since(&before, outcome) })
+    std::thread::sleep(PAUSE.saturating_sub(end.elapsed()));
+    Ok(Sample { start_seconds, paths, ..after.since(&before, outcome) })
 }
 
 fn start_client(lab: &Lab, task: &Task) -> Result<Program> {
@@ -231,6 +305,7 @@ impl Snapshot {
             server_cpu_seconds: self.server_cpu_seconds - earlier.server_cpu_seconds,
             resident_bytes: self.balancer.map(|(_, resident)| resident as f64),
             start_seconds: None,
+            paths: BTreeMap::new(),
             host_cpu_seconds: cpu_seconds - (self.host.idle - earlier.host.idle) - stolen,
             stolen_share: stolen / cpu_seconds,
             growth: Growth {
@@ -248,9 +323,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_repeat_begins_with_another_contestant() {
-        let expected = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (1, 0)];
-        assert_eq!(turns(3, 2).collect::<Vec<_>>(), expected);
-        assert_eq!(turns(0, 2).count(), 0);
+    fn each_repeat_has_everybody_in_an_order_of_its_own_that_can_be_drawn_again() {
+        let plan = crate::results::tests::results(&[("lb-auto", &[0.0; 20])]).plan;
+        let all: Vec<_> = turns(5, &plan, "a").collect();
+        assert_eq!(all, turns(5, &plan, "a").collect::<Vec<_>>());
+        let of = |repeat: u32| -> Vec<usize> {
+            all.iter().filter(|turn| turn.0 == repeat).map(|turn| turn.1).collect()
+        };
+        for repeat in 0..20 {
+            let mut order = of(repeat);
+            order.sort_unstable();
+            assert_eq!(order, [0, 1, 2, 3, 4]);
+        }
+        assert!((1..20).any(|repeat| of(repeat) != of(0)), "{all:?}");
+        assert_ne!(all, turns(5, &plan, "b").collect::<Vec<_>>());
+        assert_ne!(all, turns(5, &Plan { seed: plan.seed + 1, ..plan.clone() }, "a").collect::<Vec<_>>());
+        assert_eq!(turns(0, &plan, "a").count(), 0);
     }
 }

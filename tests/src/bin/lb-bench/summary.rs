@@ -5,12 +5,11 @@ use std::fmt::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 
-use crate::markdown::{escape, notices, sign};
+use crate::markdown::{blank, escape, micro_table, notices, paths_taken, sign, the_better, to_other};
+use crate::micro::{AIM_NS, Micro};
 use crate::results::{DIRECT, Metric, Planned, Results};
 use crate::statistics::{NoRatio, Ratio, Verdict};
-
-/// Columns of a workload that are shown: the first ones.
-const COLUMNS: usize = 2;
+use crate::suite::Role;
 
 /// How often lb wins and loses against somebody.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -34,6 +33,9 @@ pub fn summary(results: &Results) -> Result<String> {
     for suite in results.plan.workloads.chunk_by(|one, next| one.suite == next.suite) {
         details(&mut text, results, subject, suite)?;
     }
+    if let Some(micro) = &results.micro {
+        decisions(&mut text, micro)?;
+    }
     Ok(text)
 }
 
@@ -44,7 +46,8 @@ fn head(text: &mut String, results: &Results) -> fmt::Result {
     let command = ["cargo xtask bench"].into_iter().chain(words).chain(["--update-readme"]);
     writeln!(
         text,
-        "{}, `{}`, commit {}; {}, Linux {}, {} in every namespace. Medians of {} repeats in turn.\n",
+        "{}, `{}`, commit {}; {}, Linux {}, {} in every namespace. Medians of {} repeats in turn, in an \
+         order drawn anew for each.\n",
         environment.date,
         command.collect::<Vec<_>>().join(" "),
         if environment.commit.is_empty() { "unknown" } else { &environment.commit },
@@ -57,6 +60,9 @@ fn head(text: &mut String, results: &Results) -> fmt::Result {
     let versions: Vec<_> =
         versions.map(|(names, version)| format!("{names}: {}", escape(version.trim()))).collect();
     writeln!(text, "Versions: {}.\n", versions.join("; "))?;
+    for (name, missing) in &environment.missing {
+        writeln!(text, "**Missing: {name} ({}).**\n", escape(&missing.reason))?;
+    }
     for notice in notices(results) {
         writeln!(text, "**{}**\n", escape(&notice))?;
     }
@@ -72,31 +78,27 @@ fn glance(text: &mut String, results: &Results, subject: &str) -> fmt::Result {
     writeln!(
         text,
         "▲ {subject} is better, = no difference that matters, **▼ {subject} is worse**, ? the spread says too little; a number says \
-         how often.\n\n| {subject} beside | {} |\n|---|{}",
+         how often, over all that was measured, also what the tables below leave out.\n\n| {subject} beside | {} |\n|---|{}",
         peers.join(" | "),
         "---|".repeat(peers.len())
     )?;
     for suite in results.plan.workloads.chunk_by(|one, next| one.suite == next.suite) {
-        let cells = peers.iter().map(|peer| Tally::of(results, suite, [subject, peer]).to_string());
+        let cells = peers.iter().map(|peer| {
+            Tally::of(suite, |planned, column| results.ratio(planned, [subject, peer], column)).to_string()
+        });
         writeln!(text, "| {} | {} |", escape(&suite[0].suite), cells.collect::<Vec<_>>().join(" | "))?;
     }
     writeln!(text)
 }
 
-/// Everything in which lb loses to somebody, with the ratios.
+/// Everything in which lb loses to somebody, with the ratios, by workload.
 fn losses(text: &mut String, results: &Results, subject: &str) -> fmt::Result {
     let mut lines = String::new();
-    for (planned, column, metric) in rows(&results.plan.workloads) {
-        let winners = results.peers().filter_map(|peer| {
-            let Ratio { spread, verdict } = results.ratio(planned, [subject, peer], column)?.ok()?;
-            let median = median(results, planned, peer, (column, metric));
-            (verdict == Verdict::Worse).then(|| format!("{peer} {median} ({:.2})", spread.median))
-        });
-        let winners: Vec<_> = winners.collect();
-        if !winners.is_empty() {
-            let title = escape(&format!("{}: {}", planned.title, metric.title));
-            let own = median(results, planned, subject, (column, metric));
-            writeln!(lines, "- **▼ {title}: {own}; {}**", winners.join(", "))?;
+    for planned in &results.plan.workloads {
+        let lost = counted(planned).filter_map(|place| loss(results, planned, subject, place));
+        let lost: Vec<_> = lost.collect();
+        if !lost.is_empty() {
+            writeln!(lines, "- **▼ {}**: {}", escape(&planned.title), lost.join(" · "))?;
         }
     }
     if lines.is_empty() {
@@ -105,17 +107,44 @@ fn losses(text: &mut String, results: &Results, subject: &str) -> fmt::Result {
     writeln!(text, "Where {subject} loses, with the ratio to each that is better:\n\n{lines}")
 }
 
+/// A column in which lb loses to somebody.
+fn loss(results: &Results, planned: &Planned, subject: &str, place: (usize, &Metric)) -> Option<String> {
+    let winners = results.peers().filter_map(|peer| {
+        let Ratio { spread, verdict } = results.ratio(planned, [subject, peer], place.0)?.ok()?;
+        let median = median(results, planned, peer, place);
+        (verdict == Verdict::Worse).then(|| format!("{peer} {median} ({:.2})", spread.median))
+    });
+    let winners: Vec<_> = winners.collect();
+    let own = median(results, planned, subject, place);
+    (!winners.is_empty()).then(|| format!("{}: {own}; {}", escape(&place.1.title), winners.join(", ")))
+}
+
 /// The tables of one suite, folded: workloads that show the same metrics share one.
 fn details(text: &mut String, results: &Results, subject: &str, suite: &[Planned]) -> fmt::Result {
-    let tally = results.reference().map(|reference| Tally::of(results, suite, [subject, reference]));
-    let tally = tally.map(|tally| format!(": {}", tally.to_string().replace("**", ""))).unwrap_or_default();
-    writeln!(text, "<details><summary>{}{tally}</summary>\n", escape(&suite[0].suite))?;
-    let has_values =
-        |name: &&str| rows(suite).any(|(planned, column, _)| results.spread(planned, name, column).is_some());
+    let has_values = |name: &&str| {
+        let mut places = suite.iter().flat_map(|planned| shown(planned).map(move |place| (planned, place.0)));
+        places.any(|(planned, column)| results.spread(planned, name, column).is_some())
+            || suite.iter().any(|planned| blank(results, planned, name) == "failed")
+    };
+    let references: Vec<_> = results.references().into_iter().filter(|name| has_values(name)).collect();
+    let tally = (!references.is_empty()).then(|| {
+        let tally = Tally::of(suite, |planned, column| {
+            results.ratio_to_reference(planned, subject, column).map(|(_, ratio)| ratio)
+        });
+        format!(": {} beside {}", tally.to_string().replace("**", ""), the_better(&references))
+    });
+    let name = escape(&suite[0].suite);
+    writeln!(text, "<details><summary>{name}{}</summary>\n", tally.unwrap_or_default())?;
     let direct = results.plan.contestants.iter().map(String::as_str).filter(|name| *name == DIRECT);
-    let others: Vec<_> = results.peers().chain(direct).filter(has_values).collect();
-    for group in suite.chunk_by(|one, next| shown(one).eq(shown(next))) {
+    let others = results.other_paths().chain(results.peers()).chain(direct);
+    let others: Vec<_> = others.filter(has_values).collect();
+    let shows_the_same =
+        |one: &Planned, next: &Planned| shown(one).map(|place| place.1).eq(shown(next).map(|place| place.1));
+    for group in suite.chunk_by(shows_the_same) {
         table(text, results, (subject, &others), group)?;
+    }
+    if let Some(taken) = paths_taken(results, suite, subject) {
+        writeln!(text, "{taken}\n")?;
     }
     writeln!(text, "</details>")
 }
@@ -127,27 +156,43 @@ fn table(
     (subject, others): (&str, &[&str]),
     group: &[Planned],
 ) -> fmt::Result {
-    let titles: Vec<_> = shown(&group[0]).map(|metric| escape(&metric.title)).collect();
-    let reference = results.reference().filter(|name| others.contains(name));
-    let ratio_title = reference.map(|name| format!(" {subject} : {name} |")).unwrap_or_default();
+    let titles: Vec<_> = shown(&group[0]).map(|(_, metric)| escape(&metric.title)).collect();
+    let references: Vec<_> = results.references().into_iter().filter(|name| others.contains(name)).collect();
+    let ratio_title = match references.is_empty() {
+        true => String::new(),
+        false => format!(" {subject} : {} |", the_better(&references)),
+    };
     let names: Vec<_> = std::iter::once(&subject).chain(others).copied().collect();
     writeln!(text, "| {} | {} |{ratio_title}", titles.join("<br>"), names.join(" | "))?;
-    writeln!(text, "|---|{}", "---:|".repeat(names.len() + usize::from(reference.is_some())))?;
+    writeln!(text, "|---|{}", "---:|".repeat(names.len() + usize::from(!references.is_empty())))?;
     for planned in group {
         write!(text, "| {} |", escape(&planned.title))?;
         for name in &names {
-            let lines =
-                shown(planned).enumerate().map(|place| value(results, planned, [subject, name], place));
+            let lines = shown(planned).map(|place| value(results, planned, [subject, name], place));
             write!(text, " {} |", lines.collect::<Vec<_>>().join("<br>"))?;
         }
-        if let Some(reference) = reference {
-            let lines = (0..shown(planned).count())
-                .map(|column| ratio_text(results.ratio(planned, [subject, reference], column)));
+        if let Some(usual) = references.first() {
+            let lines = shown(planned)
+                .map(|(column, _)| ratio_text(results.ratio_to_reference(planned, subject, column), usual));
             write!(text, " {} |", lines.collect::<Vec<_>>().join("<br>"))?;
         }
         writeln!(text)?;
     }
     writeln!(text)
+}
+
+/// What decisions take by themselves, folded.
+fn decisions(text: &mut String, micro: &Micro) -> fmt::Result {
+    let aims: Vec<_> = micro.shown().filter(|(_, has_aim)| *has_aim).map(|(case, _)| case).collect();
+    let held = aims.iter().filter(|case| case.is_below_aim()).count();
+    writeln!(
+        text,
+        "<details><summary>micro: {held} of {} decisions with the aim of {:.0} µs hold it</summary>",
+        aims.len(),
+        AIM_NS / 1e3
+    )?;
+    micro_table(text, micro.shown())?;
+    writeln!(text, "\n</details>")
 }
 
 /// A median, and what lb is beside it.
@@ -171,40 +216,42 @@ fn value(
 
 fn median(results: &Results, planned: &Planned, name: &str, (column, metric): (usize, &Metric)) -> String {
     let spread = results.spread(planned, name, column);
-    spread.map_or_else(|| "–".to_owned(), |spread| metric.show(spread.median))
+    spread.map_or_else(|| blank(results, planned, name), |spread| metric.show(spread.median))
 }
 
-fn ratio_text(ratio: Option<Result<Ratio, NoRatio>>) -> String {
+fn ratio_text(ratio: Option<(&str, Result<Ratio, NoRatio>)>, usual: &str) -> String {
     match ratio {
         None => "–".to_owned(),
-        Some(Err(reason)) => reason.to_string(),
-        Some(Ok(Ratio { spread, verdict: Verdict::Worse })) => format!("**{:.2}**", spread.median),
-        Some(Ok(Ratio { spread, .. })) => format!("{:.2}", spread.median),
+        Some((_, Err(reason))) => reason.to_string(),
+        Some((reference, Ok(Ratio { spread, verdict }))) => {
+            let text = format!("{:.2}{}", spread.median, to_other(reference, usual));
+            if verdict == Verdict::Worse { format!("**{text}**") } else { text }
+        }
     }
 }
 
-/// What is shown of a workload.
-fn shown(planned: &Planned) -> impl Iterator<Item = &Metric> {
-    planned.columns.iter().take(COLUMNS)
+/// What tables show of a workload: columns with their places.
+fn shown(planned: &Planned) -> impl Iterator<Item = (usize, &Metric)> {
+    planned.columns.iter().enumerate().filter(|(_, metric)| metric.role == Role::Shown)
 }
 
-/// What is shown of several.
-fn rows(workloads: &[Planned]) -> impl Iterator<Item = (&Planned, usize, &Metric)> {
-    workloads
-        .iter()
-        .flat_map(|planned| shown(planned).enumerate().map(move |(column, metric)| (planned, column, metric)))
+/// What counts for wins and losses.
+fn counted(planned: &Planned) -> impl Iterator<Item = (usize, &Metric)> {
+    planned.columns.iter().enumerate().filter(|(_, metric)| metric.role != Role::Aside)
 }
 
 impl Tally {
-    fn of(results: &Results, workloads: &[Planned], pair: [&str; 2]) -> Self {
+    fn of(workloads: &[Planned], ratio: impl Fn(&Planned, usize) -> Option<Result<Ratio, NoRatio>>) -> Self {
         let mut tally = Self::default();
-        for (planned, column, _) in rows(workloads) {
-            match results.ratio(planned, pair, column) {
-                Some(Ok(Ratio { verdict: Verdict::Better, .. })) => tally.better += 1,
-                Some(Ok(Ratio { verdict: Verdict::Level, .. })) => tally.level += 1,
-                Some(Ok(Ratio { verdict: Verdict::Worse, .. })) => tally.worse += 1,
-                Some(Err(_)) => tally.unknown += 1,
-                None => {}
+        for planned in workloads {
+            for (column, _) in counted(planned) {
+                match ratio(planned, column) {
+                    Some(Ok(Ratio { verdict: Verdict::Better, .. })) => tally.better += 1,
+                    Some(Ok(Ratio { verdict: Verdict::Level, .. })) => tally.level += 1,
+                    Some(Ok(Ratio { verdict: Verdict::Worse, .. })) => tally.worse += 1,
+                    Some(Err(_)) => tally.unknown += 1,
+                    None => {}
+                }
             }
         }
         tally
@@ -240,9 +287,9 @@ mod tests {
         let text = text.unwrap();
         for needle in [
             "| lb-auto beside | haproxy | nginx |",
-            "| bulk | **▼ 2** | ▲ 2 |",
-            "- **▼ download &lt;1>: Gb/s: 2.0; haproxy 2.5 (0.80)**",
-            "<details><summary>bulk: ▼ 2</summary>",
+            "| bulk | **▼ 2** ? 1 | ▲ 2 ? 1 |",
+            "- **▼ download &lt;1>**: Gb/s: 2.0; haproxy 2.5 (0.80) · CPU, s/GB: 0.5; haproxy 0.4 (1.25)\n",
+            "<details><summary>bulk: ▼ 2 ? 1 beside haproxy</summary>",
             "| Gb/s<br>CPU, s/GB | lb-auto | haproxy | nginx | direct | lb-auto : haproxy |",
             "| download &lt;1> | 2.0<br>0.5 | **2.5 ▼**<br>**0.4 ▼** | 1.5 ▲<br>0.7 ▲ | 9.0<br>– | **0.80**<br>**1.25** |",
             "2030-01-02 03:04 UTC, `cargo xtask bench --quick <all> --update-readme`",
@@ -251,6 +298,55 @@ mod tests {
         ] {
             assert!(text.contains(needle), "{needle}: {text}");
         }
+    }
+
+    #[test]
+    fn what_is_not_shown_counts_and_what_is_aside_does_not() {
+        let mut results = results(&[("lb-auto", &STEADY), ("haproxy", &[2.5; 6])]);
+        let columns = &mut results.plan.workloads[0].columns;
+        (columns[0].role, columns[1].role) = (Role::Counted, Role::Aside);
+        let text = summary(&results).unwrap();
+        assert!(text.contains("| bulk | **▼ 1** |"), "{text}");
+        assert!(text.contains("- **▼ download &lt;1>**: Gb/s: 2.0; haproxy 2.5 (0.80)\n"), "{text}");
+    }
+
+    #[test]
+    fn every_path_and_the_better_haproxy_are_there() {
+        let mut results = results(&[
+            ("lb-auto", &STEADY),
+            ("lb-copy", &[1.0; 6]),
+            ("haproxy", &[2.5; 6]),
+            ("haproxy-splice", &[4.0; 6]),
+        ]);
+        results.samples[0].paths.insert("splice".to_owned(), 1);
+        let missing = crate::environment::Missing { reason: "no nginx".to_owned(), install: String::new() };
+        results.plan.environment.missing.insert("nginx".to_owned(), missing);
+        let text = summary(&results).unwrap();
+        for needle in [
+            "| lb-auto beside | haproxy | haproxy-splice |",
+            "| lb-auto | lb-copy | haproxy | haproxy-splice | lb-auto : the better of haproxy and haproxy-splice |",
+            "| **0.50 to haproxy-splice**<br>**2.00 to haproxy-splice** |",
+            "**Missing: nginx (no nginx).**",
+            "Bytes of lb-auto went by splice 100.0 %.",
+        ] {
+            assert!(text.contains(needle), "{needle}: {text}");
+        }
+    }
+
+    #[test]
+    fn who_failed_is_named_with_the_reason() {
+        let mut results = results(&[("lb-auto", &STEADY), ("sozu", &[])]);
+        results.failures.push(crate::results::Failure {
+            workload: "download <1>".to_owned(),
+            contestant: "sozu".to_owned(),
+            repeat: 3,
+            reason: "it ended".to_owned(),
+        });
+        results.micro = Some(crate::micro::tests::micro());
+        let text = summary(&results).unwrap();
+        assert!(text.contains("**Failed: sozu in download &lt;1> (samples: 1): it ended**"), "{text}");
+        assert!(text.contains("| 2.0<br>0.5 | failed<br>failed |"), "{text}");
+        assert!(text.contains("micro: 1 of 1 decisions with the aim of 1 µs hold it"), "{text}");
     }
 
     #[test]

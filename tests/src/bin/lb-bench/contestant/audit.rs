@@ -58,22 +58,33 @@ impl Ledger {
         Self(self.0.iter().map(grown).collect())
     }
 
+    /// Bytes by path.
+    pub fn into_bytes(self) -> BTreeMap<String, u64> {
+        self.0
+    }
+
     fn total(&self) -> u64 {
         self.0.values().sum()
     }
 }
 
-/// Waits until the counters have grown by what went over the wire, and checks the path.
+/// Waits until the counters have grown by what went over the wire, checks the path, and says by how much they have grown.
 ///
 /// # Errors
 /// They have not, or the bytes went another way.
-pub fn audit(lab: &Lab, admin: SocketAddr, before: &Ledger, traffic: &Traffic, claim: Claim) -> Result<()> {
+pub fn audit(
+    lab: &Lab,
+    admin: SocketAddr,
+    before: &Ledger,
+    traffic: &Traffic,
+    claim: Claim,
+) -> Result<Ledger> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let carried = Ledger::read(lab, admin)?.since(before);
         match judge(&carried, traffic, claim) {
             Err(_) if Instant::now() < deadline => thread::sleep(POLL),
-            verdict => return verdict,
+            verdict => return verdict.map(|()| carried),
         }
     }
 }

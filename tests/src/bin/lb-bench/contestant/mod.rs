@@ -14,6 +14,7 @@ mod program;
 mod setting;
 mod sozu;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -25,12 +26,12 @@ use rustix::process::Signal;
 use crate::lab::{Lab, Launch, Program};
 use crate::load::preface::Header;
 use crate::load::{ROUTES, Traffic};
-use crate::suite::Suite;
+use crate::suite::Field;
 use audit::{Claim, Ledger};
 pub use common::common_settings;
 use haproxy::Transfer;
 pub use paths::LbPath;
-use paths::{CARRYING, PATHS, PREFIX};
+use paths::{PATHS, PREFIX};
 use peers::PEERS;
 pub use peers::PeerParser;
 pub use program::LB_AGENT;
@@ -104,12 +105,13 @@ impl Contestant {
             .unwrap_or_default()
     }
 
-    /// Whether it takes part in a suite without having been asked for.
-    pub fn is_usual_in(self, suite: Suite) -> bool {
+    /// Where it takes part without having been asked for: in workloads with this field, and with wider ones.
+    pub fn least_field(self) -> Field {
         match self {
-            Self::Lb(path) => path.is_usual_in(suite),
-            Self::HaproxySplice | Self::HaproxyNewSplice | Self::SozuSplice => CARRYING.contains(&suite),
-            _ => true,
+            Self::Lb(path) if path.is_choice => Field::Balancers,
+            Self::Lb(_) => Field::Paths,
+            Self::HaproxySplice | Self::HaproxyNewSplice | Self::SozuSplice => Field::Splices,
+            _ => Field::Balancers,
         }
     }
 
@@ -185,7 +187,7 @@ impl Contestant {
             Self::HaproxySplice | Self::HaproxyNewSplice => haproxy::config(setting, Transfer::Splice),
             Self::Nginx => nginx::config(setting),
             Self::Envoy => envoy::config(setting),
-            Self::Sozu | Self::SozuSplice => sozu::config(setting, &self.name()),
+            Self::Sozu | Self::SozuSplice => sozu::config(setting),
         };
         Some(config)
     }
@@ -220,7 +222,7 @@ impl Contestant {
                 admin,
             });
         };
-        let path = lab.directory.join("configs").join(self.file_name());
+        let path = lab.directory.join("configs").join(self.file_name(duty));
         for (path, text) in self.names_for(&setting).into_iter().chain([(path.clone(), config)]) {
             fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
@@ -249,15 +251,15 @@ impl Contestant {
         matches!(self, Self::Nginx | Self::Sozu | Self::SozuSplice)
     }
 
-    /// The file that its configuration is kept in.
-    pub fn file_name(self) -> String {
+    /// The file that its configuration for a duty is kept in.
+    pub fn file_name(self, duty: Duty) -> String {
         let extension = match self {
             Self::Lb(_) | Self::Sozu | Self::SozuSplice => "toml",
             Self::Haproxy | Self::HaproxySplice | Self::HaproxyNew | Self::HaproxyNewSplice => "cfg",
             Self::Envoy => "json",
             Self::Direct | Self::Nginx => "conf",
         };
-        format!("{}.{extension}", self.name())
+        format!("{}.{}.{extension}", self.name(), duty.word())
     }
 
     fn program(self) -> Result<String> {
@@ -310,17 +312,6 @@ impl Contestant {
     }
 }
 
-impl Drop for Running {
-    fn drop(&mut self) {
-        // First, because nobody else removes what it leaves behind.
-        drop(self.program.take());
-        if matches!(self.contestant, Contestant::Sozu | Contestant::SozuSplice) {
-            // It may have done it itself.
-            let _ = fs::remove_file(sozu::socket(&self.contestant.name()));
-        }
-    }
-}
-
 impl Running {
     /// What lb has carried until here, for [`Self::audit`]; `None` for the others, which have no such counters.
     ///
@@ -330,14 +321,22 @@ impl Running {
         self.contestant.claim().map(|_| Ledger::read(lab, self.admin)).transpose()
     }
 
-    /// Checks that lb has carried this traffic, no more and no less, on the path that the contestant is named for.
+    /// Checks that lb has carried this traffic, no more and no less, on the path that the contestant is named for; the bytes by path.
+    /// Nothing of the others.
     ///
     /// # Errors
     /// It has not.
-    pub fn audit(&self, lab: &Lab, before: Option<&Ledger>, traffic: &Traffic) -> Result<()> {
+    pub fn audit(
+        &self,
+        lab: &Lab,
+        before: Option<&Ledger>,
+        traffic: &Traffic,
+    ) -> Result<BTreeMap<String, u64>> {
         match (self.contestant.claim(), before) {
-            (Some(claim), Some(before)) => audit::audit(lab, self.admin, before, traffic, claim),
-            _ => Ok(()),
+            (Some(claim), Some(before)) => {
+                audit::audit(lab, self.admin, before, traffic, claim).map(Ledger::into_bytes)
+            }
+            _ => Ok(BTreeMap::new()),
         }
     }
 }

@@ -5,13 +5,9 @@ use clap::ValueEnum;
 use clap::builder::PossibleValue;
 
 use super::audit::Claim;
-use crate::suite::Suite;
 
 /// What the names of contestants that are lb begin with.
 pub const PREFIX: &str = "lb-";
-
-/// The suites that tell ways to carry bytes apart.
-pub const CARRYING: &[Suite] = &[Suite::Bulk];
 
 /// All paths, in the order of reports.
 pub const PATHS: &[LbPath] = &[
@@ -19,19 +15,19 @@ pub const PATHS: &[LbPath] = &[
         word: "auto",
         help: "The path that lb chooses itself",
         settings: "path = \"auto\"",
-        differs_in: None,
+        is_choice: true,
     },
     LbPath {
         word: "splice",
         help: "splice(2)",
         settings: "path = \"splice\"\npath-required = true",
-        differs_in: Some(CARRYING),
+        is_choice: false,
     },
     LbPath {
         word: "copy",
         help: "recv(2) and send(2)",
         settings: "path = \"copy\"\npath-required = true",
-        differs_in: Some(CARRYING),
+        is_choice: false,
     },
 ];
 
@@ -43,19 +39,14 @@ pub struct LbPath {
     help: &'static str,
     /// The lines of a frontend's configuration that choose it.
     pub settings: &'static str,
-    /// The suites that tell it from `auto`; `None` for `auto` itself, which is everywhere.
-    differs_in: Option<&'static [Suite]>,
+    /// Whether lb chooses the path for each flow.
+    pub is_choice: bool,
 }
 
 impl LbPath {
-    /// Whether it takes part in a suite without having been asked for.
-    pub fn is_usual_in(&self, suite: Suite) -> bool {
-        self.differs_in.is_none_or(|suites| suites.contains(&suite))
-    }
-
     /// What lb's counters must say.
     pub fn claim(&self) -> Claim {
-        if self.differs_in.is_none() { Claim::Any } else { Claim::Path(self.word) }
+        if self.is_choice { Claim::Any } else { Claim::Path(self.word) }
     }
 }
 
@@ -72,15 +63,6 @@ impl ValueEnum for LbPath {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_bulk_tells_paths_apart_unasked() {
-        let usual = |suite| -> Vec<_> {
-            PATHS.iter().filter(|path| path.is_usual_in(suite)).map(|path| path.word).collect()
-        };
-        assert_eq!(usual(Suite::Bulk), ["auto", "splice", "copy"]);
-        assert_eq!(usual(Suite::Latency), ["auto"]);
-    }
 
     #[test]
     fn a_path_that_was_asked_for_is_demanded_and_checked() {

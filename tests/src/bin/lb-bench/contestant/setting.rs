@@ -72,6 +72,15 @@ impl Duty {
     pub const fn names(names: usize) -> Self {
         Self { names, servers: Servers::Load }
     }
+
+    /// What tells the configurations of a contestant apart, for file names.
+    pub fn word(self) -> String {
+        match self.servers {
+            Servers::Load => format!("{}-names", self.names),
+            Servers::Many(count) => format!("{count}-servers"),
+            Servers::Https => "https".to_owned(),
+        }
+    }
 }
 
 impl Default for Duty {
@@ -93,6 +102,8 @@ pub struct Setting {
     pub backends: Vec<Vec<SocketAddr>>,
     /// Where lists of names go, and what a balancer leaves behind.
     pub folder: PathBuf,
+    /// Where sockets go: paths of Unix sockets are short (sun_path of unix(7)), and [`Self::folder`] may be deep.
+    pub scratch: PathBuf,
 }
 
 impl Setting {
@@ -106,6 +117,7 @@ impl Setting {
             names: duty.names,
             backends: lab.backends(duty.servers, contestant == Contestant::Direct),
             folder: lab.directory.join("work"),
+            scratch: lab.scratch().to_owned(),
         }
     }
 
@@ -147,6 +159,7 @@ pub mod tests {
             names,
             backends: (0..10).map(server).collect(),
             folder: folder.to_owned(),
+            scratch: folder.to_owned(),
         }
     }
 
@@ -158,6 +171,13 @@ pub mod tests {
         check(1_048_576, CONNECTIONS_CAP);
         check(usize::MAX, CONNECTIONS_CAP);
         check(10, 1);
+    }
+
+    #[test]
+    fn duties_with_configurations_of_their_own_have_words_of_their_own() {
+        let many = Duty { names: 1, servers: Servers::Many(100) };
+        let words = [Duty::default(), Duty::names(10_000), many].map(Duty::word);
+        assert_eq!(words, ["10-names", "10000-names", "100-servers"]);
     }
 
     #[test]

@@ -4,8 +4,6 @@
 //! A name is a frontend of its own, and each is sent to each worker when it starts, so it takes no million of them. With `splice` a
 //! flow holds two pipes for its life.
 
-use std::path::PathBuf;
-
 use super::setting::{CONNECT_TIMEOUT, HELLO_TIMEOUT, IDLE_TIMEOUT, Setting, WORKERS, connections_max, text};
 
 /// Where `cargo install --root` puts it.
@@ -14,10 +12,11 @@ pub const PROGRAM: &str = "sozu/bin/sozu";
 /// The same with the feature.
 pub const WITH_SPLICE: &str = "sozu-splice/bin/sozu";
 
-/// For `sozu start -c`. `name` tells two of them apart.
-pub fn config(setting: &Setting, name: &str) -> String {
+/// For `sozu start -c`.
+pub fn config(setting: &Setting) -> String {
     let (Setting { listen, .. }, connections) = (setting, connections_max());
-    let socket = text(&socket(name));
+    // Where it is told things, which it leaves behind; the port tells two of them apart.
+    let socket = text(&setting.scratch.join(format!("sozu-{}.sock", listen.port())));
     let clusters = (0..setting.backends.len()).map(|backend| cluster(setting, backend));
     format!(
         "\
@@ -45,12 +44,6 @@ back_timeout = {IDLE_TIMEOUT}
         2 * connections,
         clusters.collect::<String>()
     )
-}
-
-/// Where it is told things, which it leaves behind. Paths of Unix sockets are short (sun_path of unix(7)), and the folder of a
-/// setting may be deep.
-pub fn socket(name: &str) -> PathBuf {
-    std::env::temp_dir().join(format!("lb-bench-{name}-{}.sock", std::process::id()))
 }
 
 fn cluster(setting: &Setting, backend: usize) -> String {
@@ -84,7 +77,7 @@ mod tests {
 
     #[test]
     fn each_cluster_has_its_names_and_its_servers() {
-        let config = config(&setting(20, Path::new("/")), "x");
+        let config = config(&setting(20, Path::new("/")));
         let (_, cluster) = config.split_once("[clusters.route-3]").unwrap();
         let (cluster, _) = cluster.split_once("[clusters.route-4]").unwrap();
         assert_eq!(cluster.matches("hostname").count(), 2);

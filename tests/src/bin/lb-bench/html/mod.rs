@@ -8,7 +8,8 @@ mod plot;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::markdown::{notices, sign};
+use crate::markdown::{notices, order, paths_taken, sign};
+use crate::micro::{AIM_NS, Micro};
 use crate::results::{DIRECT, HAPROXY, Results, is_lb};
 use crate::statistics::{self, NoRatio, Ratio, Verdict};
 
@@ -34,6 +35,7 @@ pub fn page(results: &Results) -> String {
                     (overview::overview(results))
                     (legend(results))
                     (suites(results))
+                    @if let Some(micro) = &results.micro { (micro_section(micro)) }
                 }
                 footer { (configurations(results)) }
             }
@@ -54,7 +56,9 @@ fn head(results: &Results) -> Markup {
             @for (name, fact) in environment.facts() { dt { (name) } dd { (fact) } }
             @for (name, version) in environment.versions() { dt { (name) } dd { (version) } }
             dt { "repeats" }
-            dd { (results.plan.repeats) ", in turn, each beginning with another contestant" }
+            dd { (results.plan.repeats) }
+            dt { "order of turns" }
+            dd { (order(results)) }
         }
     }
 }
@@ -101,12 +105,41 @@ fn suites(results: &Results) -> Markup {
                         @for (reason, names) in planned.absences(&results.plan.contestants) {
                             p.method { "Not here: " (names.join(", ")) " (" (reason) ")." }
                         }
+                        @let subject = results.subject().unwrap_or_default();
+                        @if let Some(taken) = paths_taken(results, std::slice::from_ref(*planned), subject) {
+                            p.method { (taken) }
+                        }
                         @for column in 0..planned.columns.len() {
                             (plot::figure(results, planned, (*index, column)))
                         }
                     }
                 }
             }
+        }
+    }
+}
+
+/// Decisions, each alone.
+fn micro_section(micro: &Micro) -> Markup {
+    html! {
+        section {
+            h2 { "micro" }
+            p.method {
+                "Each decision of one connection alone, in a loop, without network and kernel. Aims: parsing a ClientHello and \
+                 finding the route of a name, below " (format!("{:.0}", AIM_NS / 1e3)) " µs each."
+            }
+            div.scroll { table.overview {
+                thead { tr { th { "decision" } th { "time" } th { "instructions" } th { "aim" } } }
+                tbody { @for case in &micro.cases {
+                    @let [time, instructions] = case.show();
+                    tr {
+                        th { (case.name) } td { (time) } td { (instructions) }
+                        td { @if case.has_aim() {
+                            (badge(if case.is_below_aim() { Verdict::Better } else { Verdict::Worse }))
+                        } }
+                    }
+                } }
+            } }
         }
     }
 }
@@ -175,6 +208,7 @@ mod tests {
         let mut results = results(&[("lb-auto", &[2.0; 6]), ("haproxy", &[2.5; 6]), ("direct", &[9.0; 6])]);
         let absent = &mut results.plan.workloads[0].absent;
         absent.insert("direct".to_owned(), "more than <it> can".to_owned());
+        results.micro = Some(crate::micro::tests::micro());
         results.configs.insert("<script>.cfg".to_owned(), "</pre><script>alert(1)</script>".to_owned());
         let page = page(&results);
         assert!(!page.contains("<script"));
@@ -186,6 +220,7 @@ mod tests {
             "Not here: direct (more than &lt;it&gt; can).",
             "Bytes &amp; more.",
             "All: 2 abaci.",
+            "log/&lt;json&gt;",
             "--quick &lt;all&gt;",
             "HAProxy 1 &amp; 2 | 3",
         ] {

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where lb wins and where it loses, at once: every metric of every workload, the worst first.
+//! Where lb wins and where it loses, at once: every metric that counts, of every workload, the worst first.
 
 use maud::{Markup, html};
 
 use super::{anchor, class, ratio_text, sign};
+use crate::markdown::{the_better, to_other};
 use crate::results::{DIRECT, Metric, Planned, Results};
 use crate::statistics::{Better, NoRatio, Ratio, Verdict};
+use crate::suite::Role;
 
 /// The advantage whose bar is as long as there is room.
 const ADVANTAGE_MAX: f64 = 2.0;
@@ -18,19 +20,23 @@ struct Row<'results> {
     planned: &'results Planned,
     metric: &'results Metric,
     place: (usize, usize),
+    reference: &'results str,
     ratio: Result<Ratio, NoRatio>,
 }
 
 /// The table; nothing if lb or HAProxy did not take part.
 pub(super) fn overview(results: &Results) -> Markup {
-    let (Some(subject), Some(reference)) = (results.subject(), results.reference()) else {
+    let references = results.references();
+    let (Some(subject), false) = (results.subject(), references.is_empty()) else {
         return html! { p.notice { "Without lb and HAProxy there is nothing to compare at a glance." } };
     };
-    let rows = rows(results, [subject, reference]);
+    let reference = the_better(&references);
+    let rows = rows(results, subject);
     let others = results
         .peers()
         .chain(results.plan.contestants.iter().map(String::as_str).filter(|name| *name == DIRECT));
-    let others: Vec<_> = others.filter(|name| *name != reference).collect();
+    // With two references, each of them may not be the better one somewhere.
+    let others: Vec<_> = others.filter(|name| references != [*name]).collect();
     let groups = [
         (Some(Verdict::Worse), "loses to", "worse"),
         (Some(Verdict::Better), "wins against", "better"),
@@ -47,7 +53,7 @@ pub(super) fn overview(results: &Results) -> Markup {
                     " "
                 }
             }
-            @let head = head([subject, reference], &others);
+            @let head = head([subject, &reference], &others);
             div.scroll { table.overview {
                 (head)
                 @for (verdict, words, _) in groups.iter().filter(|(verdict, ..)| verdict.is_some()) {
@@ -57,7 +63,7 @@ pub(super) fn overview(results: &Results) -> Markup {
                             tr.group { th colspan=(3 + others.len()) {
                                 (verdict.map_or("?", sign)) " " (subject) " " (words) " " (reference) ": " (own.len())
                             } }
-                            @for row in own { (row.show(results, subject, &others)) }
+                            @for row in own { (row.show(results, subject, references[0], &others)) }
                         }
                     }
                 }
@@ -67,7 +73,7 @@ pub(super) fn overview(results: &Results) -> Markup {
                 div.scroll { table.overview {
                     (head)
                     tbody { @for row in rows.iter().filter(|row| row.verdict().is_none()) {
-                        (row.show(results, subject, &others))
+                        (row.show(results, subject, references[0], &others))
                     } }
                 } }
             }
@@ -86,12 +92,17 @@ fn head([subject, reference]: [&str; 2], others: &[&str]) -> Markup {
 }
 
 /// Where both have values; the worst first, those without a ratio last.
-fn rows<'results>(results: &'results Results, pair: [&str; 2]) -> Vec<Row<'results>> {
+fn rows<'results>(results: &'results Results, subject: &str) -> Vec<Row<'results>> {
     let mut rows = Vec::new();
     for (workload, planned) in results.plan.workloads.iter().enumerate() {
         for (column, metric) in planned.columns.iter().enumerate() {
-            let Some(ratio) = results.ratio(planned, pair, column) else { continue };
-            rows.push(Row { planned, metric, place: (workload, column), ratio });
+            if metric.role == Role::Aside {
+                continue;
+            }
+            let Some((reference, ratio)) = results.ratio_to_reference(planned, subject, column) else {
+                continue;
+            };
+            rows.push(Row { planned, metric, place: (workload, column), reference, ratio });
         }
     }
     rows.sort_by(|one, other| one.advantage().total_cmp(&other.advantage()));
@@ -107,12 +118,12 @@ impl Row<'_> {
         self.ratio.as_ref().map_or(f64::INFINITY, |ratio| ratio.advantage(self.metric.better()))
     }
 
-    fn show(&self, results: &Results, subject: &str, others: &[&str]) -> Markup {
+    fn show(&self, results: &Results, subject: &str, usual: &str, others: &[&str]) -> Markup {
         html! {
             tr {
                 th { a href=(format!("#{}", anchor(self.place))) { (self.planned.title) ": " (self.metric.title) } }
                 td.picture { @if self.verdict().is_some() { (bar(self.advantage())) } }
-                td.own { (ratio_text(Some(self.ratio))) }
+                td.own { (ratio_text(Some(self.ratio))) (to_other(self.reference, usual)) }
                 @for other in others {
                     td data-to=(other) { (short(results.ratio(self.planned, [subject, other], self.place.1))) }
                 }
@@ -170,7 +181,7 @@ mod tests {
             record.values[1] = None;
             results.samples.push(record);
         }
-        let rows = rows(&results, ["lb-auto", "haproxy"]);
+        let rows = rows(&results, "lb-auto");
         let order: Vec<_> = rows.iter().map(|row| (row.place, row.verdict())).collect();
         let worse = Some(Verdict::Worse);
         assert_eq!(order[..2], [((0, 0), worse), ((0, 1), worse)]);

@@ -33,7 +33,7 @@ pub(super) fn figure(results: &Results, planned: &Planned, place: (usize, usize)
         return html! {};
     };
     let against = [
-        results.reference(),
+        results.reference(planned, column),
         Some(DIRECT).filter(|name| results.plan.contestants.iter().any(|own| own == name)),
     ];
     html! {

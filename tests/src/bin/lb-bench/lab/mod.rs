@@ -4,8 +4,10 @@
 //! Namespaces have no names and end with the last process inside. Every program gets a signal from the kernel when this process
 //! ends, however it ends (`setpriv --pdeathsig`, prctl(2) PR_SET_PDEATHSIG), so that nothing has to be cleaned up at Ctrl-C. The
 //! kernel sends it when the *thread* that started the program ends, so each namespace has one thread that starts all of its
-//! programs and lives as long as this process.
+//! programs and lives as long as this process. The one setting of the host that may have to change, and the one folder outside of the
+//! run's own, are taken back when the lab is dropped.
 
+mod congestion;
 pub mod https;
 mod program;
 
@@ -23,6 +25,7 @@ use lb_tests::net::Net;
 use rustix::process::Signal;
 
 use crate::contestant::Servers;
+use crate::interrupt::{AtExit, at_exit, is_living};
 use crate::load::{READY, ROUTES, SOURCES};
 use crate::measure::tree;
 pub use program::{Launch, Place, Program};
@@ -45,9 +48,17 @@ const CONNECT_MAX: Duration = Duration::from_millis(20);
 /// How often a start is looked at, which is measured.
 const START_POLL: Duration = Duration::from_millis(2);
 
-/// Settings of every namespace: no memory of earlier connections, and ports for many of them.
-const SYSCTLS: [(&str, &str); 2] =
-    [("net/ipv4/tcp_no_metrics_save", "1"), ("net/ipv4/ip_local_port_range", "10000 65535")];
+/// Connections in TIME_WAIT that a namespace remembers: more than come in a minute, which is how long each is remembered. With the
+/// kernel's own limit, they would be forgotten early in some samples and not in others (`TCPTimeWaitOverflow`).
+const TIME_WAIT_MAX: &str = "2000000";
+
+/// Settings of every namespace: no memory of earlier connections' measurements, ports for many connections, and TIME_WAIT as it is
+/// meant to be.
+const SYSCTLS: [(&str, &str); 3] = [
+    ("net/ipv4/tcp_no_metrics_save", "1"),
+    ("net/ipv4/ip_local_port_range", "10000 65535"),
+    ("net/ipv4/tcp_max_tw_buckets", TIME_WAIT_MAX),
+];
 
 /// The namespaces with the load server inside.
 pub struct Lab {
@@ -65,6 +76,9 @@ pub struct Lab {
     /// Where servers run, and end.
     server: Place,
     https_server: OnceCell<Program>,
+    scratch: PathBuf,
+    /// Last, so that nothing is taken back that a program inside still uses.
+    _at_exit: AtExit,
 }
 
 impl Lab {
@@ -81,7 +95,12 @@ impl Lab {
                 .with_context(|| format!("cannot make {}", directory.display()))?;
         }
         let directory = directory.canonicalize()?;
-        allow(congestion_control)?;
+        let exit = AtExit;
+        congestion::allow(congestion_control)?;
+        let scratch = tempfile::Builder::new().prefix("lb-bench-").tempdir()?.keep();
+        let folder = scratch.clone();
+        // It is in a folder for such things, if it cannot be removed.
+        at_exit(move || drop(fs::remove_dir_all(folder)));
         let net = Arc::new(Net::new(1));
         for place in [&net.client, &net.balancer, net.server()] {
             for (key, value) in SYSCTLS {
@@ -119,6 +138,8 @@ impl Lab {
             load_server,
             server,
             https_server: OnceCell::new(),
+            scratch,
+            _at_exit: exit,
         })
     }
 
@@ -152,6 +173,25 @@ impl Lab {
         self.wait_for(&mut nginx, address)?;
         // It was not there a moment ago, and nobody else puts it there.
         let _ = self.https_server.set(nginx);
+        Ok(())
+    }
+
+    /// Where programs may leave what nobody needs afterwards; its path is short.
+    pub fn scratch(&self) -> &Path {
+        &self.scratch
+    }
+
+    /// Makes sure that whoever failed did not fail because the servers are gone.
+    ///
+    /// # Errors
+    /// They are.
+    pub fn ensure_servers_run(&self) -> Result<()> {
+        let ended = self.server_pids().into_iter().find(|pid| !is_living(*pid));
+        ensure!(
+            ended.is_none(),
+            "a server of the bench has ended; its log is in {}",
+            self.directory.display()
+        );
         Ok(())
     }
 
@@ -191,25 +231,6 @@ impl Lab {
 fn many(count: usize) -> impl Iterator<Item = SocketAddr> {
     let first = u32::from(MANY.0);
     (first..).take(count).map(|address| SocketAddr::from((Ipv4Addr::from(address), FIRST_SERVER_PORT)))
-}
-
-/// Lets namespaces use a congestion control, which they may only if the host allows it to everybody (tcp(7),
-/// tcp_allowed_congestion_control).
-fn allow(congestion_control: &str) -> Result<()> {
-    const FOLDER: &str = "/proc/sys/net/ipv4";
-    let available = fs::read_to_string(format!("{FOLDER}/tcp_available_congestion_control"))?;
-    ensure!(
-        available.split_whitespace().any(|name| name == congestion_control),
-        "this kernel has no congestion control {congestion_control} (it has {}); perhaps `modprobe tcp_{congestion_control}`",
-        available.trim()
-    );
-    let path = format!("{FOLDER}/tcp_allowed_congestion_control");
-    let allowed = fs::read_to_string(&path)?;
-    if allowed.split_whitespace().any(|name| name == congestion_control) {
-        return Ok(());
-    }
-    let allowed = format!("{} {congestion_control}", allowed.trim());
-    fs::write(&path, allowed).with_context(|| format!("cannot write {path}"))
 }
 
 /// The program file of this process.

@@ -12,6 +12,7 @@ pub mod preface;
 pub mod server;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +58,8 @@ pub struct Task {
     pub targets: Vec<SocketAddr>,
     /// The PROXY header that the servers must have seen.
     pub header: preface::Header,
+    /// Where the client may leave what nobody needs afterwards, also if it is killed.
+    pub scratch: PathBuf,
     /// The work itself.
     pub work: Work,
 }
@@ -211,10 +214,18 @@ pub struct Outcome {
 pub struct Times {
     /// Median.
     pub p50_us: f64,
-    /// 99th percentile.
-    pub p99_us: f64,
-    /// 99.9th percentile.
-    pub p999_us: f64,
+    /// 99th percentile, where [`TAIL_MIN`] values lie beyond it.
+    pub p99_us: Option<f64>,
+    /// 99.9th percentile, where [`TAIL_MIN`] values lie beyond it.
+    pub p999_us: Option<f64>,
+}
+
+/// Fewest values beyond a percentile that say something about it.
+pub const TAIL_MIN: u64 = 20;
+
+/// Whether enough of so many values lie beyond a percentile.
+pub fn has_tail(count: u64, per_mille: u64) -> bool {
+    count - (count * per_mille).div_ceil(1000) >= TAIL_MIN
 }
 
 impl Times {
@@ -225,7 +236,9 @@ impl Times {
             let index = nanoseconds.len().saturating_mul(per_mille).div_ceil(1000).saturating_sub(1);
             nanoseconds.get(index).map(|nanoseconds| *nanoseconds as f64 / 1e3)
         };
-        Some(Self { p50_us: at(500)?, p99_us: at(990)?, p999_us: at(999)? })
+        let count = nanoseconds.len() as u64;
+        let in_tail = |per_mille| at(per_mille).filter(|_| has_tail(count, per_mille as u64));
+        Some(Self { p50_us: at(500)?, p99_us: in_tail(990), p999_us: in_tail(999) })
     }
 }
 
@@ -243,10 +256,21 @@ mod tests {
 
     #[test]
     fn percentiles_are_by_nearest_rank() {
-        let times = Times::of((1..=2000).rev().map(|us| us * 1000).collect());
-        assert_eq!(times, Some(Times { p50_us: 1000.0, p99_us: 1980.0, p999_us: 1998.0 }));
-        assert_eq!(Times::of(Vec::new()), None);
-        assert_eq!(Times::of(vec![7000]), Some(Times { p50_us: 7.0, p99_us: 7.0, p999_us: 7.0 }));
+        let times = |count: u64| Times::of((1..=count).rev().map(|us| us * 1000).collect());
+        let expected = |p50_us, p99_us, p999_us| Some(Times { p50_us, p99_us, p999_us });
+        assert_eq!(times(20_000), expected(10_000.0, Some(19_800.0), Some(19_980.0)));
+        assert_eq!(times(0), None);
+        assert_eq!(times(1), expected(1.0, None, None));
+    }
+
+    #[test]
+    fn a_percentile_rests_on_some_values() {
+        let check = |count, per_mille, expected| assert_eq!(has_tail(count, per_mille), expected, "{count}");
+        check(20_000, 999, true);
+        check(19_999, 999, false);
+        check(2_000, 990, true);
+        check(1_999, 990, false);
+        check(0, 990, false);
     }
 
     #[test]

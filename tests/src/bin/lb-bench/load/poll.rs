@@ -3,11 +3,13 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
 use rustix::event::epoll;
 pub use rustix::event::epoll::EventFlags as Interest;
 use rustix::io::Errno;
+use rustix::time::Timespec;
 
 /// Events taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
@@ -16,6 +18,7 @@ const EVENTS_MAX: usize = 256;
 pub struct Poll {
     epoll: OwnedFd,
     events: Vec<epoll::Event>,
+    patience: Option<Timespec>,
 }
 
 impl Poll {
@@ -25,7 +28,16 @@ impl Poll {
     /// No file descriptor is left.
     pub fn new() -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        Ok(Self { epoll, events: Vec::with_capacity(EVENTS_MAX) })
+        Ok(Self { epoll, events: Vec::with_capacity(EVENTS_MAX), patience: None })
+    }
+
+    /// The same, where something is ready within this time or never will be.
+    ///
+    /// # Errors
+    /// No file descriptor is left, or the time is longer than anybody lives.
+    pub fn with_patience(patience: Duration) -> io::Result<Self> {
+        let patience = Timespec::try_from(patience).map_err(io::Error::other)?;
+        Ok(Self { patience: Some(patience), ..Self::new()? })
     }
 
     /// Waits for a socket from here on, until it is closed or removed.
@@ -48,14 +60,15 @@ impl Poll {
     /// Waits until something is ready and hands each descriptor number to `handle`.
     ///
     /// # Errors
-    /// As `handle` does.
+    /// As `handle` does; or nothing becomes ready in time.
     pub fn wait<E: From<io::Error>>(
         &mut self,
         mut handle: impl FnMut(&Self, usize) -> Result<(), E>,
     ) -> Result<(), E> {
         let mut events = std::mem::take(&mut self.events);
         events.clear();
-        match epoll::wait(&self.epoll, spare_capacity(&mut events), None) {
+        match epoll::wait(&self.epoll, spare_capacity(&mut events), self.patience.as_ref()) {
+            Ok(0) => return Err(io::Error::new(io::ErrorKind::TimedOut, "no flow moves any more").into()),
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(io::Error::from(error).into()),
         }
@@ -101,5 +114,21 @@ impl<T> Table<T> {
     /// Takes away what is at a number.
     pub fn take(&mut self, number: usize) -> Option<T> {
         self.0.get_mut(number)?.take()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn what_never_becomes_ready_is_an_error_after_a_while() {
+        let mut poll = Poll::with_patience(Duration::from_millis(1)).unwrap();
+        let (one, _other) = UnixStream::pair().unwrap();
+        poll.add(&one, Interest::IN).unwrap();
+        let waited = poll.wait(|_, _| Ok::<(), io::Error>(()));
+        assert_eq!(waited.unwrap_err().kind(), io::ErrorKind::TimedOut);
     }
 }

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is read off a sample, by suite.
 
+use serde::{Deserialize, Serialize};
+
 use crate::load::Times;
 use crate::run::Sample;
 
@@ -15,14 +17,42 @@ pub struct Column {
     pub value: fn(&Sample) -> Option<f64>,
     /// Whether the value of [`crate::contestant::Contestant::Direct`] in the same repeat is taken off.
     pub is_less_direct: bool,
+    /// What reports do with it.
+    pub role: Role,
 }
 
-const fn column(title: &'static str, digits: usize, value: fn(&Sample) -> Option<f64>) -> Column {
-    Column { title, digits, value, is_less_direct: false }
+/// What reports do with a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It counts for wins and losses, and README's tables show it.
+    Shown,
+    /// It counts for wins and losses.
+    Counted,
+    /// It says what another one says in other words, or nothing that depends on the balancer alone.
+    Aside,
 }
 
-const fn less_direct(title: &'static str, digits: usize, value: fn(&Sample) -> Option<f64>) -> Column {
-    Column { title, digits, value, is_less_direct: true }
+type Value = fn(&Sample) -> Option<f64>;
+
+const fn column(role: Role, title: &'static str, digits: usize, value: Value) -> Column {
+    Column { title, digits, value, is_less_direct: false, role }
+}
+
+const fn shown(title: &'static str, digits: usize, value: Value) -> Column {
+    column(Role::Shown, title, digits, value)
+}
+
+const fn counted(title: &'static str, digits: usize, value: Value) -> Column {
+    column(Role::Counted, title, digits, value)
+}
+
+const fn aside(title: &'static str, digits: usize, value: Value) -> Column {
+    column(Role::Aside, title, digits, value)
+}
+
+const fn less_direct(column: Column) -> Column {
+    Column { is_less_direct: true, ..column }
 }
 
 fn times(sample: &Sample) -> Option<Times> {
@@ -43,93 +73,159 @@ fn cpu_of_files(sample: &Sample, seconds: f64) -> Option<f64> {
     Some(1e9 * seconds / sample.outcome.bytes? as f64)
 }
 
+/// KiB of memory for a flow.
+fn memory(sample: &Sample, bytes: f64) -> f64 {
+    sample.per_unit(bytes) / 1024.0
+}
+
 pub const CONNECTIONS: &[Column] = &[
-    column("connections/s", 0, |sample| Some(sample.rate())),
-    column("balancer CPU, µs/connection", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
-    column("CPU of all three, µs/connection", 1, |sample| Some(cpu(sample, sample.all_cpu_seconds()))),
-    column("host CPU, µs/connection", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
-    column("p50, ms", 2, |sample| Some(times(sample)?.p50_us / 1e3)),
-    column("p99, ms", 2, |sample| Some(times(sample)?.p99_us / 1e3)),
-    column("first byte p50, ms", 2, |sample| Some(first_byte(sample)?.p50_us / 1e3)),
-    column("first byte p99, ms", 2, |sample| Some(first_byte(sample)?.p99_us / 1e3)),
+    shown("connections/s", 0, |sample| Some(sample.rate())),
+    shown("balancer CPU, µs/connection", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
+    counted("CPU of all three, µs/connection", 1, |sample| Some(cpu(sample, sample.all_cpu_seconds()))),
+    counted("host CPU, µs/connection", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
+    counted("p50, ms", 2, |sample| Some(times(sample)?.p50_us / 1e3)),
+    counted("p99, ms", 2, |sample| Some(times(sample)?.p99_us? / 1e3)),
+    counted("first byte p50, ms", 2, |sample| Some(first_byte(sample)?.p50_us / 1e3)),
+    shown("first byte p99, ms", 2, |sample| Some(first_byte(sample)?.p99_us? / 1e3)),
+];
+
+/// Of connections one after the other, which wait for nobody.
+pub const CONNECTIONS_ALONE: &[Column] = &[
+    shown("first byte p50, µs", 1, |sample| Some(first_byte(sample)?.p50_us)),
+    shown("first byte p99, µs", 1, |sample| first_byte(sample)?.p99_us),
+    shown("balancer CPU, µs/connection", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
+    counted("host CPU, µs/connection", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
+    aside("connections/s", 0, |sample| Some(sample.rate())),
+    counted("p50, µs", 1, |sample| Some(times(sample)?.p50_us)),
+    counted("p99, µs", 1, |sample| times(sample)?.p99_us),
 ];
 
 pub const BULK: &[Column] = &[
-    column("Gb/s", 2, |sample| Some(8e-9 * sample.rate())),
-    column("balancer CPU, s/GB", 3, |sample| Some(1e9 * sample.per_unit(sample.balancer_cpu_seconds?))),
-    column("CPU of all three, s/GB", 3, |sample| Some(1e9 * sample.per_unit(sample.all_cpu_seconds()))),
-    column("host CPU, s/GB", 3, |sample| Some(1e9 * sample.per_unit(sample.host_cpu_seconds))),
-    less_direct("host CPU less direct, s/GB", 3, |sample| {
+    shown("Gb/s", 2, |sample| Some(8e-9 * sample.rate())),
+    shown("GB/CPU-second", 2, |sample| Some(1e-9 / sample.per_unit(sample.host_cpu_seconds))),
+    shown("balancer CPU, s/GB", 3, |sample| Some(1e9 * sample.per_unit(sample.balancer_cpu_seconds?))),
+    less_direct(counted("host CPU less direct, s/GB", 3, |sample| {
         Some(1e9 * sample.per_unit(sample.host_cpu_seconds))
-    }),
-    column("GB/CPU-second", 2, |sample| Some(1e-9 / sample.per_unit(sample.host_cpu_seconds))),
-    column("GB/CPU-second of the balancer", 2, |sample| {
+    })),
+    counted("CPU of all three, s/GB", 3, |sample| Some(1e9 * sample.per_unit(sample.all_cpu_seconds()))),
+    aside("host CPU, s/GB", 3, |sample| Some(1e9 * sample.per_unit(sample.host_cpu_seconds))),
+    aside("GB/CPU-second of the balancer", 2, |sample| {
         Some(1e-9 / sample.per_unit(sample.balancer_cpu_seconds?))
     }),
 ];
 
 pub const LATENCY: &[Column] = &[
-    column("p50, µs", 1, |sample| Some(times(sample)?.p50_us)),
-    column("p99, µs", 1, |sample| Some(times(sample)?.p99_us)),
-    column("p99.9, µs", 1, |sample| Some(times(sample)?.p999_us)),
-    column("exchanges/s", 0, |sample| Some(sample.rate())),
-    column("client CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.client_cpu_seconds))),
-    column("balancer CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
-    column("server CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.server_cpu_seconds))),
-    column("host CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
+    shown("p50, µs", 1, |sample| Some(times(sample)?.p50_us)),
+    shown("p99, µs", 1, |sample| times(sample)?.p99_us),
+    shown("p99.9, µs", 1, |sample| times(sample)?.p999_us),
+    aside("exchanges/s", 0, |sample| Some(sample.rate())),
+    counted("client CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.client_cpu_seconds))),
+    counted("balancer CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
+    counted("server CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.server_cpu_seconds))),
+    counted("host CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
 ];
 
 pub const PINGPONG: &[Column] = &[
-    column("p50, µs", 1, |sample| Some(times(sample)?.p50_us)),
-    column("p99, µs", 1, |sample| Some(times(sample)?.p99_us)),
-    column("exchanges/s", 0, |sample| Some(sample.rate())),
-    column("balancer CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
-    column("CPU of all three, µs/exchange", 1, |sample| Some(cpu(sample, sample.all_cpu_seconds()))),
-    column("host CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
+    shown("p50, µs", 1, |sample| Some(times(sample)?.p50_us)),
+    shown("p99, µs", 1, |sample| times(sample)?.p99_us),
+    counted("p99.9, µs", 1, |sample| times(sample)?.p999_us),
+    counted("exchanges/s", 0, |sample| Some(sample.rate())),
+    shown("balancer CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
+    counted("CPU of all three, µs/exchange", 1, |sample| Some(cpu(sample, sample.all_cpu_seconds()))),
+    counted("host CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
 ];
 
 pub const IDLE: &[Column] = &[
-    column("balancer's user memory, KiB/flow", 2, |sample| {
-        Some(sample.per_unit(sample.growth.resident?) / 1024.0)
-    }),
-    column("kernel objects, KiB/flow", 2, |sample| Some(sample.per_unit(sample.growth.slab) / 1024.0)),
-    less_direct("kernel objects less direct, KiB/flow", 2, |sample| {
-        Some(sample.per_unit(sample.growth.slab) / 1024.0)
-    }),
-    less_direct("of these TCP sockets, KiB/flow", 2, |sample| {
-        Some(sample.per_unit(sample.growth.tcp) / 1024.0)
-    }),
-    column("all memory, KiB/flow", 2, |sample| Some(sample.per_unit(sample.growth.unavailable) / 1024.0)),
-    less_direct("all memory less direct, KiB/flow", 2, |sample| {
-        Some(sample.per_unit(sample.growth.unavailable) / 1024.0)
-    }),
+    shown("balancer's user memory, KiB/flow", 2, |sample| Some(memory(sample, sample.growth.resident?))),
+    less_direct(shown("kernel objects less direct, KiB/flow", 2, |sample| {
+        Some(memory(sample, sample.growth.slab))
+    })),
+    less_direct(counted("of these TCP sockets, KiB/flow", 2, |sample| {
+        Some(memory(sample, sample.growth.tcp))
+    })),
+    less_direct(counted("all memory less direct, KiB/flow", 2, |sample| {
+        Some(memory(sample, sample.growth.unavailable))
+    })),
+    aside("kernel objects with both ends, KiB/flow", 2, |sample| Some(memory(sample, sample.growth.slab))),
+    aside("all memory with both ends, KiB/flow", 2, |sample| Some(memory(sample, sample.growth.unavailable))),
 ];
 
 pub const HTTPS: &[Column] = &[
-    column("files/s", 1, |sample| Some(sample.rate())),
-    column("balancer CPU, µs/file", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
-    column("Gb/s", 2, |sample| Some(8e-9 * sample.outcome.bytes? as f64 / sample.outcome.seconds)),
-    column("p50, ms", 2, |sample| Some(times(sample)?.p50_us / 1e3)),
-    column("p99, ms", 2, |sample| Some(times(sample)?.p99_us / 1e3)),
-    column("balancer CPU, s/GB", 3, |sample| cpu_of_files(sample, sample.balancer_cpu_seconds?)),
-    column("CPU of all three, s/GB", 3, |sample| cpu_of_files(sample, sample.all_cpu_seconds())),
-    column("host CPU, s/GB", 3, |sample| cpu_of_files(sample, sample.host_cpu_seconds)),
+    shown("files/s", 1, |sample| Some(sample.rate())),
+    shown("balancer CPU, µs/file", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
+    counted("p50, ms", 2, |sample| Some(times(sample)?.p50_us / 1e3)),
+    shown("p99, ms", 2, |sample| Some(times(sample)?.p99_us? / 1e3)),
+    counted("CPU of all three, µs/file", 1, |sample| Some(cpu(sample, sample.all_cpu_seconds()))),
+    counted("host CPU, µs/file", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
+    aside("Gb/s", 2, |sample| Some(8e-9 * sample.outcome.bytes? as f64 / sample.outcome.seconds)),
+    aside("balancer CPU, s/GB", 3, |sample| cpu_of_files(sample, sample.balancer_cpu_seconds?)),
+];
+
+/// Of files so large that few are complete when the time is over.
+pub const HTTPS_LARGE: &[Column] = &[
+    shown("Gb/s", 2, |sample| Some(8e-9 * sample.outcome.bytes? as f64 / sample.outcome.seconds)),
+    shown("balancer CPU, s/GB", 3, |sample| cpu_of_files(sample, sample.balancer_cpu_seconds?)),
+    less_direct(counted("host CPU less direct, s/GB", 3, |sample| {
+        cpu_of_files(sample, sample.host_cpu_seconds)
+    })),
+    counted("CPU of all three, s/GB", 3, |sample| cpu_of_files(sample, sample.all_cpu_seconds())),
+    aside("host CPU, s/GB", 3, |sample| cpu_of_files(sample, sample.host_cpu_seconds)),
+    aside("p50, ms", 1, |sample| Some(times(sample)?.p50_us / 1e3)),
 ];
 
 /// Of [`crate::suite::Suite::Scale`], whose units are connections.
 pub const SCALE_CONNECTIONS: &[Column] = &[
-    column("start, ms", 0, |sample| Some(1e3 * sample.start_seconds?)),
-    column("resident, MiB", 1, |sample| Some(sample.resident_bytes? / (1 << 20) as f64)),
-    column("connections/s", 0, |sample| Some(sample.rate())),
-    column("balancer CPU, µs/connection", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
-    column("p99, ms", 2, |sample| Some(times(sample)?.p99_us / 1e3)),
+    shown("start to first connection, ms", 0, |sample| Some(1e3 * sample.start_seconds?)),
+    shown("resident, MiB", 1, |sample| Some(sample.resident_bytes? / (1 << 20) as f64)),
+    counted("connections/s", 0, |sample| Some(sample.rate())),
+    counted("balancer CPU, µs/connection", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
+    shown("p99, ms", 2, |sample| Some(times(sample)?.p99_us? / 1e3)),
 ];
 
 /// Of [`crate::suite::Suite::Scale`], whose units are exchanges.
 pub const SCALE_FLOWS: &[Column] = &[
-    column("resident, MiB", 1, |sample| Some(sample.resident_bytes? / (1 << 20) as f64)),
-    column("p50, µs", 1, |sample| Some(times(sample)?.p50_us)),
-    column("p99, µs", 1, |sample| Some(times(sample)?.p99_us)),
-    column("p99.9, µs", 1, |sample| Some(times(sample)?.p999_us)),
-    column("balancer CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
+    shown("resident, MiB", 1, |sample| Some(sample.resident_bytes? / (1 << 20) as f64)),
+    counted("p50, µs", 1, |sample| Some(times(sample)?.p50_us)),
+    shown("p99, µs", 1, |sample| times(sample)?.p99_us),
+    shown("balancer CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const ALL: [&[Column]; 10] = [
+        CONNECTIONS,
+        CONNECTIONS_ALONE,
+        BULK,
+        LATENCY,
+        PINGPONG,
+        IDLE,
+        HTTPS,
+        HTTPS_LARGE,
+        SCALE_CONNECTIONS,
+        SCALE_FLOWS,
+    ];
+
+    #[test]
+    fn tables_stay_narrow_and_titles_are_unique() {
+        for columns in ALL {
+            let shown = columns.iter().filter(|column| column.role == Role::Shown).count();
+            assert!((2..=3).contains(&shown), "{}", columns[0].title);
+            let titles: BTreeSet<_> = columns.iter().map(|column| column.title).collect();
+            assert_eq!(titles.len(), columns.len());
+        }
+    }
+
+    #[test]
+    fn no_rate_counts_beside_its_inverse() {
+        let counts =
+            |title: &str| BULK.iter().any(|column| column.title == title && column.role != Role::Aside);
+        assert!(counts("GB/CPU-second") && !counts("host CPU, s/GB"));
+        assert!(counts("balancer CPU, s/GB") && !counts("GB/CPU-second of the balancer"));
+        let rate = LATENCY.iter().find(|column| column.title == "exchanges/s");
+        assert_eq!(rate.map(|column| column.role), Some(Role::Aside), "it is fixed there");
+    }
+}

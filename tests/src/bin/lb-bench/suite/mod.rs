@@ -8,8 +8,8 @@ mod workloads;
 use clap::ValueEnum;
 
 use crate::contestant::{AskedFor, Contestant, Duty, descriptors};
-use crate::load::{Tool, Work};
-pub use columns::Column;
+use crate::load::{TAIL_MIN, Tool, Work};
+pub use columns::{Column, Role};
 
 /// A group of workloads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -28,6 +28,8 @@ pub enum Suite {
     Https,
     /// How cost grows with names, servers and flows; lb and HAProxy alone.
     Scale,
+    /// Times and instruction counts of the decisions of one connection, each alone; also `cargo xtask bench micro` by itself.
+    Micro,
 }
 
 impl Suite {
@@ -41,21 +43,24 @@ impl Suite {
         let method = match self {
             Self::Connections => {
                 "Closed loop, 64 at a time: connect, ClientHello of 517 bytes with one of the names, all in turn, which are spread \
-                 over ten backends; 100 bytes of answer; the server closes first, then the client. Times are of a whole connection, \
-                 or from its start to the first byte of the answer. CPU of the balancer is user and system time of its processes; \
+                 over ten backends; 100 bytes of answer; the server closes first, then the client. \
+                 Namespaces remember every closed connection for its minute (tcp_max_tw_buckets is 2,000,000: the kernel's own limit \
+                 would cut that short in some samples). Times are of a whole connection, \
+                 or from its start to the first byte of the answer; one at a time, nobody waits for anybody else. CPU of the balancer is user and system time of its processes; \
                  CPU of all three adds client and server; CPU of the host is all busy time of all cores, also of whatever else ran."
             }
             Self::Bulk => {
                 "A fixed number of bytes, read and written 256 KiB at once, over flows that begin with a ClientHello. The kernel \
                  does part of a balancer's work outside of its processes, so the host's busy time counts, too (of an otherwise idle \
-                 machine): in all, and less what direct routing took in the same repeat. GB/CPU-second is of the host. GB = 10^9 bytes, Gb = 10^9 bits."
+                 machine): in all, and less what direct routing took in the same repeat. GB/CPU-second is of the host. HAProxy and sozu take \
+                 part with and without splicing. GB = 10^9 bytes, Gb = 10^9 bits."
             }
             Self::Latency => {
                 "Requests and answers of the same size on established flows that take turns, at a fixed rate: about a fifth and about \
                  half of what the slowest balancer reached in a closed loop on two cores. Open loop: the time of an exchange counts \
                  from when its request was due, whether or not the flow was free then, so nothing is omitted when a balancer \
                  stalls. One exchange is outstanding on a flow at most. Where exchanges/s are below the rate, it was too much, and \
-                 the times say how long the queue had become."
+                 the times say how long the queue had become. A percentile is shown if TAIL values lie beyond it in each sample."
             }
             Self::Pingpong => {
                 "100 bytes there and 100 back on established flows, one exchange outstanding on each (closed loop: a slow \
@@ -63,8 +68,9 @@ impl Suite {
             }
             Self::Idle => {
                 "Flows that have exchanged one message, on a balancer started for the purpose. User memory is growth of VmRSS. \
-                 Kernel objects are those in slab caches; all memory is what MemAvailable fell by. Both are of the whole host, with \
-                 client and server inside: less direct, they are the balancer's (on an otherwise idle machine)."
+                 Kernel objects are those in slab caches, but for connections in TIME_WAIT, which are of earlier; all memory is what MemAvailable fell by. Both are of the whole host: \
+                 what the same flows took without a balancer, in the same repeat, is taken off, because client and server are \
+                 inside; the rest is the balancer's (on an otherwise idle machine)."
             }
             Self::Https => {
                 "Files from nginx over TLS 1.2 or 1.3 (ECDSA P-256) through the balancer, closed loop: HTTP/1.1 by wrk for a fixed \
@@ -72,13 +78,15 @@ impl Suite {
                  the title says otherwise. Nearly all CPU is encryption at the ends: the balancer's own is the column to compare."
             }
             Self::Scale => {
-                "A balancer started for each sample. Start is from its launch until it takes a connection (looked at every 2 ms), \
-                 resident is VmRSS of its processes after the work. Names and servers: connections as in the suite of that \
-                 name. Flows: exchanges of 64 bytes at 2,000 in a second as in the suite latency. There are up to 100,000 of them, and no \
+                "A balancer started for each sample. Start is from its launch until it takes a connection (looked at every 2 ms), which \
+                 is what new names cost a balancer that is restarted for them. Resident is VmRSS of its processes after the work. \
+                 Names and servers: connections as in the suite of that name; what a look-up takes by itself is in micro. Flows: \
+                 exchanges of 64 bytes at 2,000 in a second as in the suite latency. There are up to 100,000 of them, and no \
                  more than a balancer's file descriptors allow, of which each flow takes two: DESCRIPTORS a process here."
             }
+            Self::Micro => "Each decision of one connection alone, in a loop, without network and kernel.",
         };
-        method.replace("DESCRIPTORS", &descriptors().to_string())
+        method.replace("DESCRIPTORS", &descriptors().to_string()).replace("TAIL", &TAIL_MIN.to_string())
     }
 
     /// Its workloads.
@@ -126,6 +134,19 @@ pub struct Workload {
     pub duty: Duty,
     /// What is read off.
     pub columns: &'static [Column],
+    /// Who takes part unasked.
+    pub field: Field,
+}
+
+/// Who takes part in a workload without having been asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Field {
+    /// Each balancer once, as it usually is.
+    Balancers,
+    /// lb on each of its paths, too.
+    Paths,
+    /// Peers that are told to splice, too: what is fair to them where many bytes flow.
+    Splices,
 }
 
 impl Workload {
@@ -140,9 +161,9 @@ impl Workload {
             Contestant::Lb(_) => asked_for.paths,
             _ => asked_for.peers,
         };
-        if !is_asked_for && !contestant.is_usual_in(self.suite) {
+        if !is_asked_for && self.field < contestant.least_field() {
             return Some(
-                "this suite hardly tells ways to carry bytes apart; who is named on the command line is everywhere",
+                "ways to carry bytes are compared where they matter; who is named on the command line is everywhere",
             );
         }
         match contestant {

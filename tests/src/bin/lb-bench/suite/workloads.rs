@@ -2,11 +2,12 @@
 //! The workloads of each suite.
 
 use super::columns::{
-    BULK, CONNECTIONS, Column, HTTPS, IDLE, LATENCY, PINGPONG, SCALE_CONNECTIONS, SCALE_FLOWS,
+    BULK, CONNECTIONS, CONNECTIONS_ALONE, Column, HTTPS, HTTPS_LARGE, IDLE, LATENCY, PINGPONG,
+    SCALE_CONNECTIONS, SCALE_FLOWS,
 };
-use super::{Size, Suite, Workload};
+use super::{Field, Size, Suite, Workload};
 use crate::contestant::{Duty, Servers, connections_max};
-use crate::load::{Reuse, Tool, Work};
+use crate::load::{Reuse, TAIL_MIN, Tool, Work};
 
 /// Names that balancers route among.
 const NAMES: [u32; 3] = [10, 10_000, 1_000_000];
@@ -25,6 +26,13 @@ const PACES: [(u32, u32, [u32; 2]); 9] = [
     (8_192, 1_000, [3_000, 8_000]),
 ];
 
+/// A sample of [`Suite::Latency`] lasts so long at least, in seconds, and longer up to the second number if its 99.9th percentile then
+/// rests on enough values.
+const LATENCY_SECONDS: [u32; 2] = [3, 10];
+
+/// Files from this size on are bulk, in bytes.
+const LARGE: u64 = 100_000;
+
 /// Exchanges in a second while the number of flows grows.
 const SCALE_RATE: u32 = 2_000;
 
@@ -36,15 +44,18 @@ pub fn of(suite: Suite, size: Size) -> Vec<Workload> {
         Suite::Pingpong => ping_pong(size),
         Suite::Idle => {
             let flows = size.pick(4_000, 1_000);
-            vec![workload(suite, format!("idle, {} flows", count(flows)), Work::Idle { flows }, IDLE)]
+            let idle = workload(suite, format!("idle, {} flows", count(flows)), Work::Idle { flows }, IDLE);
+            vec![Workload { field: Field::Paths, ..idle }]
         }
         Suite::Https => https(size),
         Suite::Scale => scale(size),
+        // Measured elsewhere: [`crate::micro`].
+        Suite::Micro => Vec::new(),
     }
 }
 
 fn workload(suite: Suite, title: impl Into<String>, work: Work, columns: &'static [Column]) -> Workload {
-    Workload { suite, title: title.into(), work, duty: Duty::default(), columns }
+    Workload { suite, title: title.into(), work, duty: Duty::default(), columns, field: Field::Balancers }
 }
 
 fn connections(size: Size) -> Vec<Workload> {
@@ -54,10 +65,14 @@ fn connections(size: Size) -> Vec<Workload> {
         let title = format!("new connections, {} names", count(*names));
         Workload {
             duty: Duty::names(*names as usize),
+            field: if *names == NAMES[0] { Field::Paths } else { Field::Balancers },
             ..workload(Suite::Connections, title, work, CONNECTIONS)
         }
     };
-    names.iter().map(among).collect()
+    let alone = Work::Connections { total: size.pick(4_000, 200), concurrent: 1, names: NAMES[0] };
+    let title = format!("new connections, {} names, one at a time", NAMES[0]);
+    let alone = workload(Suite::Connections, title, alone, CONNECTIONS_ALONE);
+    names.iter().map(among).chain([alone]).collect()
 }
 
 fn bulk(size: Size) -> Vec<Workload> {
@@ -71,16 +86,18 @@ fn bulk(size: Size) -> Vec<Workload> {
         let title = format!("upload, {}", plural(*flows, "flow"));
         workload(Suite::Bulk, title, Work::Upload { flows: *flows, bytes }, BULK)
     });
-    downloads.chain(uploads).collect()
+    let all = downloads.chain(uploads);
+    all.map(|workload| Workload { field: Field::Splices, ..workload }).collect()
 }
 
 fn latency(size: Size) -> Vec<Workload> {
     let paced = |(bytes, flows, rates): (u32, u32, [u32; 2])| {
         rates.map(|rate| {
-            let exchanges = size.pick(3 * rate, rate / 5).max(flows);
+            let exchanges = size.pick(latency_exchanges(rate), rate / 5).max(flows);
             let work = Work::Paced { flows, size: bytes, rate, exchanges };
             let title = format!("{bytes} B, {}, {}/s", plural(flows, "flow"), count(rate));
-            workload(Suite::Latency, title, work, LATENCY)
+            let field = if rate == rates[1] { Field::Paths } else { Field::Balancers };
+            Workload { field, ..workload(Suite::Latency, title, work, LATENCY) }
         })
     };
     let all = PACES.into_iter().flat_map(paced);
@@ -89,13 +106,19 @@ fn latency(size: Size) -> Vec<Workload> {
     if size == Size::Ci { all.enumerate().filter_map(picked).collect() } else { all.collect() }
 }
 
+fn latency_exchanges(rate: u32) -> u32 {
+    let [least, most] = LATENCY_SECONDS.map(|seconds| seconds * rate);
+    let wanted = u32::try_from(TAIL_MIN * 1000).unwrap_or(u32::MAX);
+    if wanted > most { least } else { wanted.max(least) }
+}
+
 fn ping_pong(size: Size) -> Vec<Workload> {
     let one = Work::PingPong { flows: 1, exchanges: size.pick(20_000, 1_000) };
     let many = Work::PingPong { flows: 100, exchanges: size.pick(200_000, 5_000) };
-    vec![
-        workload(Suite::Pingpong, "ping-pong, 1 flow", one, PINGPONG),
-        workload(Suite::Pingpong, "ping-pong, 100 flows", many, PINGPONG),
-    ]
+    let all = [("ping-pong, 1 flow", one), ("ping-pong, 100 flows", many)];
+    let of =
+        |(title, work)| Workload { field: Field::Paths, ..workload(Suite::Pingpong, title, work, PINGPONG) };
+    all.map(of).to_vec()
 }
 
 fn https(size: Size) -> Vec<Workload> {
@@ -116,7 +139,9 @@ fn https(size: Size) -> Vec<Workload> {
     let duty = Duty { names: 10, servers: Servers::Https };
     let download = |(title, tool, bytes, connections)| {
         let work = Work::Https { tool, bytes, connections };
-        Workload { duty, ..workload(Suite::Https, title, work, HTTPS) }
+        let columns = if bytes > 10 * LARGE { HTTPS_LARGE } else { HTTPS };
+        let field = if bytes >= LARGE { Field::Splices } else { Field::Paths };
+        Workload { duty, field, ..workload(Suite::Https, title, work, columns) }
     };
     picked.into_iter().map(download).collect()
 }
@@ -189,11 +214,39 @@ mod tests {
     use crate::contestant::{AskedFor, Contestant};
 
     #[test]
+    fn ways_to_carry_bytes_are_compared_where_bytes_flow() {
+        for suite in Suite::value_variants() {
+            let workloads = suite.workloads(Size::Full);
+            let takes_part = |name: &str| {
+                let contestant = Contestant::all().into_iter().find(|one| one.name() == name).unwrap();
+                workloads.iter().filter(|one| one.absence(contestant, AskedFor::default()).is_none()).count()
+            };
+            let splices = match suite {
+                Suite::Bulk => workloads.len(),
+                Suite::Https => 4,
+                _ => 0,
+            };
+            assert_eq!(takes_part("haproxy-splice"), splices, "{suite:?}");
+            assert_eq!(takes_part("lb-copy") > 0, ![Suite::Scale, Suite::Micro].contains(suite), "{suite:?}");
+            assert_eq!(takes_part("lb-splice"), takes_part("lb-copy"), "{suite:?}");
+        }
+    }
+
+    #[test]
     fn numbers_are_grouped() {
         let check = |number, expected| assert_eq!(count(number), expected);
         check(7, "7");
         check(1_000, "1,000");
         check(1_000_000, "1,000,000");
+    }
+
+    #[test]
+    fn samples_are_long_enough_for_their_tail_or_short() {
+        let check = |rate, expected| assert_eq!(latency_exchanges(rate), expected, "{rate}");
+        check(1_200, 3_600);
+        check(2_000, 20_000);
+        check(4_500, 20_000);
+        check(8_000, 24_000);
     }
 
     #[test]
@@ -220,7 +273,7 @@ mod tests {
     #[test]
     fn the_smallest_size_still_has_every_suite() {
         for suite in Suite::value_variants() {
-            assert!(!suite.workloads(Size::Ci).is_empty(), "{suite:?}");
+            assert_eq!(suite.workloads(Size::Ci).is_empty(), *suite == Suite::Micro, "{suite:?}");
         }
     }
 }

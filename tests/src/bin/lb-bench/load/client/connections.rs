@@ -14,7 +14,7 @@ use super::super::hello::Template;
 use super::super::poll::{Interest, Poll, Table, number};
 use super::super::preface::Request;
 use super::super::{ANSWER_SIZE, Outcome, ROUTES, Task, Times};
-use super::check_signature;
+use super::{PATIENCE, check_signature};
 
 /// A prime: multiples of it visit every one of the names, in no order that helps a cache.
 const STRIDE: usize = 7919;
@@ -34,7 +34,7 @@ pub fn run(task: &Task, total: u32, concurrent: u32, names: u32) -> Result<Outco
         times: Vec::with_capacity(total as usize),
         first_byte_times: Vec::with_capacity(total as usize),
     };
-    let mut poll = Poll::new()?;
+    let mut poll = Poll::with_patience(PATIENCE)?;
     let start = Instant::now();
     for _ in 0..concurrent.min(total) {
         load.start(&poll)?;

@@ -11,6 +11,7 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 use super::super::poll::{Interest, Poll, Table, number};
 use super::super::preface::Request;
 use super::super::{FLOWS_A_SOURCE, MESSAGE_SIZE, Outcome, SOURCES, Task};
+use super::PATIENCE;
 
 /// The same as an index.
 const MESSAGE: usize = MESSAGE_SIZE as usize;
@@ -77,7 +78,7 @@ struct Flow<'a> {
 
 fn together(flows: &[TcpStream], exchanges: u32) -> Result<Vec<u64>> {
     let share = exchanges / u32::try_from(flows.len())?;
-    let mut poll = Poll::new()?;
+    let mut poll = Poll::with_patience(PATIENCE)?;
     let mut table = Table::new();
     for socket in flows {
         socket.set_nonblocking(true)?;

@@ -2,17 +2,20 @@
 //! `cargo xtask bench micro`: what the decisions of one connection cost, each alone, in time and in instructions. Times say how much
 //! it is; instructions repeat, so they are the guard against regressions: `--check` compares them with [`COMMITTED`].
 
+mod times;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 use toml::Table;
 
 use crate::report::Outcome;
-use crate::repository::{cargo, executable, execute, has_program, output, root};
+use crate::repository::{cargo, executable, has_program, output, root};
+use times::{Effort, Time, duration};
 
 /// The counts that were accepted last, and what counted them.
 const COMMITTED: &str = "lb-userspace/benches/instructions.toml";
@@ -40,6 +43,12 @@ pub struct Args {
     /// Suite micro: counts instructions only, and makes them what --check compares with
     #[arg(long)]
     accept: bool,
+    /// Suite micro: writes times and counts into this file instead of showing them
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["check", "accept"])]
+    json: Option<PathBuf>,
+    /// Suite micro: short times, which show that everything works
+    #[arg(long)]
+    brief: bool,
 }
 
 /// Measures times and counts, and prints a table; or what `args` say instead.
@@ -58,10 +67,32 @@ pub fn run(args: &Args) -> Result<()> {
         println!("{COMMITTED} has the counts of {} cases", counts.len());
         return Ok(());
     }
-    let times = times()?;
-    let rows = compare(&count()?, &Committed::read()?.counts);
-    print!("{}", table(&rows, &times));
+    let times = times::measure(if args.brief { Effort::Little } else { Effort::Full })?;
+    let counts = count()?;
+    if let Some(file) = &args.json {
+        let text = serde_json::to_string_pretty(&document(&environment()?, &counts, &times))?;
+        return std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()));
+    }
+    print!("{}", table(&compare(&counts, &Committed::read()?.counts), &times));
     Ok(())
+}
+
+/// What lb-bench reads.
+fn document(
+    environment: &BTreeMap<String, String>,
+    counts: &Counts,
+    times: &BTreeMap<String, Time>,
+) -> Value {
+    let case = |(name, count): &(String, f64)| {
+        let time = times.get(name);
+        json!({
+            "name": name,
+            "instructions": count,
+            "median_ns": time.map(|time| time.median),
+            "fastest_ns": time.map(|time| time.fastest),
+        })
+    };
+    json!({ "environment": environment, "cases": counts.iter().map(case).collect::<Vec<_>>() })
 }
 
 /// [`Args::check`] as a stage of continuous integration.
@@ -269,45 +300,6 @@ fn compare(counts: &Counts, committed: &BTreeMap<String, f64>) -> Vec<Row> {
     counts.iter().map(row).chain(gone).collect()
 }
 
-/// Nanoseconds of one round.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Time {
-    median: f64,
-    /// The best sample: what others on the machine disturbed least.
-    fastest: f64,
-}
-
-/// Has criterion measure all cases.
-fn times() -> Result<BTreeMap<String, Time>> {
-    let home = root().join("target/bench/micro");
-    if home.exists() {
-        std::fs::remove_dir_all(&home)?;
-    }
-    let mut command = cargo("bench");
-    command.args(["--locked", "--package=lb-userspace", "--bench=micro"]);
-    execute(command.env("CRITERION_HOME", &home))?;
-    let mut times = BTreeMap::new();
-    for entry in std::fs::read_dir(&home)? {
-        // Criterion's files of a benchmark's last run; the folder `report` has none.
-        let folder = entry?.path().join("new");
-        let read = |name: &str| std::fs::read_to_string(folder.join(name));
-        let (Ok(benchmark), Ok(sample)) = (read("benchmark.json"), read("sample.json")) else { continue };
-        let benchmark: Value = serde_json::from_str(&benchmark)?;
-        let name = benchmark["full_id"].as_str().context("a benchmark has an id")?.to_owned();
-        times.insert(name, time(&serde_json::from_str(&sample)?).context("a sample has times")?);
-    }
-    Ok(times)
-}
-
-/// The time of a criterion sample: lists of rounds (`iters`) and of nanoseconds for so many (`times`).
-fn time(sample: &Value) -> Option<Time> {
-    let list = |key: &str| sample[key].as_array()?.iter().map(Value::as_f64).collect::<Option<Vec<f64>>>();
-    let mut each: Vec<f64> =
-        list("times")?.iter().zip(list("iters")?).map(|(time, rounds)| time / rounds).collect();
-    each.sort_by(f64::total_cmp);
-    Some(Time { median: *each.get(each.len() / 2)?, fastest: *each.first()? })
-}
-
 /// The rows as a Markdown table; with times, if there are any.
 fn table(rows: &[Row], times: &BTreeMap<String, Time>) -> String {
     let mut text = String::from("| case | instructions | committed | change |");
@@ -327,14 +319,6 @@ fn table(rows: &[Row], times: &BTreeMap<String, Time>) -> String {
     }
     text.push('\n');
     text
-}
-
-fn duration(nanoseconds: f64) -> String {
-    if nanoseconds < 1000.0 {
-        format!("{nanoseconds:.1} ns")
-    } else {
-        format!("{:.2} µs", nanoseconds / 1000.0)
-    }
 }
 
 #[cfg(test)]
@@ -373,11 +357,9 @@ mod tests {
     }
 
     #[test]
-    fn sums_and_samples_are_found() {
+    fn sums_are_found() {
         assert_eq!(total("events: Ir\nfn=(1) x\n1 2\ntotals: 5010\n"), Some(5010.0));
         assert_eq!(total("events: Ir\n"), None);
-        let sample = serde_json::json!({"iters": [1.0, 2.0, 4.0], "times": [30.0, 40.0, 100.0]});
-        assert_eq!(time(&sample), Some(Time { median: 25.0, fastest: 20.0 }));
     }
 
     #[test]
@@ -386,6 +368,16 @@ mod tests {
         let times = BTreeMap::from([("a".to_owned(), Time { median: 1500.0, fastest: 999.0 })]);
         assert!(table(&rows, &times).ends_with("| a | 110.0 | 100.0 | +10.0 % | 1.50 µs | 999.0 ns |\n"));
         assert!(table(&rows, &BTreeMap::new()).ends_with("| a | 110.0 | 100.0 | +10.0 % |\n"));
+    }
+
+    #[test]
+    fn the_document_has_counts_and_the_times_that_there_are() {
+        let times = BTreeMap::from([("a".to_owned(), Time { median: 1500.0, fastest: 999.0 })]);
+        let counts = vec![("a".to_owned(), 110.0), ("b".to_owned(), 7.5)];
+        let document = document(&BTreeMap::new(), &counts, &times);
+        let timed = json!({"name": "a", "instructions": 110.0, "median_ns": 1500.0, "fastest_ns": 999.0});
+        assert_eq!(document["cases"][0], timed);
+        assert_eq!(document["cases"][1]["median_ns"], Value::Null);
     }
 
     #[test]

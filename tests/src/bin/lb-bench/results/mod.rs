@@ -11,17 +11,21 @@ use serde_json::Value;
 
 use crate::contestant::{AskedFor, Contestant};
 use crate::environment::Environment;
+use crate::micro::Micro;
 use crate::statistics::{Better, NoRatio, Ratio, Spread};
-use crate::suite::Workload;
+use crate::suite::{Role, Workload};
 
 /// The layout of results.json and of the journal; another one cannot be read.
-pub const FORMAT: u32 = 1;
+pub const FORMAT: u32 = 2;
 
 /// Routed without a balancer: what columns that are less direct take off.
 pub const DIRECT: &str = "direct";
 
 /// Whom lb is measured by.
 pub const HAPROXY: &str = "haproxy";
+
+/// The same told to splice; where it takes part, lb is measured by the better one of the two.
+pub const HAPROXY_SPLICE: &str = "haproxy-splice";
 
 /// Everything that a report needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -34,6 +38,10 @@ pub struct Results {
     pub configs: BTreeMap<String, String>,
     /// In the order in which they were taken; of a run that was cut short, those so far.
     pub samples: Vec<Record>,
+    /// Samples that could not be taken.
+    pub failures: Vec<Failure>,
+    /// What the suite micro said, if it was asked for and has run.
+    pub micro: Option<Micro>,
 }
 
 /// What was to be done, on what.
@@ -47,6 +55,8 @@ pub struct Plan {
     pub contestants: Vec<String>,
     /// Samples of each workload and contestant.
     pub repeats: u32,
+    /// What the order of turns is drawn from.
+    pub seed: u64,
     /// In this order.
     pub workloads: Vec<Planned>,
 }
@@ -64,7 +74,7 @@ pub struct Planned {
     pub work: Value,
     /// Those who do not take part, and why.
     pub absent: BTreeMap<String, String>,
-    /// What is read off; the first two are those that README shows.
+    /// What is read off.
     pub columns: Vec<Metric>,
 }
 
@@ -77,6 +87,8 @@ pub struct Metric {
     pub digits: usize,
     /// Whether the value of [`DIRECT`] in the same repeat is taken off.
     pub is_less_direct: bool,
+    /// What reports do with it.
+    pub role: Role,
 }
 
 /// One workload on one contestant, once.
@@ -92,8 +104,23 @@ pub struct Record {
     pub values: Vec<Option<f64>>,
     /// Share of the cores' time that the host of this virtual machine took away.
     pub stolen_share: f64,
+    /// Bytes that lb carried by each of its paths, by its own counters; empty for others.
+    pub paths: BTreeMap<String, u64>,
     /// All that was measured.
     pub sample: Value,
+}
+
+/// A sample that could not be taken.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failure {
+    /// Title of the workload.
+    pub workload: String,
+    /// Name of the contestant.
+    pub contestant: String,
+    /// From 0.
+    pub repeat: u32,
+    /// Why.
+    pub reason: String,
 }
 
 impl Planned {
@@ -106,6 +133,7 @@ impl Planned {
             title: column.title.to_owned(),
             digits: column.digits,
             is_less_direct: column.is_less_direct,
+            role: column.role,
         });
         let absent = Contestant::all().into_iter().filter_map(|contestant| {
             Some((contestant.name(), workload.absence(contestant, asked_for)?.to_owned()))
@@ -217,9 +245,77 @@ impl Results {
         self.first(|name| name == "lb-auto").or_else(|| self.first(is_lb))
     }
 
-    /// The HAProxy that it is measured by.
-    pub fn reference(&self) -> Option<&str> {
-        self.first(|name| name == HAPROXY).or_else(|| self.first(|name| name.starts_with(HAPROXY)))
+    /// Those that it is measured by: in each number by the better one of them.
+    pub fn references(&self) -> Vec<&str> {
+        let known = [HAPROXY, HAPROXY_SPLICE].into_iter().filter_map(|name| self.first(|own| own == name));
+        let known: Vec<_> = known.collect();
+        if known.is_empty() {
+            return self.first(|name| name.starts_with(HAPROXY)).into_iter().collect();
+        }
+        known
+    }
+
+    /// The better one of [`Self::references`] in a column, by medians; `None` if none of them has values there.
+    pub fn reference(&self, planned: &Planned, column: usize) -> Option<&str> {
+        let better = planned.columns.get(column)?.better();
+        let medians = self.references().into_iter().filter_map(|name| {
+            let median = self.spread(planned, name, column)?.median;
+            Some((name, if better == Better::High { -median } else { median }))
+        });
+        medians.min_by(|one, other| one.1.total_cmp(&other.1)).map(|(name, _)| name)
+    }
+
+    /// A contestant by the better HAProxy in a column, and which one that is; `None` if one of them has no values there.
+    pub fn ratio_to_reference(
+        &self,
+        planned: &Planned,
+        name: &str,
+        column: usize,
+    ) -> Option<(&str, Result<Ratio, NoRatio>)> {
+        let reference = self.reference(planned, column)?;
+        Some((reference, self.ratio(planned, [name, reference], column)?))
+    }
+
+    /// The other paths of lb that took part.
+    pub fn other_paths(&self) -> impl Iterator<Item = &str> {
+        let subject = self.subject();
+        let names = self.plan.contestants.iter().map(String::as_str);
+        names.filter(move |name| is_lb(name) && Some(*name) != subject)
+    }
+
+    /// By which of its paths lb carried the bytes of some workloads: shares, the greatest first.
+    pub fn paths_taken(&self, workloads: &[Planned], contestant: &str) -> Vec<(&str, f64)> {
+        let mut bytes = BTreeMap::<&str, u64>::new();
+        let is_own = |record: &&Record| {
+            record.contestant == contestant
+                && workloads.iter().any(|planned| planned.title == record.workload)
+        };
+        for (path, count) in self.samples.iter().filter(is_own).flat_map(|record| &record.paths) {
+            *bytes.entry(path).or_default() += count;
+        }
+        let total: u64 = bytes.values().sum();
+        let mut shares: Vec<_> = bytes
+            .into_iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(path, count)| (path, count as f64 / total as f64))
+            .collect();
+        shares.sort_by(|one, other| other.1.total_cmp(&one.1));
+        shares
+    }
+
+    /// Who failed in what, how often, and why the first time.
+    pub fn failed(&self) -> Vec<(&str, &str, usize, &str)> {
+        let mut failed = Vec::<(&str, &str, usize, &str)>::new();
+        for failure in &self.failures {
+            let own = failed.iter_mut().find(|(contestant, workload, ..)| {
+                *contestant == failure.contestant && *workload == failure.workload
+            });
+            match own {
+                Some((_, _, count, _)) => *count += 1,
+                None => failed.push((&failure.contestant, &failure.workload, 1, &failure.reason)),
+            }
+        }
+        failed
     }
 
     /// Those that are neither lb nor direct.
@@ -253,94 +349,4 @@ pub fn is_lb(name: &str) -> bool {
 }
 
 #[cfg(test)]
-pub mod tests {
-    use super::*;
-
-    /// Results of one workload with a rate, a cost and a cost less direct: values by contestant and repeat.
-    pub fn results(rows: &[(&str, &[f64])]) -> Results {
-        let metric =
-            |title: &str, is_less_direct| Metric { title: title.to_owned(), digits: 1, is_less_direct };
-        let planned = Planned {
-            suite: "bulk".to_owned(),
-            method: "Bytes & more.".to_owned(),
-            title: "download <1>".to_owned(),
-            work: Value::Null,
-            absent: BTreeMap::new(),
-            columns: vec![
-                metric("Gb/s", false),
-                metric("CPU, s/GB", false),
-                metric("less direct, s/GB", true),
-            ],
-        };
-        let records = rows.iter().flat_map(|(contestant, values)| {
-            values.iter().enumerate().map(|(repeat, value)| Record {
-                workload: "download <1>".to_owned(),
-                contestant: (*contestant).to_owned(),
-                repeat: repeat as u32,
-                values: vec![Some(*value), (*contestant != DIRECT).then_some(1.0 / value), Some(*value)],
-                stolen_share: 0.0,
-                sample: Value::Null,
-            })
-        });
-        let plan = Plan {
-            format: FORMAT,
-            environment: crate::environment::tests::environment(),
-            contestants: rows.iter().map(|(name, _)| (*name).to_owned()).collect(),
-            repeats: rows.first().map_or(0, |(_, values)| values.len() as u32),
-            workloads: vec![planned],
-        };
-        Results { plan, resumed: Vec::new(), configs: BTreeMap::new(), samples: records.collect() }
-    }
-
-    #[test]
-    fn direct_is_taken_off_within_the_same_repeat() {
-        let results = results(&[(DIRECT, &[1.0, 2.0]), ("lb-auto", &[4.0, 4.0, 9.0])]);
-        let planned = &results.plan.workloads[0];
-        assert_eq!(results.series(planned, "lb-auto", 0), BTreeMap::from([(0, 4.0), (1, 4.0), (2, 9.0)]));
-        assert_eq!(results.series(planned, "lb-auto", 2), BTreeMap::from([(0, 3.0), (1, 2.0)]));
-        assert_eq!(results.spread(planned, DIRECT, 1), None);
-        assert_eq!(results.spread(planned, DIRECT, 2), None);
-        assert_eq!(results.spread(planned, "lb-auto", 3), None);
-    }
-
-    #[test]
-    fn ratios_are_of_the_same_repeat() {
-        // The medians are 4 and 4, but lb was faster each time.
-        let results = results(&[
-            ("lb-auto", &[2.2, 4.4, 8.8, 2.2, 4.4, 8.8]),
-            (HAPROXY, &[2.0, 4.0, 8.0, 2.0, 4.0, 8.0]),
-        ]);
-        let planned = &results.plan.workloads[0];
-        let ratio = results.ratio(planned, ["lb-auto", HAPROXY], 0).unwrap().unwrap();
-        assert!((ratio.spread.median - 1.1).abs() < 1e-9);
-        assert_eq!(ratio.verdict, crate::statistics::Verdict::Better);
-        assert_eq!(results.ratio(planned, ["lb-auto", DIRECT], 0), None);
-    }
-
-    #[test]
-    fn nobody_is_missed_who_does_not_take_part() {
-        let mut results = results(&[("lb-auto", &[1.0, 2.0]), ("sozu", &[])]);
-        assert_eq!(results.missing(), 2);
-        results.plan.workloads[0].absent.insert("sozu".to_owned(), "too small".to_owned());
-        assert_eq!(results.missing(), 0);
-        let absences = results.plan.workloads[0].absences(&results.plan.contestants);
-        assert_eq!(absences, BTreeMap::from([("too small", vec!["sozu"])]));
-    }
-
-    #[test]
-    fn the_subject_is_lb_and_the_reference_is_haproxy() {
-        let results = results(&[(DIRECT, &[]), ("lb-copy", &[]), ("lb-auto", &[]), ("haproxy-splice", &[])]);
-        assert_eq!((results.subject(), results.reference()), (Some("lb-auto"), Some("haproxy-splice")));
-        assert_eq!(results.peers().collect::<Vec<_>>(), ["haproxy-splice"]);
-    }
-
-    #[test]
-    fn what_is_written_can_be_read() {
-        let results = results(&[("lb-auto", &[1.0, 2.0])]);
-        let file = tempfile::NamedTempFile::new().unwrap();
-        serde_json::to_writer(&file, &results).unwrap();
-        assert_eq!(Results::load(file.path()).unwrap().samples, results.samples);
-        fs::write(file.path(), "{}").unwrap();
-        assert!(Results::load(file.path()).is_err());
-    }
-}
+pub mod tests;
