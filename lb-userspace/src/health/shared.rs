@@ -70,8 +70,10 @@ struct Identity {
 #[derive(Debug, Default)]
 struct Members {
     watches: Mutex<Vec<(u64, Watch)>>,
-    /// Traffic calls, or somebody has joined.
+    /// Traffic calls.
     call: Arc<Notify>,
+    /// Somebody has joined.
+    joined: Notify,
     /// A member shows another certificate.
     certificates: Arc<Notify>,
 }
@@ -117,7 +119,7 @@ impl Checks {
                 rounds.entry(address).or_default().push(Round { identity, task, members });
             }
             // Who comes later does not wait for a whole interval.
-            None => members.call.notify_one(),
+            None => members.joined.notify_one(),
         }
         Ok(Some(CheckGuard { checks: self.clone(), address, id }))
     }
@@ -231,11 +233,16 @@ async fn repeat(prober: Prober, pace: Pace, members: Arc<Members>) {
     let last = || last.lock().unwrap_or_else(PoisonError::into_inner);
     let listen = async {
         loop {
-            members.call.notified().await;
-            let latest = match members.judge_traffic() {
-                true => Instant::now() + pace.fast_interval,
+            let latest = tokio::select! {
+                () = members.call.notified() => match members.judge_traffic() {
+                    true => Instant::now() + pace.fast_interval,
+                    // Those who called are down: what fails on them is no news.
+                    false => continue,
+                },
                 // However many come one after the other, as servers of names do.
-                false => last().map_or(pace.first(), |last| pace.first().max(last + pace.join_gap)),
+                () = members.joined.notified() => {
+                    last().map_or(pace.first(), |last| pace.first().max(last + pace.join_gap))
+                }
             };
             let mut next = next();
             if latest < *next {
