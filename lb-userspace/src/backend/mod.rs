@@ -191,9 +191,9 @@ impl Backend {
         self.roster.is_settled()
     }
 
-    /// Connections that hold a place on a server now.
+    /// Connections that hold a place on a server now, those counted whose server the backend no longer has.
     pub fn active(&self) -> u64 {
-        self.roster.group().servers.iter().map(|server| u64::from(server.active())).sum()
+        self.roster.active.load(Ordering::Relaxed)
     }
 }
 

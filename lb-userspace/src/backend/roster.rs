@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::{ArcSwap, Guard};
@@ -31,6 +31,8 @@ pub(super) struct Roster {
     changing: Mutex<Changing>,
     /// How many servers are up.
     up: AtomicUsize,
+    /// Connections that hold a place on a server; each server counts in it.
+    pub(super) active: Arc<AtomicU64>,
     /// Told when a server begins to take its share slowly.
     pub(super) has_warming: Notify,
     /// Counts changes of the set of servers.
@@ -85,6 +87,7 @@ impl Roster {
             group: ArcSwap::from_pointee(Group { servers, choice }),
             changing: Mutex::default(),
             up: AtomicUsize::new(0),
+            active: Arc::default(),
             has_warming: Notify::new(),
             generation: watch::Sender::new(0),
             queue,

@@ -188,7 +188,7 @@ impl Members {
     fn judge(&self, checked: &Checked) -> Option<Duration> {
         let mut watches = self.lock();
         // All of them, not only up to the first.
-        if watches.iter().fold(false, |is_new, (_, watch)| watch.note_certificate(checked) || is_new) {
+        if watches.iter_mut().fold(false, |is_new, (_, watch)| watch.note_certificate(checked) || is_new) {
             self.certificates.notify_one();
         }
         watches.iter_mut().for_each(|(_, watch)| watch.judge(checked));

@@ -49,8 +49,9 @@ fn servers_come_and_go() {
         assert_eq!(addresses(&backend), [b]);
         assert_eq!(new.metrics.up.get(), 0);
         assert_eq!(slot.server().active(), 1, "who is gone keeps its connections");
+        assert_eq!(backend.active(), 1, "and they are the backend's");
         drop(slot);
-        assert_eq!((kept.active(), kept.metrics.active.get()), (0, 0));
+        assert_eq!((kept.active(), kept.metrics.active.get(), backend.active()), (0, 0, 0));
         backend.set_addresses(1, &[]);
         assert_eq!(backend.pick(0, &[]).unwrap_err(), NoServer::AllDown);
     }
