@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::answer::{Found, Kind, NoAnswer, Reply, Role, ServiceRecord, in_hosts, usable};
-use crate::config::needs::{SYSTEM_SERVERS_MAX, queries_max};
+use crate::config::needs::SYSTEM_SERVERS_MAX;
 use crate::config::{self, Config, Family};
 
 /// Where the system's DNS servers stand (resolv.conf(5)).
@@ -62,9 +62,9 @@ struct Servers {
 }
 
 impl Client {
-    /// For a configuration.
-    pub(super) fn new(config: &Config) -> Self {
-        let queries = usize::try_from(queries_max(config)).unwrap_or(1).max(1);
+    /// For a configuration, with so many questions at the same time.
+    pub(super) fn new(config: &Config, queries: u64) -> Self {
+        let queries = usize::try_from(queries).unwrap_or(1).max(1);
         Self {
             settings: config.resolver.clone(),
             permits: Semaphore::new(queries),

@@ -200,7 +200,7 @@ async fn certificates_for_other_names_are_told() {
     let address = changing(&Authority::new("ours"), "a.example", "b.example").await;
     let backend = checked(over_tls(tcp(), None, None), vec![at("a", address)]);
     let certificates = Arc::<tokio::sync::Notify>::default();
-    let guard = Checks::new(Arc::clone(&certificates)).start(&backend, &backend.servers()[0]).unwrap();
+    let guard = Checks::new(Arc::clone(&certificates), 1).start(&backend, &backend.servers()[0]).unwrap();
     for _ in 0..2 {
         timeout(GENEROUS, certificates.notified()).await.expect("a notice");
     }
