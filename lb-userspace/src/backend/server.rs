@@ -210,6 +210,12 @@ impl Server {
         self.reconsider_sessions(false);
     }
 
+    /// Lets it get connections again, because the backend has it again. Its state is what it was.
+    pub(super) fn come_back(&self, endpoint: &Endpoint) {
+        self.exchange_role(endpoint);
+        self.is_gone.store(false, Ordering::Relaxed);
+    }
+
     /// Writes down weight and role, and says whether that changes anything.
     pub(super) fn exchange_role(&self, endpoint: &Endpoint) -> bool {
         let weight = self.weight.swap(endpoint.weight, Ordering::Relaxed);

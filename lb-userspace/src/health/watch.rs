@@ -42,7 +42,7 @@ impl Watch {
             backend: Arc::clone(backend),
             server: Arc::clone(server),
             check: check.clone(),
-            streak: Streak::new(check.rise, check.fall),
+            streak: Streak::new(check.rise, check.fall, server.state()),
             expiry: None,
             is_starved: false,
         }

@@ -57,6 +57,35 @@ fn servers_come_and_go() {
     }
 }
 
+/// DNS may name some of many addresses in turn.
+#[test]
+fn who_comes_back_is_who_it_was() {
+    for balance in BOTH {
+        let backend = backend(balance, vec![server("a", 1, 1)]);
+        backend.set_addresses(0, &[at(1), at(2)]);
+        let held = [backend.pick(0, &[]).unwrap(), backend.pick(0, &[]).unwrap()];
+        let [first, second] = &*backend.servers() else { unreachable!() };
+        second.set_state(ServerState::Down);
+        backend.set_addresses(0, &[at(3)]);
+        let idle = backend.pick(0, &[]).unwrap().server().clone();
+        backend.set_addresses(0, &[at(1), at(2)]);
+        assert_eq!((backend.servers_up(), backend.active()), (1, 2));
+        assert_eq!(
+            picked(&backend, &[]),
+            Err(NoServer::AllFull),
+            "no more than max-connections, {balance:?}"
+        );
+        let [one, other] = &*backend.servers() else { unreachable!() };
+        assert!(Arc::ptr_eq(one, first) && Arc::ptr_eq(other, second));
+        drop(held);
+        (0..3).for_each(|_| assert_eq!(picked(&backend, &[]), Ok(first.id()), "the other one is down"));
+        // Without connections too, for a while.
+        backend.set_addresses(0, &[at(3)]);
+        assert!(Arc::ptr_eq(&idle, &backend.servers()[0]));
+        assert_eq!(picked(&backend, &[]), Ok(idle.id()));
+    }
+}
+
 #[test]
 fn a_backend_that_is_dropped_takes_its_servers_along() {
     let backend = pair(Balance::RoundRobin);
