@@ -137,7 +137,7 @@ impl Roster {
         if self.follows_loads() {
             self.group().choice.settle(server);
         }
-        self.serve_queue();
+        self.pass_on();
     }
 
     /// Tells the balancer of a place that was taken, if it is no longer the one that chose it. It may have been made before.
