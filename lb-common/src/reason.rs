@@ -139,7 +139,8 @@ labelled! {
         Empty => "empty",
         /// No server answered in time.
         Timeout => "timeout",
-        /// The servers answered that they cannot or do not want to (SERVFAIL, REFUSED and others), or could not be reached.
+        /// The servers answered that they cannot or do not want to (SERVFAIL, REFUSED and others), or could not be reached; or some
+        /// know of nothing and others gave no answer.
         Failure => "failure",
     }
 }

@@ -2,6 +2,7 @@
 //! Start, run, drain, stop. The order of start-up: signals, descriptors, log, threads, sockets, "ready". A client can connect as
 //! soon as a socket listens, so that whatever may fail comes before.
 
+mod descriptors;
 mod error;
 
 use std::io;
@@ -12,7 +13,6 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -26,7 +26,7 @@ use crate::config::needs::Descriptors;
 use crate::config::{Config, Loaded, Mode};
 use crate::exit;
 use crate::frontend::{Frontend, Gate};
-use crate::health;
+use crate::health::{self, Checks};
 use crate::net::Listener;
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
@@ -73,6 +73,8 @@ struct Control {
     /// Ends with the agent.
     resolution: Option<Resolution>,
     coalescing: coalescing::Watch,
+    /// Health checks that may run at the same time.
+    checks_max: u64,
     drain_timeout: Duration,
     shared: Shared,
     orders: watch::Sender<Order>,
@@ -102,7 +104,7 @@ impl Agent {
         // Signal handlers and the admin surface belong to it.
         let context = runtime.enter();
         let signals = Signals::install().map_err(StartError::system("signal handlers"))?;
-        let descriptors = divide_descriptors(&config)?;
+        let descriptors = descriptors::divide(&config)?;
         let metrics = Arc::new(Metrics::new(&config));
         let log = AccessLog::start(&config.log, metrics.process.log_lines_dropped.clone())
             .map_err(|source| StartError::Log { target: config.log.target.to_string(), source })?;
@@ -112,7 +114,7 @@ impl Agent {
         let (orders, _) = watch::channel(Order::Run);
         let workers = start_workers(&shared, &orders, inboxes)?;
         let is_draining = Arc::default();
-        let resolution = resolve_names(&runtime, &config, &metrics, &shared);
+        let resolution = resolve_names(&runtime, &config, &metrics, &shared, &descriptors);
         let findings = Arc::default();
         let admin = prepare_admin(&config, &metrics, &shared, &is_draining, &findings)?;
         let listeners = listen(&config, &metrics)?;
@@ -129,8 +131,18 @@ impl Agent {
         let coalescing = coalescing::Watch::new(frontends, &shared.backends, findings);
         drop(context);
         let drain_timeout = config.global.drain_timeout;
-        let control =
-            Control { admin, resolution, coalescing, drain_timeout, shared, orders, workers, is_draining };
+        let checks_max = descriptors.checks;
+        let control = Control {
+            admin,
+            resolution,
+            coalescing,
+            checks_max,
+            drain_timeout,
+            shared,
+            orders,
+            workers,
+            is_draining,
+        };
         Ok(Self { runtime, signals, control })
     }
 
@@ -162,7 +174,8 @@ impl Control {
         let Signals { terminate, interrupt, hangup } = signals;
         let _resolution = self.resolution.take();
         spawn_local(self.coalescing.clone().run());
-        spawn_local(health::run(Arc::clone(&self.shared.backends), self.coalescing.certificates()));
+        let checks = Checks::new(self.coalescing.certificates(), self.checks_max);
+        spawn_local(health::run(Arc::clone(&self.shared.backends), checks));
         spawn_local(slow_start::run(Arc::clone(&self.shared.backends)));
         if let Some(admin) = self.admin.take() {
             spawn_local(admin.run());
@@ -226,35 +239,6 @@ async fn reopen_when_told(mut hangup: Signal, log: AccessLog) {
     }
 }
 
-/// Raises the limit of open files and divides it.
-fn divide_descriptors(config: &Config) -> Result<Descriptors, StartError> {
-    let limit = raise_limit();
-    let descriptors = Descriptors::divide(limit, config);
-    if descriptors.connections == 0 {
-        return Err(StartError::Descriptors { limit, needed: Descriptors::needed(1, config) });
-    }
-    if let Some(wished) = config.global.max_connections
-        && wished.get() > descriptors.connections
-    {
-        let needed = Descriptors::needed(u64::from(wished.get()), config);
-        tracing::warn!(
-            limit,
-            needed,
-            "global.max-connections = {wished} needs more open files than the limit allows; at most {} are accepted",
-            descriptors.connections
-        );
-    }
-    Ok(descriptors)
-}
-
-/// Raises the limit of open files as far as it may be raised, and returns it.
-fn raise_limit() -> u64 {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    // A refusal leaves the limit as it is, and it is read again below.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
-}
-
 /// Begins to resolve the names of servers, and waits for the first answers, but not for long: a name that has none is no reason not
 /// to start.
 fn resolve_names(
@@ -262,8 +246,11 @@ fn resolve_names(
     config: &Config,
     metrics: &Metrics,
     shared: &Shared,
+    descriptors: &Descriptors,
 ) -> Option<Resolution> {
-    let mut resolution = resolve::start(config, &shared.backends, &metrics.servers, &metrics.process)?;
+    let queries = descriptors.queries;
+    let mut resolution =
+        resolve::start(config, queries, &shared.backends, &metrics.servers, &metrics.process)?;
     if !runtime.block_on(resolution.first(NAMES_WAIT)) {
         let names = resolution.names();
         tracing::warn!(names, waited = ?NAMES_WAIT, "not all names of servers have been resolved: starting without them");

@@ -48,7 +48,7 @@ pub struct Journal {
     /// The path that the flow began with.
     path: Option<PathKind>,
     is_server_silent: bool,
-    slot: Option<ServerSlot>,
+    /// It holds the place on the server.
     meter: Option<Box<Meter>>,
     log: AccessLog,
     permit: Permit,
@@ -107,7 +107,6 @@ impl Journal {
             is_redispatched: false,
             path: None,
             is_server_silent: false,
-            slot: None,
             meter: None,
             log,
             permit,
@@ -243,14 +242,12 @@ impl Journal {
 
     /// The flow is handed over to a path, which writes into the meter what it delivers.
     pub fn hand_over(&mut self, slot: ServerSlot, strategy: Strategy) -> &mut Meter {
-        let server = Arc::clone(slot.server());
-        self.slot = Some(slot);
         self.path = Some(match strategy {
             Strategy::Always(kind) => kind,
             Strategy::Adaptive => PathKind::Copy,
         });
         let frontend = Arc::clone(self.permit.frontend());
-        self.meter.insert(Box::new(Meter::new(frontend, server)))
+        self.meter.insert(Box::new(Meter::new(frontend, slot)))
     }
 
     /// Who was waited for, if a timeout ended the flow.
@@ -267,8 +264,8 @@ impl Journal {
         self.is_finished = true;
         let total_time = self.started.elapsed();
         let carried = self.account();
-        if let Some(slot) = &self.slot {
-            slot.server().vitals.traffic.note_end(close, carried.sent());
+        if let Some(meter) = &self.meter {
+            meter.server().vitals.traffic.note_end(close, carried.sent());
         }
         let metrics = &self.permit.frontend().metrics;
         metrics.closed[close.index()].inc();
@@ -281,7 +278,7 @@ impl Journal {
 
     /// Takes over what the path carried.
     fn account(&mut self) -> Carried {
-        let Some(mut meter) = self.meter.take() else { return Carried::default() };
+        let Some(meter) = &mut self.meter else { return Carried::default() };
         meter.count();
         let metrics = &self.permit.frontend().metrics;
         metrics.session_received.observe(meter.carried.received() as f64);
@@ -332,7 +329,7 @@ impl Journal {
         let (process, frontend) = self.permit.counts();
         let backend =
             self.backend.as_ref().map_or(0, |backend| u32::try_from(backend.active()).unwrap_or(u32::MAX));
-        let server = self.slot.as_ref().map_or(0, |slot| slot.server().active());
+        let server = self.meter.as_ref().map_or(0, |meter| meter.server().active());
         [process, frontend, backend, server]
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A worker: one thread with a runtime of its own that accepts connections and serves them to their end. A connection never
-//! changes its worker after accept, so that nothing about it needs a lock.
+//! changes its worker after accept, so that its own state needs no lock. What it shares with others is atomic, or locked for a moment:
+//! whose first bytes are awaited, the queue of a backend that is full, and the queue of log lines.
 
 use std::cell::{Cell, RefCell};
 use std::io;

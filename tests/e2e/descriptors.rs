@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use lb_tests::agent::Agent;
-use lb_tests::config::Path;
+use lb_tests::config::{Config, Path};
 use lb_tests::hello::Hello;
 use lb_tests::net::Net;
 use lb_tests::peer::{answer, ask, echo};
@@ -60,6 +60,22 @@ fn a_thousand_connections_are_served_with_256_descriptors(path: Path) {
     let newcomer = net.client.connect(net.frontend(PORT));
     assert_eq!(ask(&newcomer, b"still here?"), b"still here?");
     agent.assert_path(path, CROWD as u64 + 1);
+}
+
+/// Its 127 other addresses may never come.
+#[test]
+fn a_name_that_is_checked_leaves_descriptors_for_clients() {
+    let net = Net::new(1);
+    let _server = echo(&net.balancer, SERVER_PORT);
+    let config = Config::new()
+        .tcp("in", net.frontend(PORT), "pool", "")
+        .pool("pool", "check = { type = \"tcp\" }")
+        .raw(&format!("[[backend.pool.server]]\nname = \"all\"\naddress = \"localhost:{SERVER_PORT}\""));
+    let agent = Agent::launch(&net).through(&["prlimit", LIMIT, "--"]).start(&config);
+    assert_eq!(ask(&net.client.connect(net.frontend(PORT)), b"hello"), b"hello");
+    until("checks", || agent.scrape().count("lb_server_checks_total", &[]) > 1);
+    let said = agent.process.stderr();
+    assert!(said.iter().any(|line| line.contains("few open files")), "{said:?}");
 }
 
 /// The limit falls below what the agent divided at its start, as if the whole host ran out (EMFILE, ENFILE, accept(2)): who cannot

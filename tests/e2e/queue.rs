@@ -12,7 +12,7 @@ use lb_tests::agent::Agent;
 use lb_tests::config::Config;
 use lb_tests::hello::Hello;
 use lb_tests::net::{Listener, Net};
-use lb_tests::stream::{End, finish, receive_all, receive_exactly, say};
+use lb_tests::stream::{End, finish, receive_all, receive_exactly, reset, say};
 use lb_tests::wait::until;
 
 use crate::support::{PORT, SERVER_PORT};
@@ -214,6 +214,26 @@ fn who_leaves_with_a_fin_gets_no_place() {
     let records = agent.until_records(2);
     let gone = records.iter().find(|record| record.close() == "queue-aborted").expect("a line for who left");
     assert_eq!(gone.text("termination"), "CQ");
+}
+
+/// What the server sent before may take the client as long as it likes to read.
+#[test]
+fn a_server_that_resets_makes_room_at_once() {
+    let net = Net::new(1);
+    let (agent, listener) = start(&net, 1, "queue-timeout = \"1m\"");
+    let first = client(&net, 0);
+    let (server, _) = served(&listener);
+    let second = client(&net, 1);
+    agent.until_count("lb_backend_queue_length", &[], 1);
+    let answer = vec![7; 1 << 18];
+    say(&server, &answer);
+    reset(server);
+    let (_server, number) = served(&listener);
+    assert_eq!(number, 1);
+    assert!(receive_exactly(&first, answer.len()) == answer);
+    assert_eq!(receive_all(&first), (Vec::new(), End::Reset));
+    assert_eq!(agent.until_records(1)[0].close(), "server-reset");
+    drop(second);
 }
 
 #[test]

@@ -39,7 +39,7 @@ pub enum StartError {
     Descriptors {
         /// The limit.
         limit: u64,
-        /// What one connection would need with everything else.
+        /// What one connection needs with what is always open.
         needed: u64,
     },
     /// Threads, descriptors, epoll instances, signal handlers, random bytes.

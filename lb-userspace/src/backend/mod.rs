@@ -2,6 +2,7 @@
 //! Backends and servers as they are while running: state, open connections, and the choice of a server.
 
 mod choice;
+mod departed;
 mod queue;
 mod rebuild;
 mod roster;
@@ -94,7 +95,8 @@ impl Backend {
     }
 
     /// Gives the entry at `position` of the configuration a server at each of these addresses. Those that it has keep their
-    /// state and their connections; those at other addresses get no more connections, and keep those they have.
+    /// state and their connections; those at other addresses get no more connections, and keep those they have. Who comes back while
+    /// it has some, or soon, is who it was.
     pub fn set_addresses(&self, position: usize, addresses: &[SocketAddr]) {
         if let Some(server) = self.settings.servers.get(position) {
             let endpoints: Vec<_> = addresses.iter().map(|&address| endpoint(server, address)).collect();
@@ -191,9 +193,9 @@ impl Backend {
         self.roster.is_settled()
     }
 
-    /// Connections that hold a place on a server now.
+    /// Connections that hold a place on a server now, those counted whose server the backend no longer has.
     pub fn active(&self) -> u64 {
-        self.roster.group().servers.iter().map(|server| u64::from(server.active())).sum()
+        self.roster.active.load(Ordering::Relaxed)
     }
 }
 

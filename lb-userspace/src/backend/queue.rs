@@ -15,8 +15,9 @@ use crate::observe::metrics::BackendMetrics;
 /// Who waits for a server of one backend.
 ///
 /// Whoever frees a place gives it to the first in line, and as long as somebody is in line, whoever comes stands behind: so the order
-/// is kept. A place that is freed while a connection is about to stand in line is seen by one of the two, since both look after they
-/// have acted (the fences order that).
+/// is kept. A place that is freed while a connection is about to be the first in line is seen by one of the two, since both look after
+/// they have acted (the fences order that). Behind the first, each place that is freed is somebody's turn: so many are free at most as
+/// there are others about to pass one on.
 #[derive(Debug)]
 pub(super) struct Queue {
     max: usize,
@@ -90,25 +91,41 @@ impl Roster {
         }
         // Counting would take as long as the line is: only who comes back needs it.
         let position = number.map_or(line.waiting.len(), |number| line.waiting.range(..number).count());
+        let is_first = line.waiting.is_empty();
         let number = number.unwrap_or(line.last + 1);
         line.last = line.last.max(number);
         let (sender, place) = oneshot::channel();
         line.waiting.insert(number, Waiting { key, tried: tried.into(), place: sender });
         queue.note_length(&line);
         drop(line);
-        self.serve_queue();
+        // Behind others there is nothing to look for: who frees a place finds them waiting.
+        if is_first {
+            self.serve_queue();
+        }
         Some(Ticket { number, position, place, roster: Arc::clone(self) })
     }
 
-    /// Gives the places that are free to those who wait. To be called after anything that may have made room.
+    /// Gives the places that are free to those who wait. To be called after anything that may have made room, but that a place was
+    /// given back: [`Self::pass_on`].
     pub(super) fn serve_queue(&self) {
+        self.serve(usize::MAX);
+    }
+
+    /// Gives a place that was given back to the first who waits. There is no second one to look for: to find that all servers are
+    /// full, a pick looks at each, while nobody else can wait or leave.
+    pub(super) fn pass_on(&self) {
+        self.serve(1);
+    }
+
+    fn serve(&self, most: usize) {
         fence(Ordering::SeqCst);
         if self.queue.is_empty() {
             return;
         }
         let mut refused = Vec::new();
         let mut line = self.queue.lock();
-        while let Some(first) = line.waiting.first_entry() {
+        for _ in 0..most {
+            let Some(first) = line.waiting.first_entry() else { break };
             let Ok(server) = self.pick(first.get().key, &first.get().tried) else { break };
             refused.extend(first.remove().place.send(ServerSlot::of_taken(server)).err());
         }

@@ -37,6 +37,11 @@ impl Roster {
             changing.lag.is_running = true;
             return;
         }
+        self.make_now(changing);
+    }
+
+    /// Makes the choice that follows every change so far. Picks that cannot go on without it wait for the lock.
+    fn make_now(&self, changing: &mut Changing) {
         let group = self.group();
         let choice = group.choice.renewed(self.plan, &group.servers);
         let wanted = changing.lag.wanted;
@@ -86,7 +91,7 @@ impl Roster {
             // What changes meanwhile it may have or not have: it is made once more.
             let choice = group.choice.renewed(self.plan, &group.servers);
             drop(group);
-            let is_last = self.install(&mut self.lock(), &choice, wanted);
+            let is_last = self.adopt(&choice, wanted);
             choice.settle_all();
             self.serve_queue();
             if !is_last {
@@ -95,6 +100,19 @@ impl Roster {
             }
             rest = begun.elapsed().saturating_sub(rest);
         }
+    }
+
+    /// Puts a choice in place that was made after so many changes. If those that came meanwhile have left nobody in it who takes
+    /// connections, nobody can go on with it, nor could anybody know how long to wait: then the next one is made before the lock is
+    /// given back. Returns whether there are no more changes.
+    fn adopt(&self, choice: &Arc<Choice>, wanted: u64) -> bool {
+        let mut changing = self.lock();
+        let is_last = self.install(&mut changing, choice, wanted);
+        if is_last || self.may_lag(&self.group()) {
+            return is_last;
+        }
+        self.make_now(&mut changing);
+        true
     }
 
     /// Puts a choice in place that was made after so many changes, unless there is a newer one. Returns whether there were no more.
@@ -109,5 +127,33 @@ impl Roster {
             }
         }
         lag.made == lag.wanted
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::reason::ServerState::{Down, Up};
+
+    use super::super::testing;
+    use super::*;
+    use crate::config::{self, Balance};
+
+    /// While a table was made, the only server that it knows has gone down and another one, which the table before knows, has come
+    /// up: picks would find neither, again and again.
+    #[test]
+    fn a_choice_that_came_too_late_is_not_what_picks_go_by() {
+        let servers = (0..=PROMPT_MAX).map(|number| testing::server(&number.to_string(), 1, 0)).collect();
+        let balance = Balance::Source { bound: None };
+        let backend = testing::backend(config::Backend { balance, ..testing::settings(servers) });
+        let (roster, servers) = (&backend.roster, backend.servers());
+        // As if the thread were at it.
+        roster.lock().lag.is_running = true;
+        servers[2..].iter().chain([&servers[0]]).for_each(|server| _ = server.set_state(Down));
+        let (late, wanted) = (roster.group().choice.renewed(roster.plan, &servers), roster.lock().lag.wanted);
+        servers[0].set_state(Up);
+        servers[1].set_state(Down);
+        roster.adopt(&late, wanted);
+        assert!(roster.group().choice.has_usable());
+        assert_eq!(backend.pick(0, &[]).map(|slot| slot.server().id()), Ok(0));
     }
 }

@@ -3,8 +3,9 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
 
 use arc_swap::{ArcSwap, Guard};
 use lb_common::reason::ServerState;
@@ -12,6 +13,7 @@ use tokio::sync::{Notify, watch};
 
 use super::NoServer;
 use super::choice::{Choice, Plan};
+use super::departed::Departed;
 use super::queue::Queue;
 use super::rebuild::Lag;
 use super::server::{Endpoint, Server};
@@ -31,6 +33,8 @@ pub(super) struct Roster {
     changing: Mutex<Changing>,
     /// How many servers are up.
     up: AtomicUsize,
+    /// Connections that hold a place on a server; each server counts in it.
+    pub(super) active: Arc<AtomicU64>,
     /// Told when a server begins to take its share slowly.
     pub(super) has_warming: Notify,
     /// Counts changes of the set of servers.
@@ -44,6 +48,8 @@ pub(super) struct Roster {
 pub(super) struct Changing {
     /// The id of the next server that comes.
     next_id: usize,
+    /// Servers that have left and may come back.
+    departed: Departed,
     /// Servers whose share grows.
     pub(super) warming: Vec<Warming>,
     /// How far the choice is behind.
@@ -85,6 +91,7 @@ impl Roster {
             group: ArcSwap::from_pointee(Group { servers, choice }),
             changing: Mutex::default(),
             up: AtomicUsize::new(0),
+            active: Arc::default(),
             has_warming: Notify::new(),
             generation: watch::Sender::new(0),
             queue,
@@ -130,7 +137,7 @@ impl Roster {
         if self.follows_loads() {
             self.group().choice.settle(server);
         }
-        self.serve_queue();
+        self.pass_on();
     }
 
     /// Tells the balancer of a place that was taken, if it is no longer the one that chose it. It may have been made before.
@@ -165,8 +172,7 @@ impl Roster {
         for (entry, endpoints) in changes {
             for endpoint in endpoints.iter().filter(|end| known.insert((entry.position, end.address))) {
                 let endpoint = wanted[&entry.position][&endpoint.address];
-                servers.push(Arc::new(Server::new(entry, endpoint, changing.next_id, self)));
-                changing.next_id += 1;
+                servers.push(self.arrive(&mut changing, entry, endpoint));
             }
         }
         let is_same = gone.is_empty() && servers.len() == before.len();
@@ -174,10 +180,13 @@ impl Roster {
             return;
         }
         servers.sort_by_key(|server| (server.entry(), server.id()));
+        let now = Instant::now();
         for server in &gone {
             server.leave();
+            changing.departed.note(server, now);
             self.group().choice.settle(server);
         }
+        changing.departed.forget(now);
         self.replace(&mut changing, if is_same { before } else { servers.into() });
         for (entry, _) in changes {
             self.show_state(entry.position, &entry.metrics);
@@ -189,6 +198,16 @@ impl Roster {
         self.serve_queue();
         // One that has come, or is no backup any more, may be a relief.
         self.reconsider_backups();
+    }
+
+    /// The server for an address that an entry did not have: a new one, or the one that it was before.
+    fn arrive(self: &Arc<Self>, changing: &mut Changing, entry: &Entry, endpoint: &Endpoint) -> Arc<Server> {
+        if let Some(server) = changing.departed.take(entry.position, endpoint.address) {
+            server.come_back(endpoint);
+            return server;
+        }
+        changing.next_id += 1;
+        Arc::new(Server::new(entry, endpoint, changing.next_id - 1, self))
     }
 
     /// Changes the state of a server and returns the old one.
@@ -241,6 +260,7 @@ impl Roster {
     /// Lets go of all servers, which know the roster.
     pub(super) fn clear(&self) {
         let mut changing = self.lock();
+        changing.departed = Departed::default();
         self.replace(&mut changing, Arc::default());
     }
 

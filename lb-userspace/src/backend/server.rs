@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 use lb_common::reason::{CloseReason, ServerState};
@@ -42,6 +42,8 @@ pub struct Server {
     id: usize,
     /// Connections that hold a place.
     active: AtomicU32,
+    /// The same for all servers of the backend together.
+    active_of_all: Arc<AtomicU64>,
     /// Most that may.
     limit: u32,
     /// [`crate::balance::identity`]
@@ -78,6 +80,7 @@ impl Server {
             entry: entry.position,
             id,
             active: AtomicU32::new(0),
+            active_of_all: Arc::clone(&roster.active),
             limit: entry.settings.max_connections.map_or(u32::MAX, NonZeroU32::get),
             // An entry that stands for one server is known by its name alone, wherever that server is.
             identity: identity(
@@ -207,6 +210,12 @@ impl Server {
         self.reconsider_sessions(false);
     }
 
+    /// Lets it get connections again, because the backend has it again. Its state is what it was.
+    pub(super) fn come_back(&self, endpoint: &Endpoint) {
+        self.exchange_role(endpoint);
+        self.is_gone.store(false, Ordering::Relaxed);
+    }
+
     /// Writes down weight and role, and says whether that changes anything.
     pub(super) fn exchange_role(&self, endpoint: &Endpoint) -> bool {
         let weight = self.weight.swap(endpoint.weight, Ordering::Relaxed);
@@ -263,6 +272,7 @@ impl ServerSlot {
     /// The slot for a place that was taken.
     pub(super) fn of_taken(server: Arc<Server>) -> Self {
         server.metrics.active.inc();
+        server.active_of_all.fetch_add(1, Ordering::Relaxed);
         Self { server }
     }
 
@@ -277,6 +287,7 @@ impl Drop for ServerSlot {
         let server = &self.server;
         server.active.fetch_sub(1, Ordering::Relaxed);
         server.metrics.active.dec();
+        server.active_of_all.fetch_sub(1, Ordering::Relaxed);
         // Nobody waits for a server that is never full.
         if (server.is_followed || server.limit != u32::MAX)
             && let Some(roster) = server.roster.upgrade()

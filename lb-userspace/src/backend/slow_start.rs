@@ -83,7 +83,11 @@ async fn run_backend(backend: Arc<Backend>) {
     loop {
         backend.roster.has_warming.notified().await;
         while let Some(pause) = backend.roster.warm_up(Instant::now()) {
-            sleep(pause).await;
+            tokio::select! {
+                () = sleep(pause) => {}
+                // It may be quicker than those before it.
+                () = backend.roster.has_warming.notified() => {}
+            }
         }
     }
 }
@@ -133,6 +137,25 @@ mod tests {
             backend.servers()[1].set_state(ServerState::Up);
             assert!(begun.elapsed() >= since);
         }
+        task.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_slower_one() {
+        let slow = |name, seconds| config::Server {
+            slow_start: Some(Duration::from_secs(seconds)),
+            ..testing::server(name, 1, 0)
+        };
+        let backend = Arc::new(testing::backend(testing::settings(vec![slow("a", 3_600), slow("b", 10)])));
+        let task = tokio::spawn(run(Arc::from([backend.clone()])));
+        for server in backend.servers().iter() {
+            server.set_state(ServerState::Down);
+            server.set_state(ServerState::Up);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        let warmth: Vec<u8> = backend.servers().iter().map(|server| server.warmth()).collect();
+        assert_eq!(warmth, [5, 100]);
         task.abort();
     }
 

@@ -11,6 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::backend::{Backend, Server};
 use crate::coalescing::{Certificates, LISTED_MAX};
+use crate::config::needs::queries_max;
 use crate::config::{BackendId, Config, Frontend, Mode, Place, Problem, TlsPassthrough};
 use crate::health::Checks;
 use crate::observe::metrics::Metrics;
@@ -50,7 +51,8 @@ pub(super) fn look(config: &Config, file: &str) -> io::Result<Look> {
     let used: BTreeSet<BackendId> =
         passthrough.iter().flat_map(|(_, settings)| backends_by_name(settings)).collect();
     let mut notes = runtime.block_on(async {
-        let resolution = resolve::start(config, &backends, &metrics.servers, &metrics.process);
+        let queries = queries_max(config);
+        let resolution = resolve::start(config, queries, &backends, &metrics.servers, &metrics.process);
         if let Some(mut resolution) = resolution {
             resolution.first(NAMES_WAIT).await;
         }

@@ -92,7 +92,7 @@ fn capabilities(config: &Config, system: &System) -> Vec<String> {
 fn descriptors(config: &Config, system: &System) -> Vec<String> {
     let limit = system.descriptors.unwrap_or(u64::MAX);
     let divided = Descriptors::divide(limit, config);
-    let Descriptors { listening, checks, resolver, runtime, connections, pipes } = divided;
+    let Descriptors { listening, checks, queries: _, resolver, runtime, connections, pipes } = divided;
     let resolver = if resolver == 0 { String::new() } else { format!(" + {resolver} resolver") };
     let shown = system.descriptors.map_or("unlimited".into(), |limit| limit.to_string());
     let mut lines = vec![
@@ -104,6 +104,14 @@ fn descriptors(config: &Config, system: &System) -> Vec<String> {
         format!("{PER_CONNECTION} a connection: at most {connections} connections"),
         format!("{PER_PIPE} a pipe of path splice: at most {pipes} pipes, lent only while bytes are inside"),
     ];
+    lines.extend(divided.waiting(config));
+    if connections == 0 {
+        lines.push(format!(
+            "too few for one connection: lb run ends with an error; {} are needed",
+            Descriptors::least(config)
+        ));
+        return lines;
+    }
     if let Some(wished) = config.global.max_connections
         && wished.get() > connections
     {

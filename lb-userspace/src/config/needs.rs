@@ -37,6 +37,10 @@ const QUERIES_PER_SERVICE: u64 = 8;
 /// Sockets of one question to one DNS server: the first, and three that ask again while no answer comes.
 const PER_QUERY: u64 = 4;
 
+/// Of what listeners and workers leave, checks and questions to DNS servers may always have one part in so many. More is theirs only
+/// where the wished connections leave it: a name may have far fewer addresses than it is allowed, and who checks or asks can wait.
+const HELPERS_SHARE: u64 = 4;
+
 /// DNS servers where the system's count (MAXNS, resolv.conf(5)).
 pub const SYSTEM_SERVERS_MAX: usize = 3;
 
@@ -45,9 +49,12 @@ pub const SYSTEM_SERVERS_MAX: usize = 3;
 pub struct Descriptors {
     /// Listening sockets (one an address, and one more a worker), and the admin surface.
     pub listening: u64,
-    /// Checks that may run at the same time: one a checked server, for names as many as they may have addresses.
+    /// Checks that may run at the same time; further ones wait. Where there is room: one a checked server, for names as many as they
+    /// may have addresses.
     pub checks: u64,
-    /// Sockets of the resolver; 0 if there is no name.
+    /// Questions to DNS servers that may be under way at the same time; further ones wait. 0 if there is no name.
+    pub queries: u64,
+    /// Sockets of these questions.
     pub resolver: u64,
     /// The workers' runtimes.
     pub runtime: u64,
@@ -58,23 +65,30 @@ pub struct Descriptors {
 }
 
 impl Descriptors {
-    /// Divides a limit for a configuration.
+    /// Divides a limit for a configuration. Connections come before checks, and one has a place as long as there is room for it.
     pub fn divide(limit: u64, config: &Config) -> Self {
-        let mut divided = Self::fixed_of(config);
-        let room = limit.saturating_sub(divided.fixed());
-        // One pipe for so many connections: solved for the connections.
-        let group = PER_CONNECTION * CONNECTIONS_A_PIPE + PER_PIPE;
-        let fitting = (u128::from(room) * u128::from(CONNECTIONS_A_PIPE) / u128::from(group)) as u64;
+        let bare = Self::bare(config);
+        let room = limit.saturating_sub(bare.fixed());
         let wished = config.global.max_connections.map_or(u64::from(u32::MAX), |max| u64::from(max.get()));
+        let spare = room.saturating_sub(descriptors_of(wished));
+        let divided = bare.with_helpers(config, spare.max(room / HELPERS_SHARE));
+        let fitting = fitting(limit.saturating_sub(divided.fixed())).max(fitting(room).min(1));
         let connections = wished.min(fitting);
-        divided.connections = u32::try_from(connections).unwrap_or(u32::MAX);
-        divided.pipes = u32::try_from(pipes(connections)).unwrap_or(u32::MAX);
-        divided
+        Self {
+            connections: u32::try_from(connections).unwrap_or(u32::MAX),
+            pipes: u32::try_from(pipes(connections)).unwrap_or(u32::MAX),
+            ..divided
+        }
     }
 
     /// Descriptors that a number of connections need, with everything else.
     pub fn needed(connections: u64, config: &Config) -> u64 {
-        Self::fixed_of(config).fixed() + connections * PER_CONNECTION + pipes(connections) * PER_PIPE
+        Self::bare(config).with_helpers(config, u64::MAX).fixed() + descriptors_of(connections)
+    }
+
+    /// The least limit with which a connection has a place.
+    pub fn least(config: &Config) -> u64 {
+        Self::bare(config).fixed() + descriptors_of(1)
     }
 
     /// What is needed whatever the number of connections.
@@ -82,38 +96,83 @@ impl Descriptors {
         self.listening + self.checks + self.resolver + self.runtime + RESERVE
     }
 
-    fn fixed_of(config: &Config) -> Self {
+    /// What the limit makes checks and questions wait for, in words; `None` if nothing.
+    pub fn waiting(&self, config: &Config) -> Option<String> {
+        let (checks, queries) = (checks_max(config), queries_max(config));
+        if (self.checks, self.queries) == (checks, queries) {
+            return None;
+        }
+        let bare = Self::bare(config);
+        let helpers = checks + resolver_sockets(queries, config);
+        let by_share = bare.fixed() + HELPERS_SHARE * helpers;
+        let by_wish = config.global.max_connections.map(|max| Self::needed(u64::from(max.get()), config));
+        let enough = by_wish.map_or(by_share, |needed| needed.min(by_share));
+        Some(format!(
+            "{} of {checks} health checks and {} of {queries} questions to DNS servers may run at the same time, further ones wait; \
+             {enough} descriptors are enough for all",
+            self.checks, self.queries
+        ))
+    }
+
+    /// Without checks, questions and connections.
+    fn bare(config: &Config) -> Self {
         let workers = config.global.workers.get() as u64;
         let addresses: u64 = config.frontends.iter().map(|frontend| frontend.bind.len() as u64).sum();
         let admin = if config.admin.is_some() { 1 + u64::from(ADMIN_CONNECTIONS) } else { 0 };
-        let checked = config.backends.iter().filter(|backend| backend.check.is_some());
-        let checks: u64 = checked
-            .flat_map(|backend| backend.servers.iter().filter(|server| server.is_checked))
-            .map(|server| u64::from(server.address.servers_max()))
-            .sum();
         Self {
             listening: addresses * (1 + workers) + admin,
-            checks,
-            resolver: resolver_sockets(config),
+            checks: 0,
+            queries: 0,
+            resolver: 0,
             runtime: workers * PER_WORKER,
             connections: 0,
             pipes: 0,
         }
     }
-}
 
-/// Most sockets of the resolver: of questions over UDP, and a TCP connection with each server for answers that UDP truncates.
-fn resolver_sockets(config: &Config) -> u64 {
-    let queries = queries_max(config);
-    if queries == 0 {
-        return 0;
+    /// With so many descriptors at most for checks and questions, or what one of each takes: neither ever stops.
+    fn with_helpers(self, config: &Config, most: u64) -> Self {
+        let (checks, queries) = (checks_max(config), queries_max(config));
+        // Questions get what checks leave, or half.
+        let for_queries = most.saturating_sub(checks).max(most / 2);
+        let fitting = (for_queries / dns_servers(config)).saturating_sub(1) / PER_QUERY;
+        let queries = fitting.max(1).min(queries);
+        let resolver = resolver_sockets(queries, config);
+        Self { checks: most.saturating_sub(resolver).max(1).min(checks), queries, resolver, ..self }
     }
-    let named = config.resolver.servers.len();
-    let dns_servers = if named == 0 { SYSTEM_SERVERS_MAX } else { named };
-    dns_servers as u64 * (queries * PER_QUERY + 1)
 }
 
-/// Questions to DNS servers that may be under way at the same time; further ones wait. 0 if there is no name.
+/// Connections that find room, with their pipes.
+fn fitting(room: u64) -> u64 {
+    // One pipe for so many connections: solved for the connections.
+    let group = PER_CONNECTION * CONNECTIONS_A_PIPE + PER_PIPE;
+    (u128::from(room) * u128::from(CONNECTIONS_A_PIPE) / u128::from(group)) as u64
+}
+
+fn descriptors_of(connections: u64) -> u64 {
+    connections * PER_CONNECTION + pipes(connections) * PER_PIPE
+}
+
+/// Checks that there may be at the same time: one a checked server, for names as many as they may have addresses.
+fn checks_max(config: &Config) -> u64 {
+    let checked = config.backends.iter().filter(|backend| backend.check.is_some());
+    let servers = checked.flat_map(|backend| backend.servers.iter().filter(|server| server.is_checked));
+    servers.map(|server| u64::from(server.address.servers_max())).sum()
+}
+
+/// Most sockets of so many questions: over UDP, and a TCP connection with each server for answers that UDP truncates.
+fn resolver_sockets(queries: u64, config: &Config) -> u64 {
+    if queries == 0 { 0 } else { dns_servers(config) * (queries * PER_QUERY + 1) }
+}
+
+fn dns_servers(config: &Config) -> u64 {
+    match config.resolver.servers.len() {
+        0 => SYSTEM_SERVERS_MAX as u64,
+        named => named as u64,
+    }
+}
+
+/// Questions to DNS servers that there may be at the same time, where descriptors do not limit them. 0 if there is no name.
 pub fn queries_max(config: &Config) -> u64 {
     let queries = |address: &Address| match address {
         Address::Ip(_) => 0,
@@ -199,6 +258,43 @@ mod tests {
         check("address = \"a.example:1\"\nmax-addresses = 7", 7, 3 * 9);
         check("address = \"a.example:1\"\nfamily = \"ipv6\"", 128, 3 * 5);
         check("srv = \"_a._tcp.example\"\nmax-addresses = 7\n[resolver]\nservers = \"10.0.0.1:53\"", 7, 33);
+    }
+
+    /// Addresses that may never come keep nobody out.
+    #[test]
+    fn connections_come_before_checks() {
+        let config = |names: usize, global: &str| {
+            let mut text = format!(
+                "[global]\nworkers = 2\n{global}\n[admin]\nbind = \"127.0.0.1:9000\"\n[frontend.f]\nbind = \"[::]:444\"\n\
+                 mode = \"tcp\"\ndefault-backend = \"b\"\n[backend.b]\ncheck = {{ type = \"tcp\" }}\n"
+            );
+            for name in 0..names {
+                text += &format!("[[backend.b.server]]\nname = \"{name}\"\naddress = \"{name}.example:1\"\n");
+            }
+            Config::parse(&text, "t.toml", &|_| Err(std::io::ErrorKind::NotFound.into())).unwrap().config
+        };
+        let divide = |limit: u64, names: usize, global: &str| {
+            let config = config(names, global);
+            let divided = Descriptors::divide(limit, &config);
+            let (connections, pipes) = (u64::from(divided.connections), u64::from(divided.pipes));
+            assert!(connections <= 1 || divided.fixed() + connections * 2 + pipes * 2 <= limit + 1);
+            (connections, divided.checks, divided.queries, divided.waiting(&config).is_some())
+        };
+        assert_eq!(divide(256, 1, ""), (54, 30, 1, true));
+        assert_eq!(divide(1_024, 7, ""), (285, 126, 9, true));
+        // Descriptors that nobody else wants are for checks.
+        assert_eq!(divide(1_024, 7, "max-connections = 9"), (9, 755, 14, true));
+        assert_eq!(divide(1_200, 7, "max-connections = 9"), (9, 896, 14, false));
+        assert_eq!(divide(20_000, 7, ""), (7_543, 896, 14, false));
+        let least = Descriptors::least(&config(7, ""));
+        assert_eq!((divide(least, 7, ""), divide(least - 2, 7, "").0), ((1, 1, 1, true), 0));
+        for (names, global) in [(1, ""), (7, ""), (7, "max-connections = 9"), (7, "max-connections = 90000")]
+        {
+            let text =
+                Descriptors::divide(256, &config(names, global)).waiting(&config(names, global)).unwrap();
+            let enough: u64 = text.split("; ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+            assert!(!divide(enough, names, global).3 && divide(enough - 5, names, global).3, "{text}");
+        }
     }
 
     #[test]

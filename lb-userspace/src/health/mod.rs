@@ -21,7 +21,6 @@ mod watch;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tracing::error;
 
@@ -36,13 +35,11 @@ pub use tls::TlsError;
 pub use vitals::{CheckResult, RESULTS_MAX, Traffic, Vitals};
 
 /// Runs the checks of all backends on the current runtime (any kind, with timers and sockets; no `LocalSet` needed) until it is
-/// dropped: it never returns, also if there is nothing to check. `certificates` is told when the certificates of servers change, or the
-/// servers that have some.
-pub async fn run(backends: Arc<[Arc<Backend>]>, certificates: Arc<Notify>) {
-    let checks = Checks::new(Arc::clone(&certificates));
+/// dropped: it never returns, also if there is nothing to check.
+pub async fn run(backends: Arc<[Arc<Backend>]>, checks: Checks) {
     let mut watched = JoinSet::new();
     for backend in backends.iter() {
-        watched.spawn(follow(Arc::clone(backend), checks.clone(), Arc::clone(&certificates)));
+        watched.spawn(follow(Arc::clone(backend), checks.clone()));
     }
     while let Some(Err(panic)) = watched.join_next().await {
         error!(%panic, "the health checks of a backend stopped; its servers keep their state");
@@ -51,7 +48,7 @@ pub async fn run(backends: Arc<[Arc<Backend>]>, certificates: Arc<Notify>) {
 }
 
 /// Checks the servers that a backend has, also those that come later.
-async fn follow(backend: Arc<Backend>, checks: Checks, certificates: Arc<Notify>) {
+async fn follow(backend: Arc<Backend>, checks: Checks) {
     let mut changes = backend.changes();
     let mut guards: HashMap<usize, Option<CheckGuard>> = HashMap::new();
     loop {
@@ -66,7 +63,7 @@ async fn follow(backend: Arc<Backend>, checks: Checks, certificates: Arc<Notify>
             // No further servers can come.
             std::future::pending::<()>().await;
         }
-        certificates.notify_one();
+        checks.tell_certificates();
     }
 }
 

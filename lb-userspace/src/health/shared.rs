@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
@@ -23,10 +23,12 @@ const FAR_OFF: Duration = Duration::from_secs(7 * 86_400);
 
 /// All checks that run. Servers of any backend share one if it would be the same: address, port, what is sent and expected, timeout
 /// and intervals. What follows from its results is each server's own.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Checks {
     known: Arc<Mutex<Known>>,
     certificates: Arc<Notify>,
+    /// Bounds how many run at the same time.
+    places: Arc<Semaphore>,
 }
 
 #[derive(Debug, Default)]
@@ -70,16 +72,25 @@ struct Identity {
 #[derive(Debug, Default)]
 struct Members {
     watches: Mutex<Vec<(u64, Watch)>>,
-    /// Traffic calls, or somebody has joined.
+    /// Traffic calls.
     call: Arc<Notify>,
+    /// Somebody has joined.
+    joined: Notify,
     /// A member shows another certificate.
     certificates: Arc<Notify>,
 }
 
 impl Checks {
-    /// None yet. `certificates` is told when a server shows a certificate for other names than before.
-    pub fn new(certificates: Arc<Notify>) -> Self {
-        Self { known: Arc::default(), certificates }
+    /// None yet. `certificates` is told when a server shows a certificate for other names than before, or when servers come or go. At
+    /// most `max` checks run at the same time; further ones wait, in turn.
+    pub fn new(certificates: Arc<Notify>, max: u64) -> Self {
+        let max = usize::try_from(max).unwrap_or(usize::MAX).clamp(1, Semaphore::MAX_PERMITS);
+        Self { known: Arc::default(), certificates, places: Arc::new(Semaphore::new(max)) }
+    }
+
+    /// Tells that there may be other certificates than before.
+    pub(super) fn tell_certificates(&self) {
+        self.certificates.notify_one();
     }
 
     /// Starts the check of one server, on the runtime of the caller, until what comes back is dropped; `None` if the server is not
@@ -112,12 +123,13 @@ impl Checks {
         members.lock().push((id, Watch::new(backend, server, check, &members.call)));
         match new {
             Some(prober) => {
-                let task = tokio::spawn(repeat(prober, Pace::new(check), Arc::clone(&members)));
+                let places = Arc::clone(&self.places);
+                let task = tokio::spawn(repeat(prober, Pace::new(check), Arc::clone(&members), places));
                 let task = task.abort_handle();
                 rounds.entry(address).or_default().push(Round { identity, task, members });
             }
             // Who comes later does not wait for a whole interval.
-            None => members.call.notify_one(),
+            None => members.joined.notify_one(),
         }
         Ok(Some(CheckGuard { checks: self.clone(), address, id }))
     }
@@ -143,6 +155,13 @@ impl Checks {
 
     fn lock(&self) -> MutexGuard<'_, Known> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Checks {
+    /// None yet, of whose certificates nobody is told, and as many at the same time as there are.
+    fn default() -> Self {
+        Self::new(Arc::default(), u64::MAX)
     }
 }
 
@@ -186,7 +205,7 @@ impl Members {
     fn judge(&self, checked: &Checked) -> Option<Duration> {
         let mut watches = self.lock();
         // All of them, not only up to the first.
-        if watches.iter().fold(false, |is_new, (_, watch)| watch.note_certificate(checked) || is_new) {
+        if watches.iter_mut().fold(false, |is_new, (_, watch)| watch.note_certificate(checked) || is_new) {
             self.certificates.notify_one();
         }
         watches.iter_mut().for_each(|(_, watch)| watch.judge(checked));
@@ -223,7 +242,7 @@ impl Pace {
 }
 
 /// Checks until it is aborted, one check after the other, and listens to traffic also while one is under way.
-async fn repeat(prober: Prober, pace: Pace, members: Arc<Members>) {
+async fn repeat(prober: Prober, pace: Pace, members: Arc<Members>, places: Arc<Semaphore>) {
     let earlier = Notify::new();
     let next = Mutex::new(pace.first());
     let next = || next.lock().unwrap_or_else(PoisonError::into_inner);
@@ -231,11 +250,16 @@ async fn repeat(prober: Prober, pace: Pace, members: Arc<Members>) {
     let last = || last.lock().unwrap_or_else(PoisonError::into_inner);
     let listen = async {
         loop {
-            members.call.notified().await;
-            let latest = match members.judge_traffic() {
-                true => Instant::now() + pace.fast_interval,
+            let latest = tokio::select! {
+                () = members.call.notified() => match members.judge_traffic() {
+                    true => Instant::now() + pace.fast_interval,
+                    // Those who called are down: what fails on them is no news.
+                    false => continue,
+                },
                 // However many come one after the other, as servers of names do.
-                false => last().map_or(pace.first(), |last| pace.first().max(last + pace.join_gap)),
+                () = members.joined.notified() => {
+                    last().map_or(pace.first(), |last| pace.first().max(last + pace.join_gap))
+                }
             };
             let mut next = next();
             if latest < *next {
@@ -247,6 +271,8 @@ async fn repeat(prober: Prober, pace: Pace, members: Arc<Members>) {
     let check = async {
         loop {
             wait_for(|| *next(), &earlier).await;
+            // Nobody closes it. It is kept until the connection is gone.
+            let _place = places.acquire().await;
             let started = Instant::now();
             *next() = started + FAR_OFF;
             *last() = Some(started);

@@ -31,9 +31,9 @@ pub enum Phase {
 }
 
 impl Streak {
-    /// Of a server that was not checked yet.
-    pub fn new(rise: NonZeroU32, fall: NonZeroU32) -> Self {
-        Self { rise, fall, state: ServerState::Up, against: 0, has_result: false }
+    /// Of a server whose checks begin. It is up, unless it was down when earlier ones ended.
+    pub fn new(rise: NonZeroU32, fall: NonZeroU32, state: ServerState) -> Self {
+        Self { rise, fall, state, against: 0, has_result: false }
     }
 
     /// How the server stands.
@@ -90,7 +90,12 @@ mod tests {
     /// `results`: `+` passed, `-` failed. `expected`: the state after each, `U` or `D`; lower case where it did not change.
     #[track_caller]
     fn check(rise: u32, fall: u32, results: &str, expected: &str) {
-        let mut streak = Streak::new(rise.try_into().unwrap(), fall.try_into().unwrap());
+        check_from(ServerState::Up, rise, fall, results, expected);
+    }
+
+    #[track_caller]
+    fn check_from(state: ServerState, rise: u32, fall: u32, results: &str, expected: &str) {
+        let mut streak = Streak::new(rise.try_into().unwrap(), fall.try_into().unwrap(), state);
         let states: String = results
             .chars()
             .map(|result| {
@@ -110,6 +115,9 @@ mod tests {
         // After a first success it takes all failures.
         check(3, 3, "+---", "uuuD");
         check(3, 3, "-+++", "DddU");
+        // Also of one that was down when it left, and has come back.
+        check_from(ServerState::Down, 3, 3, "+---", "UuuD");
+        check_from(ServerState::Down, 3, 3, "-+++", "dddU");
     }
 
     #[test]
@@ -128,7 +136,7 @@ mod tests {
 
     #[test]
     fn the_phase_follows_state_and_last_result() {
-        let mut streak = Streak::new(2.try_into().unwrap(), 3.try_into().unwrap());
+        let mut streak = Streak::new(2.try_into().unwrap(), 3.try_into().unwrap(), ServerState::Up);
         let mut phase_after = |has_passed| {
             streak.record(has_passed);
             streak.phase()
@@ -141,7 +149,7 @@ mod tests {
     #[test]
     fn what_traffic_can_do() {
         let streak = || {
-            let mut streak = Streak::new(2.try_into().unwrap(), 3.try_into().unwrap());
+            let mut streak = Streak::new(2.try_into().unwrap(), 3.try_into().unwrap(), ServerState::Up);
             streak.record(true);
             streak
         };

@@ -22,6 +22,8 @@ pub(super) struct Watch {
     server: Arc<Server>,
     check: Check,
     streak: Streak,
+    /// The end of its certificate that [`Self::show_expiry`] knows of, in seconds since 1970.
+    expiry: Option<i64>,
     /// Whether the last check said nothing because this host lacked resources; warned of once in a row.
     is_starved: bool,
 }
@@ -40,7 +42,8 @@ impl Watch {
             backend: Arc::clone(backend),
             server: Arc::clone(server),
             check: check.clone(),
-            streak: Streak::new(check.rise, check.fall),
+            streak: Streak::new(check.rise, check.fall, server.state()),
+            expiry: None,
             is_starved: false,
         }
     }
@@ -55,20 +58,29 @@ impl Watch {
     }
 
     /// Keeps the certificate of a check, if it saw one, and says whether it is for other names than the one before.
-    pub(super) fn note_certificate(&self, checked: &Checked) -> bool {
+    pub(super) fn note_certificate(&mut self, checked: &Checked) -> bool {
         let Some(certificate) = &checked.certificate else { return false };
         let is_for_other_names = self.server.vitals.note_certificate(Arc::clone(certificate));
-        self.show_expiry();
+        self.show_expiry(Some(certificate.not_after));
         is_for_other_names
     }
 
-    /// Of the certificates that the servers of one entry show, the one that ends first is what somebody must know of.
-    fn show_expiry(&self) {
-        let servers = self.backend.servers();
-        let own = servers.iter().filter(|server| server.entry() == self.server.entry());
-        let ends = own.filter_map(|server| Some(server.vitals.certificate()?.not_after));
-        if let Some(first) = ends.min() {
-            self.server.metrics.certificate_expiry.set(first as f64);
+    /// Of the certificates that the servers of one entry show, the one that ends first is what somebody must know of. They are only
+    /// looked through if that was this server's and has changed: mostly nothing has.
+    fn show_expiry(&mut self, end: Option<i64>) {
+        let before = std::mem::replace(&mut self.expiry, end);
+        if before == end {
+            return;
+        }
+        let shown = &self.server.metrics.certificate_expiry;
+        let first = shown.get();
+        if let Some(end) = end.filter(|end| first.is_nan() || *end as f64 <= first) {
+            shown.set(end as f64);
+        } else if before.is_some_and(|before| before as f64 <= first) {
+            let servers = self.backend.servers();
+            let own = servers.iter().filter(|server| server.entry() == self.server.entry());
+            let ends = own.filter_map(|server| Some(server.vitals.certificate()?.not_after));
+            shown.set(ends.min().map_or(f64::NAN, |first| first as f64));
         }
     }
 
@@ -170,5 +182,6 @@ impl Watch {
 impl Drop for Watch {
     fn drop(&mut self) {
         self.server.vitals.traffic.observe(0, None);
+        self.show_expiry(None);
     }
 }

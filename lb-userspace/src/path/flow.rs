@@ -13,20 +13,17 @@ use std::time::Duration;
 
 use lb_common::reason::CloseReason;
 use tokio::io::Interest;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
+use tokio::time::{Sleep, sleep_until};
 
 use super::Strategy;
 use super::direction::{Direction, DirectionEnd, Lane, Tools};
+use super::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX, wait_until_acknowledged};
 use super::meter::Meter;
 use super::moment::Moment;
 use super::side::Side;
 use super::silence::{Allowed, Outstanding, Silence, shorter};
 use crate::config;
 use crate::net::{self, Socket};
-
-/// How long bytes that arrived before a reset may go without any of them being acknowledged, before the reset is passed on
-/// without them.
-const RESET_DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// A flow of at least this age gets keepalive and user timeout on the server's leg: shorter ones never need them.
 const SETTLED_AGE: Duration = Duration::from_secs(5);
@@ -78,6 +75,7 @@ pub fn carry<'a>(
             poll_fn(move |cx| run.poll(cx, tick.as_mut())).await
         };
         let flow = run.flow;
+        let drains_until = run.drains_until().unwrap_or_else(Moment::now);
         // Only of interest, and only worth asking, if a timeout ended it.
         let silent = matches!(ending, Ending::Cut(_)).then(|| run.silent_side());
         // A pipe with bytes for a side that is gone goes now, not after the wait below.
@@ -93,7 +91,7 @@ pub fn carry<'a>(
                 let other = side.other().of(flow);
                 net::push(other);
                 // Boxed, because it is rare and would make every flow's task larger.
-                Box::pin(wait_until_acknowledged(other)).await;
+                Box::pin(wait_until_acknowledged(other, drains_until)).await;
                 reason
             }
         };
@@ -124,6 +122,15 @@ enum Ending {
 /// A wait for an error on a socket that nobody reads.
 type ErrorWatch<'a> = Option<Pin<Box<dyn Future<Output = ()> + 'a>>>;
 
+/// What few flows ever have.
+#[derive(Default)]
+struct Rare<'a> {
+    /// By [`Side`].
+    watches: [ErrorWatch<'a>; 2],
+    /// Until when one side may take what the other, which is gone, has sent.
+    drains_until: Option<Moment>,
+}
+
 /// The state of a flow while it runs.
 struct Run<'a> {
     flow: &'a Flow<'a>,
@@ -137,8 +144,7 @@ struct Run<'a> {
     down_ended: bool,
     /// The side that reset or died, once known, and what that makes of the flow.
     gone: Option<(Side, CloseReason)>,
-    /// By [`Side`]. Boxed, because few flows ever have one.
-    watches: Option<Box<[ErrorWatch<'a>; 2]>>,
+    rare: Option<Box<Rare<'a>>>,
     silence: Silence,
     settles_at: Option<Moment>,
     /// When bytes that the counters do not show are counted at the latest.
@@ -157,7 +163,7 @@ impl<'a> Run<'a> {
             up_ended: false,
             down_ended: false,
             gone: None,
-            watches: None,
+            rare: None,
             silence: Silence::new(now),
             settles_at: Some(now + SETTLED_AGE),
             counts_at: None,
@@ -234,7 +240,12 @@ impl<'a> Run<'a> {
         if self.gone.is_none() {
             tracing::debug!(backend = %self.flow.backend.name, ?side, %error, "one end is gone");
             self.gone = Some((side, reason));
-            self.silence.break_with(Moment::now(), self.flow.outstanding());
+            let now = Moment::now();
+            self.rare.get_or_insert_default().drains_until = Some(now + RESET_DRAIN_ALL_MAX);
+            self.silence.break_with(now, self.flow.outstanding());
+            if side == Side::Server {
+                self.meter.leave_server();
+            }
         }
     }
 
@@ -278,13 +289,13 @@ impl<'a> Run<'a> {
         for side in [Side::Client, Side::Server] {
             let is_unread = self.direction_from_is_stalled(side) || self.direction_from_ended(side);
             if self.gone.is_some() || !is_unread {
-                if let Some(watches) = &mut self.watches {
-                    watches[side as usize] = None;
+                if let Some(rare) = &mut self.rare {
+                    rare.watches[side as usize] = None;
                 }
                 continue;
             }
             let socket = side.of(self.flow);
-            let watches = self.watches.get_or_insert_default();
+            let watches = &mut self.rare.get_or_insert_default().watches;
             let watch = watches[side as usize].get_or_insert_with(|| {
                 Box::pin(async move {
                     let _ = socket.ready(Interest::ERROR).await;
@@ -320,10 +331,14 @@ impl<'a> Run<'a> {
         Allowed { quiet: half_closed.or(idle), stuck: idle }
     }
 
+    fn drains_until(&self) -> Option<Moment> {
+        self.rare.as_ref()?.drains_until
+    }
+
     fn next_tick(&self) -> Moment {
         // From this moment, not from the last activity: a tick in the past would come again at once, for ever.
         let far_off = Moment::now() + Duration::from_secs(24 * 3600);
-        [self.silence.next_look(self.allowed()), self.settles_at, self.counts_at]
+        [self.silence.next_look(self.allowed()), self.drains_until(), self.settles_at, self.counts_at]
             .into_iter()
             .flatten()
             .min()
@@ -340,6 +355,10 @@ impl<'a> Run<'a> {
             self.settles_at = None;
             settle(self.flow);
         }
+        if let Some((_, reason)) = self.gone.filter(|_| self.drains_until().is_some_and(|until| now >= until))
+        {
+            return Some(Ending::Cut(reason));
+        }
         let (allowed, flow) = (self.allowed(), self.flow);
         self.silence.overdue(now, allowed, || flow.outstanding()).map(Ending::Cut)
     }
@@ -353,26 +372,5 @@ fn settle(flow: &Flow<'_>) {
     }
     if let Some(timeout) = flow.backend.user_timeout {
         let _ = net::set_user_timeout(flow.server.get_ref(), timeout);
-    }
-}
-
-/// Waits until the peer's kernel has everything, so that a reset behind it discards nothing; not longer than
-/// [`RESET_DRAIN_MAX`] without progress, and not for a peer that is gone.
-async fn wait_until_acknowledged(socket: &Socket) {
-    let acknowledged = async {
-        let (mut pause, mut least, mut progress_at) = (Duration::from_millis(1), u32::MAX, Instant::now());
-        while progress_at.elapsed() < RESET_DRAIN_MAX {
-            match net::unacknowledged_bytes(socket.get_ref()) {
-                Ok(0) | Err(_) => return,
-                Ok(bytes) if bytes < least => (least, progress_at) = (bytes, Instant::now()),
-                Ok(_) => {}
-            }
-            sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_millis(50));
-        }
-    };
-    tokio::select! {
-        () = acknowledged => {}
-        _ = socket.ready(Interest::ERROR) => {}
     }
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a flow has delivered, and its way into the counters: while it runs, at most a second late, and exactly at its end.
+//! What a flow has delivered, and its way into the counters: while it runs, at most a second late, and exactly at its end. And the
+//! place on the server that it takes meanwhile.
 
 use std::sync::Arc;
 
 use lb_common::reason::PathKind;
 
-use crate::backend::Server;
+use crate::backend::{Server, ServerSlot};
 use crate::config;
 use crate::frontend::Frontend;
 
@@ -46,12 +47,25 @@ pub struct Meter {
     counted: Carried,
     frontend: Arc<Frontend>,
     server: Arc<Server>,
+    /// The flow's place on the server, until that is gone.
+    slot: Option<ServerSlot>,
 }
 
 impl Meter {
-    /// A meter at zero for a flow between a frontend and a server.
-    pub fn new(frontend: Arc<Frontend>, server: Arc<Server>) -> Self {
-        Self { carried: Carried::default(), counted: Carried::default(), frontend, server }
+    /// A meter at zero for a flow between a frontend and the server that it has a place on.
+    pub fn new(frontend: Arc<Frontend>, slot: ServerSlot) -> Self {
+        let (server, slot) = (Arc::clone(slot.server()), Some(slot));
+        Self { carried: Carried::default(), counted: Carried::default(), frontend, server, slot }
+    }
+
+    /// The server of the flow.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// The server has nothing to do with the flow any more, though the client may still be receiving: others get its place.
+    pub fn leave_server(&mut self) {
+        self.slot = None;
     }
 
     /// The settings of the frontend that the flow came in by.

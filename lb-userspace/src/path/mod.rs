@@ -3,6 +3,7 @@
 //! doubled or reordered; back-pressure; FIN, half-close and RST carried across.
 
 mod direction;
+mod drain;
 mod flow;
 mod meter;
 mod moment;

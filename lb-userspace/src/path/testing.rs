@@ -13,7 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::{COPY_CHUNK, Carried, Flow, Meter, PipeBudget, Pipes, Side, Start, Strategy, Tools, carry};
-use crate::backend::testing;
+use crate::backend::{Backend, testing};
 use crate::config;
 use crate::net;
 
@@ -45,21 +45,31 @@ pub(super) fn run_with_pipes(
     client: impl FnOnce(TcpStream) + Send + 'static,
     server: impl FnOnce(TcpStream) + Send + 'static,
 ) -> End {
+    let settings = change(testing::settings(vec![testing::server("a", 1, 0)]));
+    run_on(&testing::backend(settings), pipes_max, strategy, client, server)
+}
+
+/// The same, with a place on a server of this backend.
+pub(super) fn run_on(
+    backend: &Backend,
+    pipes_max: usize,
+    strategy: Strategy,
+    client: impl FnOnce(TcpStream) + Send + 'static,
+    server: impl FnOnce(TcpStream) + Send + 'static,
+) -> End {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let (client_leg, client_end) = connected();
         let (server_leg, server_end) = connected();
         let scripts = [thread::spawn(move || client(client_end)), thread::spawn(move || server(server_end))];
-        let settings = change(testing::settings(vec![testing::server("a", 1, 0)]));
-        let backend = testing::backend(settings.clone());
         let tools = Tools {
             pipes: Pipes::new(PipeBudget::new(pipes_max, Gauge::default()), 1),
             buffer: RefCell::new(vec![0; COPY_CHUNK].into_boxed_slice()),
             pipes_exhausted: Counter::default(),
         };
-        let mut meter =
-            Meter::new(Arc::new(crate::frontend::testing::frontend()), Arc::clone(&backend.servers()[0]));
-        let flow = Flow { client: &client_leg, server: &server_leg, backend: &settings };
+        let slot = backend.pick(0, &[]).expect("a server without a limit");
+        let mut meter = Meter::new(Arc::new(crate::frontend::testing::frontend()), slot);
+        let flow = Flow { client: &client_leg, server: &server_leg, backend: &backend.settings };
         let start = Start { strategy, has_bytes_waiting: false };
         let end =
             tokio::time::timeout(PATIENCE, carry(&flow, start, &tools, &mut meter)).await.expect("it ends");

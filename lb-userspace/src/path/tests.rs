@@ -3,14 +3,15 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use lb_common::reason::{CloseReason, PathKind};
 
-use super::testing::{exchange, pattern, read_all, reset, run, run_with_pipes, wait_for_error};
+use super::testing::{exchange, pattern, read_all, reset, run, run_on, run_with_pipes, wait_for_error};
 use super::{COPY_CHUNK, Side, Strategy};
-use crate::config;
+use crate::{backend, config};
 
 const STRATEGIES: [Strategy; 3] =
     [Strategy::Always(PathKind::Copy), Strategy::Always(PathKind::Splice), Strategy::Adaptive];
@@ -239,6 +240,39 @@ fn a_slow_reader_gets_what_came_before_a_reset() {
                 }
                 assert!(received == expected);
                 assert!(client.read(&mut [0]).is_err(), "the reset follows");
+            },
+            move |mut server| {
+                server.write_all(&answer).expect("write");
+                thread::sleep(Duration::from_millis(200));
+                reset(server);
+            },
+        );
+        assert_eq!(end.close, CloseReason::ServerReset, "{strategy:?}");
+    }
+}
+
+/// Whoever waits for a place on a server does not wait for clients of sessions that it no longer has.
+#[test]
+fn a_server_that_is_gone_has_room_while_its_last_answer_is_still_read() {
+    for strategy in STRATEGIES {
+        let servers = vec![backend::testing::server("a", 1, 1)];
+        let backend = Arc::new(backend::testing::backend(backend::testing::settings(servers)));
+        let (watched, answer) = (Arc::clone(&backend), pattern(1 << 20, 7));
+        let expected = answer.clone();
+        let end = run_on(
+            &backend,
+            8,
+            strategy,
+            move |mut client| {
+                // Nothing is read before the place is free.
+                let begun = std::time::Instant::now();
+                while watched.active() > 0 {
+                    assert!(begun.elapsed() < Duration::from_secs(4), "the place is held");
+                    thread::sleep(Duration::from_millis(5));
+                }
+                let mut received = vec![0; expected.len()];
+                client.read_exact(&mut received).expect("bytes from before the reset");
+                assert!(received == expected);
             },
             move |mut server| {
                 server.write_all(&answer).expect("write");

@@ -33,6 +33,8 @@ pub(super) enum NoAnswer {
     Timeout,
     /// The servers fail or refuse.
     Failure,
+    /// One server knows of nothing, but another did not say so.
+    Doubt,
 }
 
 /// The two kinds of records with addresses.
@@ -78,7 +80,7 @@ pub(super) struct Candidate {
 pub(super) struct Memory(BTreeMap<(Arc<str>, Kind), Vec<IpAddr>>);
 
 impl NoAnswer {
-    /// Whether DNS has spoken: it knows that there is nothing.
+    /// Whether DNS has spoken: all of it knows that there is nothing.
     pub(super) fn is_certain(self) -> bool {
         matches!(self, Self::NxDomain | Self::Empty)
     }
@@ -89,7 +91,7 @@ impl NoAnswer {
             Self::NxDomain => ResolutionResult::NxDomain,
             Self::Empty => ResolutionResult::Empty,
             Self::Timeout => ResolutionResult::Timeout,
-            Self::Failure => ResolutionResult::Failure,
+            Self::Failure | Self::Doubt => ResolutionResult::Failure,
         }
     }
 }
@@ -109,6 +111,8 @@ impl Memory {
                     self.0.insert(key, answer.items.clone());
                 }
                 Err(no_answer) if no_answer.is_certain() => _ = self.0.remove(&key),
+                // A server that is gone makes no trouble of records that there never were: mostly AAAA beside A.
+                Err(NoAnswer::Doubt) if !self.0.contains_key(&key) => {}
                 Err(_) => {
                     found.is_partial = true;
                     found.items.extend(self.0.get(&key).into_iter().flatten());
@@ -182,7 +186,7 @@ impl Memory {
 
 /// What several reasons amount to: a name that does not exist has no records of any kind; otherwise any doubt leaves all in doubt.
 fn worst(reasons: &[NoAnswer]) -> NoAnswer {
-    let order = [NoAnswer::NxDomain, NoAnswer::Failure, NoAnswer::Timeout];
+    let order = [NoAnswer::NxDomain, NoAnswer::Failure, NoAnswer::Doubt, NoAnswer::Timeout];
     order.into_iter().find(|reason| reasons.contains(reason)).unwrap_or(NoAnswer::Empty)
 }
 
@@ -251,6 +255,11 @@ mod tests {
         check(found(vec![ip(1)], 9), found(vec![ip(6)], 9), found(vec![ip(1), ip(6)], 9));
         check(Err(NxDomain), Err(Timeout), Err(NxDomain));
         check(found(vec![ip(1)], 9), Err(Timeout), partial(vec![ip(1)], 9));
+        check(found(vec![ip(1)], 9), Err(Doubt), found(vec![ip(1)], 9));
+        check(Err(Doubt), Err(Doubt), Err(Doubt));
+        check(Err(Empty), Err(Doubt), Err(Doubt));
+        check(found(vec![ip(1)], 9), found(vec![ip(6)], 9), found(vec![ip(1), ip(6)], 9));
+        check(Err(Doubt), found(vec![ip(6)], 9), partial(vec![ip(1), ip(6)], 9));
     }
 
     fn record(target: &str, port: u16) -> ServiceRecord {

@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::answer::{Found, Kind, NoAnswer, Reply, Role, ServiceRecord, in_hosts, usable};
-use crate::config::needs::{SYSTEM_SERVERS_MAX, queries_max};
+use crate::config::needs::SYSTEM_SERVERS_MAX;
 use crate::config::{self, Config, Family};
 
 /// Where the system's DNS servers stand (resolv.conf(5)).
@@ -62,9 +62,9 @@ struct Servers {
 }
 
 impl Client {
-    /// For a configuration.
-    pub(super) fn new(config: &Config) -> Self {
-        let queries = usize::try_from(queries_max(config)).unwrap_or(1).max(1);
+    /// For a configuration, with so many questions at the same time.
+    pub(super) fn new(config: &Config, queries: u64) -> Self {
+        let queries = usize::try_from(queries).unwrap_or(1).max(1);
         Self {
             settings: config.resolver.clone(),
             permits: Semaphore::new(queries),
@@ -132,9 +132,9 @@ impl Client {
         found(&self.ask(name, kind).await?, |data| data.ip_addr().and_then(usable))
     }
 
-    /// Asks all servers, several times if need be. The first that knows is right; but that a name does not exist counts only where no
-    /// other server knows it: one for names inside and one for those outside do not know each other's (as with HAProxy,
-    /// configuration manual, section 5.3.2).
+    /// Asks all servers, several times if need be. The first that has records is right; that there are none counts only where every
+    /// server says so: one for names inside and one for those outside do not know each other's, and that the one which knows does
+    /// not answer leaves all in doubt.
     async fn ask(&self, name: &str, kind: RecordType) -> Result<Lookup, NoAnswer> {
         let name = Name::from_ascii(format!("{name}.")).map_err(|_| NoAnswer::Failure)?;
         let _permit = self.permits.acquire().await.map_err(|_| NoAnswer::Failure)?;
@@ -154,23 +154,16 @@ impl Client {
             let (name, patience) = (name.clone(), self.settings.timeout);
             asked.spawn(async move { timeout(patience, resolver.lookup(name, kind)).await });
         }
-        let mut reason = NoAnswer::Failure;
+        let mut reasons = Vec::new();
         while let Some(joined) = asked.join_next().await {
-            let no_answer = match joined {
+            reasons.push(match joined {
                 Ok(Ok(Ok(lookup))) => return Ok(lookup),
                 Ok(Ok(Err(error))) => why(&error),
                 Ok(Err(_)) => NoAnswer::Timeout,
                 Err(_) => NoAnswer::Failure,
-            };
-            reason = match (no_answer, reason) {
-                // The name exists.
-                (NoAnswer::Empty, _) => return Err(no_answer),
-                (NoAnswer::NxDomain, _) | (_, NoAnswer::NxDomain) => NoAnswer::NxDomain,
-                (NoAnswer::Timeout, _) | (_, NoAnswer::Timeout) => NoAnswer::Timeout,
-                _ => NoAnswer::Failure,
-            };
+            });
         }
-        Err(reason)
+        Err(joint(&reasons))
     }
 
     /// One resolver a server; made anew when /etc/resolv.conf has changed.
@@ -243,6 +236,19 @@ fn service_record(data: &RData) -> Option<ServiceRecord> {
     (!target.is_empty() && role.port != 0).then(|| ServiceRecord { target: target.into(), role })
 }
 
+/// What it amounts to that no server has records.
+fn joint(reasons: &[NoAnswer]) -> NoAnswer {
+    let is_certain = |reason: &NoAnswer| reason.is_certain();
+    match () {
+        // A name that one server knows exists.
+        () if reasons.iter().all(is_certain) && reasons.contains(&NoAnswer::Empty) => NoAnswer::Empty,
+        () if reasons.iter().all(is_certain) && !reasons.is_empty() => NoAnswer::NxDomain,
+        () if reasons.iter().any(is_certain) => NoAnswer::Doubt,
+        () if reasons.contains(&NoAnswer::Timeout) => NoAnswer::Timeout,
+        () => NoAnswer::Failure,
+    }
+}
+
 fn why(error: &NetError) -> NoAnswer {
     match error {
         NetError::Dns(DnsError::NoRecordsFound(NoRecords {
@@ -278,44 +284,78 @@ mod tests {
 
     use super::*;
 
-    /// A DNS server for one question. It says that there is no such name, or gives an address.
-    async fn dns_server(delay: Duration, address: Option<Ipv4Addr>) -> SocketAddr {
+    /// What a DNS server does with a question.
+    #[derive(Clone, Copy, Debug)]
+    enum Says {
+        /// 10.0.0.1
+        Address,
+        /// NOERROR without a record.
+        Nothing,
+        /// NXDOMAIN
+        NoName,
+        /// SERVFAIL
+        Failure,
+        /// No word.
+        Silence,
+    }
+
+    async fn dns_server(delay: Duration, says: Says) -> SocketAddr {
         let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
         let own = socket.local_addr().unwrap();
         tokio::spawn(async move {
             let mut buffer = [0; 512];
-            let (len, client) = socket.recv_from(&mut buffer).await.unwrap();
-            tokio::time::sleep(delay).await;
-            // RFC 1035 section 4.1: the header says that it is a response and how it is; one question; what follows it in queries
-            // (EDNS) goes.
-            let end = 12 + buffer[12..len].iter().position(|byte| *byte == 0).unwrap() + 5;
-            let mut reply = buffer[..end].to_vec();
-            reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
-            match address {
-                None => reply[3] |= 3,
-                Some(address) => {
-                    reply[7] = 1;
-                    reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-                    reply.extend(address.octets());
+            loop {
+                let (len, client) = socket.recv_from(&mut buffer).await.unwrap();
+                tokio::time::sleep(delay).await;
+                // RFC 1035 section 4.1: the header says that it is a response and how it is; one question; what follows it in
+                // queries (EDNS) goes.
+                let end = 12 + buffer[12..len].iter().position(|byte| *byte == 0).unwrap() + 5;
+                let mut reply = buffer[..end].to_vec();
+                reply[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 0, 0, 0, 0, 0]);
+                match says {
+                    Says::Address => {
+                        reply[7] = 1;
+                        reply.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 0, 1]);
+                    }
+                    Says::Nothing => {}
+                    Says::NoName => reply[3] |= 3,
+                    Says::Failure => reply[3] |= 2,
+                    Says::Silence => continue,
                 }
+                socket.send_to(&reply, client).await.unwrap();
             }
-            socket.send_to(&reply, client).await.unwrap();
         });
         own
     }
 
+    async fn ask_both(first: Says, other: Says) -> Result<Vec<IpAddr>, NoAnswer> {
+        let slow = Duration::from_millis(100);
+        let servers = vec![dns_server(Duration::ZERO, first).await, dns_server(slow, other).await];
+        let timeout = Duration::from_millis(500);
+        let settings = config::Resolver { servers, timeout, ..config::Resolver::default() };
+        let client = Client { settings, permits: Semaphore::new(1), servers: Mutex::default() };
+        client.addresses("web.internal", RecordType::A).await.map(|found| found.items)
+    }
+
     #[tokio::test]
-    async fn a_name_that_one_server_knows_exists() {
-        let slow = Duration::from_millis(200);
-        let inside = Some(Ipv4Addr::new(10, 0, 0, 1));
-        for (slow_one, expected) in
-            [(inside, Ok(vec![IpAddr::from([10, 0, 0, 1])])), (None, Err(NoAnswer::NxDomain))]
-        {
-            let servers = vec![dns_server(Duration::ZERO, None).await, dns_server(slow, slow_one).await];
-            let settings = config::Resolver { servers, ..config::Resolver::default() };
-            let client = Client { settings, permits: Semaphore::new(1), servers: Mutex::default() };
-            let reply = client.addresses("web.internal", RecordType::A).await;
-            assert_eq!(reply.map(|found| found.items), expected);
+    async fn that_there_is_nothing_counts_only_where_all_say_so() {
+        use Says::*;
+        let address = || Ok(vec![IpAddr::from([10, 0, 0, 1])]);
+        for (first, other, expected) in [
+            (NoName, Address, address()),
+            (Nothing, Address, address()),
+            (Failure, Address, address()),
+            (NoName, NoName, Err(NoAnswer::NxDomain)),
+            (NoName, Nothing, Err(NoAnswer::Empty)),
+            (Nothing, NoName, Err(NoAnswer::Empty)),
+            (NoName, Silence, Err(NoAnswer::Doubt)),
+            (NoName, Failure, Err(NoAnswer::Doubt)),
+            (Failure, NoName, Err(NoAnswer::Doubt)),
+            (Nothing, Silence, Err(NoAnswer::Doubt)),
+            (Failure, Silence, Err(NoAnswer::Timeout)),
+            (Failure, Failure, Err(NoAnswer::Failure)),
+        ] {
+            assert_eq!(ask_both(first, other).await, expected, "{first:?}, {other:?}");
         }
     }
 

@@ -72,9 +72,10 @@ struct Watch {
 }
 
 /// Begins to resolve all names of a configuration on the current runtime; `None` if there is none. `backends` and `metrics` go by
-/// the positions in the configuration.
+/// the positions in the configuration. At most so many `queries` are under way at the same time.
 pub fn start(
     config: &Config,
+    queries: u64,
     backends: &[Arc<Backend>],
     servers: &[Vec<ServerMetrics>],
     metrics: &ProcessMetrics,
@@ -83,7 +84,7 @@ pub fn start(
     if questions.is_empty() {
         return None;
     }
-    let client = Arc::new(Client::new(config));
+    let client = Arc::new(Client::new(config, queries));
     let (answered, first) = mpsc::channel(1);
     let mut tasks = JoinSet::new();
     for (question, users) in questions {

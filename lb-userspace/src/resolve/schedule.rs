@@ -152,6 +152,7 @@ mod tests {
         rows.extend([1, 2, 4, 8, 15, 15, 15].map(|pause| (99_999, TIMEOUT, Keep, pause)));
         rows.extend([
             (999_999, FAILURE, Keep, 15),
+            (999_999, Heard::Nothing(NoAnswer::Doubt), Keep, 15),
             (999_999, answer(10), Replace, 10),
             (999_999, FAILURE, Keep, 1),
         ]);

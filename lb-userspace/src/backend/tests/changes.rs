@@ -49,10 +49,40 @@ fn servers_come_and_go() {
         assert_eq!(addresses(&backend), [b]);
         assert_eq!(new.metrics.up.get(), 0);
         assert_eq!(slot.server().active(), 1, "who is gone keeps its connections");
+        assert_eq!(backend.active(), 1, "and they are the backend's");
         drop(slot);
-        assert_eq!((kept.active(), kept.metrics.active.get()), (0, 0));
+        assert_eq!((kept.active(), kept.metrics.active.get(), backend.active()), (0, 0, 0));
         backend.set_addresses(1, &[]);
         assert_eq!(backend.pick(0, &[]).unwrap_err(), NoServer::AllDown);
+    }
+}
+
+/// DNS may name some of many addresses in turn.
+#[test]
+fn who_comes_back_is_who_it_was() {
+    for balance in BOTH {
+        let backend = backend(balance, vec![server("a", 1, 1)]);
+        backend.set_addresses(0, &[at(1), at(2)]);
+        let held = [backend.pick(0, &[]).unwrap(), backend.pick(0, &[]).unwrap()];
+        let [first, second] = &*backend.servers() else { unreachable!() };
+        second.set_state(ServerState::Down);
+        backend.set_addresses(0, &[at(3)]);
+        let idle = backend.pick(0, &[]).unwrap().server().clone();
+        backend.set_addresses(0, &[at(1), at(2)]);
+        assert_eq!((backend.servers_up(), backend.active()), (1, 2));
+        assert_eq!(
+            picked(&backend, &[]),
+            Err(NoServer::AllFull),
+            "no more than max-connections, {balance:?}"
+        );
+        let [one, other] = &*backend.servers() else { unreachable!() };
+        assert!(Arc::ptr_eq(one, first) && Arc::ptr_eq(other, second));
+        drop(held);
+        (0..3).for_each(|_| assert_eq!(picked(&backend, &[]), Ok(first.id()), "the other one is down"));
+        // Without connections too, for a while.
+        backend.set_addresses(0, &[at(3)]);
+        assert!(Arc::ptr_eq(&idle, &backend.servers()[0]));
+        assert_eq!(picked(&backend, &[]), Ok(idle.id()));
     }
 }
 

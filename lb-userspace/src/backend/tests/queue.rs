@@ -8,8 +8,14 @@ use lb_common::reason::ServerState;
 
 use super::super::testing::server;
 use super::super::*;
-use super::{backend, pair};
+use super::{ALL, backend, pair};
 use crate::config::Balance;
+
+/// Threads that come and go.
+const THREADS: usize = 8;
+
+/// How often each comes.
+const ROUNDS: usize = 1_000;
 
 /// The place that somebody in line has got, if so.
 fn place(ticket: Ticket) -> Option<ServerSlot> {
@@ -111,15 +117,33 @@ fn who_comes_back_needs_no_room() {
     assert!(place(again).is_some());
 }
 
+/// Places that are freed one after the other go to as many who wait, however many came to wait meanwhile.
+#[test]
+fn each_place_that_is_freed_is_somebodys_turn() {
+    let backend = backend(Balance::LeastConnections, vec![server("a", 1, 2), server("b", 1, 2)]);
+    let mut held: Vec<_> = (0..4).map(|_| backend.pick(0, &[]).unwrap()).collect();
+    let first: Vec<_> = (0..2).map(|_| in_line(&backend)).collect();
+    held.truncate(1);
+    // Two have had their turn, and one place is free: who comes finds it.
+    let Turn::Now(_slot) = backend.pick_or_queue(0, &[], None).unwrap() else { panic!("a place is free") };
+    let waiting: Vec<_> = (0..3).map(|_| in_line(&backend)).collect();
+    held.clear();
+    let got: Vec<_> = first.into_iter().chain(waiting).filter_map(place).collect();
+    assert_eq!((got.len(), backend.metrics.queue_length.get()), (3, 0));
+}
+
 #[test]
 fn a_queue_loses_nobody_under_concurrency() {
-    const THREADS: usize = 8;
-    const ROUNDS: usize = 2_000;
-    let backend = backend(Balance::LeastConnections, vec![server("a", 1, 2), server("b", 1, 1)]);
+    for balance in ALL {
+        lose_nobody(&backend(balance, vec![server("a", 1, 2), server("b", 1, 1)]));
+    }
+}
+
+fn lose_nobody(backend: &Backend) {
     let served = AtomicU32::new(0);
     thread::scope(|scope| {
         for thread in 0..THREADS {
-            let (backend, served) = (&backend, &served);
+            let served = &served;
             scope.spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
                 for round in 0..ROUNDS {

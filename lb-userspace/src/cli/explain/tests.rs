@@ -130,6 +130,21 @@ fn descriptors_are_compared_with_the_limit() {
 }
 
 #[test]
+fn what_waits_for_descriptors_is_told() {
+    let text = TEXT.replace("10.0.0.4:443", "web.internal:443") + "[global]\nworkers = 2\n";
+    let lines = |limit: u64| {
+        descriptors(&config(&text), &System { descriptors: Some(limit), ..UNPRIVILEGED }).join("\n")
+    };
+    let waiting = "37 of 128 health checks and 1 of 2 questions to DNS servers may run at the same time, further ones wait; \
+                   667 descriptors are enough for all";
+    assert_eq!(lines(256).lines().nth(4), Some(waiting));
+    assert!(lines(256).contains("at most 62 connections\n"), "{}", lines(256));
+    assert_eq!(lines(667).lines().nth(4), None);
+    let refused = "too few for one connection: lb run ends with an error; 51 are needed";
+    assert_eq!(lines(49).lines().last(), Some(refused));
+}
+
+#[test]
 fn names_are_told_and_not_resolved() {
     let text = TEXT.replace("10.0.0.2:443", "web.internal:443").replace(
         "server = [{ name = \"only\", address = \"10.0.0.4:443\" }]",

@@ -104,7 +104,7 @@ async fn answering(answer: impl Fn() -> Vec<u8> + Send + 'static) -> SocketAddr 
 /// Starts the checks; they end when what comes back is dropped.
 fn checks_of(backend: &Arc<Backend>) -> JoinSet<()> {
     let mut checks = JoinSet::new();
-    checks.spawn(run([backend.clone()].into(), Arc::default()));
+    checks.spawn(run([backend.clone()].into(), Checks::default()));
     checks
 }
 

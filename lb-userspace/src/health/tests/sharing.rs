@@ -75,6 +75,19 @@ async fn servers_that_join_bring_no_storm() {
     assert!(arrived.load(Ordering::Relaxed) <= 5, "{arrived:?} in three seconds");
 }
 
+/// A server that does not answer holds the only place until its check runs into the timeout; then others have their turn.
+#[tokio::test]
+async fn checks_beyond_the_bound_wait_for_their_turn() {
+    let [(silent, _), (address, _)] = [counting().await, counting().await];
+    let check = Check { timeout: Duration::from_millis(200), ..http(&[(200, 200)]) };
+    let backends = [checked(check, vec![at("a", silent)]), checked(tcp(), vec![at("a", address)])];
+    let checks = Checks::new(Arc::default(), 1);
+    let _guards = backends.each_ref().map(|backend| checks.start(backend, &backend.servers()[0]).unwrap());
+    until(|| backends.iter().all(|backend| checks_of_server(backend) >= 3)).await;
+    let [slow, quick] = backends.each_ref().map(checks_of_server);
+    assert!(quick <= slow + 2, "{quick} checks beside {slow} that took all places");
+}
+
 #[tokio::test]
 async fn checks_end_with_the_last_guard() {
     let (address, arrived) = counting().await;

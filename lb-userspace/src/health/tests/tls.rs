@@ -123,10 +123,48 @@ async fn of_several_certificates_the_first_to_end_is_shown() {
     let (early, _others) = serving(ours.server("a.example", 2030), b"").await;
     let backend = checked(over_tls(tcp(), None, None), vec![at("a", late)]);
     backend.set_addresses(0, &[late, early]);
-    let _checks = checks_of(&backend);
     let metrics = &backend.servers()[0].metrics;
+    metrics.certificate_expiry.set(f64::NAN);
+    let _checks = checks_of(&backend);
     until(|| metrics.checks.get() >= 6).await;
     assert_eq!(metrics.certificate_expiry.get() as i64, 1_893_456_000);
+}
+
+#[test]
+fn the_end_that_is_shown_follows_every_change() {
+    let ends = |ends: i64| {
+        let certificate = LastCertificate { names: Vec::new(), not_after: ends };
+        let mut checked = Checked::new(Outcome::Encrypted, Duration::ZERO);
+        checked.certificate = Some(Arc::new(certificate));
+        checked
+    };
+    let at = |last: u8| SocketAddr::from(([127, 0, 0, last], 1));
+    let backend = checked(tcp(), vec![super::at("a", at(1))]);
+    backend.set_addresses(0, &[at(1), at(2)]);
+    let shown = backend.servers()[0].metrics.certificate_expiry.clone();
+    // As a registry has it.
+    shown.set(f64::NAN);
+    let [mut one, mut other] = [0, 1].map(|index| {
+        let server = &backend.servers()[index];
+        Some(Watch::new(&backend, server, &tcp(), &Arc::default()))
+    });
+    let note = |watch: &mut Option<Watch>, end: i64| {
+        watch.as_mut().unwrap().note_certificate(&ends(end));
+        shown.get() as i64
+    };
+    assert_eq!([note(&mut one, 40), note(&mut other, 30), note(&mut one, 50)], [40, 30, 30]);
+    assert_eq!([note(&mut other, 60), note(&mut one, 55), note(&mut other, 55)], [50, 55, 55]);
+    assert_eq!(note(&mut other, 20), 20);
+    // What does not change costs nothing, however many servers there are.
+    shown.set(7.0);
+    assert_eq!([note(&mut other, 20), note(&mut one, 55)], [7, 7]);
+    shown.set(20.0);
+    backend.set_addresses(0, &[at(1)]);
+    other = None;
+    assert_eq!((shown.get() as i64, other.is_none()), (55, true), "a server that has left shows nothing");
+    backend.set_addresses(0, &[]);
+    one = None;
+    assert!(shown.get().is_nan() && one.is_none());
 }
 
 /// A server with a certificate for `first`, and from its second connection on for `then`.
@@ -150,7 +188,7 @@ async fn certificates_for_other_names_are_told() {
         let backend = checked(over_tls(tcp(), None, None), vec![at("a", address)]);
         let server = &backend.servers()[0];
         let prober = prober(&over_tls(tcp(), None, None), address);
-        let watch = Watch::new(&backend, server, &tcp(), &Arc::default());
+        let mut watch = Watch::new(&backend, server, &tcp(), &Arc::default());
         for expected in expected {
             assert_eq!(watch.note_certificate(&prober.check().await), *expected, "{then}");
         }
@@ -162,7 +200,7 @@ async fn certificates_for_other_names_are_told() {
     let address = changing(&Authority::new("ours"), "a.example", "b.example").await;
     let backend = checked(over_tls(tcp(), None, None), vec![at("a", address)]);
     let certificates = Arc::<tokio::sync::Notify>::default();
-    let guard = Checks::new(Arc::clone(&certificates)).start(&backend, &backend.servers()[0]).unwrap();
+    let guard = Checks::new(Arc::clone(&certificates), 1).start(&backend, &backend.servers()[0]).unwrap();
     for _ in 0..2 {
         timeout(GENEROUS, certificates.notified()).await.expect("a notice");
     }

@@ -63,6 +63,23 @@ async fn traffic_does_not_put_off_a_server_that_comes_back() {
     assert_eq!(server.metrics.checks.get(), 4, "three successes bring it back");
 }
 
+/// Clients of a backend whose servers are all down, or sessions that outlived the change, meet one failure after the other.
+#[tokio::test]
+async fn traffic_does_not_hurry_the_checks_of_a_server_that_is_down() {
+    let (_socket, address) = nobody();
+    let check = Check { interval: Duration::from_millis(100), ..observing(OnError::FailCheck) };
+    let backend = checked(check, vec![at("a", address)]);
+    let server = &backend.servers()[0];
+    let _checks = checks_of(&backend);
+    until(|| server.state() == ServerState::Down).await;
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < Duration::from_millis(400) {
+        fail_three_times(server);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert_eq!(server.metrics.checks.get(), 1, "the next check is an hour away");
+}
+
 #[tokio::test]
 async fn other_reactions_need_checks_that_fail_too() {
     for (on_error, failures) in

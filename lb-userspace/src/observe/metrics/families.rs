@@ -305,7 +305,7 @@ impl BackendFamilies {
             unavailable: to.counter(
                 "lb_backend_unavailable_total",
                 BACKEND,
-                "Connections for which there was no server",
+                "Connections that got no place on a server: none was up, or all were full and so was the queue or the time in it",
             ),
             source_ports_exhausted: to.counter(
                 "lb_backend_source_ports_exhausted_total",

@@ -103,7 +103,7 @@ pub struct BackendMetrics {
     pub retries: Counter,
     /// `lb_backend_redispatches_total`: tries on another server than the first.
     pub redispatches: Counter,
-    /// `lb_backend_unavailable_total`: connections for which there was no server.
+    /// `lb_backend_unavailable_total`: connections that got no place on a server, because none was up or all were full.
     pub unavailable: Counter,
     /// `lb_backend_source_ports_exhausted_total`: connects for which an address of ours had no port left towards the server.
     pub source_ports_exhausted: Counter,
@@ -128,7 +128,7 @@ pub struct ServerMetrics {
     pub sent_bytes: Counter,
     /// `lb_server_received_bytes_total`: from the server, delivered to clients.
     pub received_bytes: Counter,
-    /// `lb_server_up`: 1 or 0.
+    /// `lb_server_up`: 1 while one of the entry's servers is up, or 0.
     pub up: Gauge,
     /// `lb_server_addresses`: servers that the entry stands for.
     pub addresses: Gauge,

@@ -47,7 +47,7 @@ impl ServerFamilies {
                 SERVER,
                 "Bytes from the server, delivered to clients",
             ),
-            up: to.gauge("lb_server_up", SERVER, "1 while the server takes connections, else 0"),
+            up: to.gauge("lb_server_up", SERVER, "1 while the server, or one of the addresses that it stands for, is up, also with weight 0; else 0"),
             addresses: to.gauge(
                 "lb_server_addresses",
                 SERVER,

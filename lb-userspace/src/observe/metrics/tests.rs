@@ -92,8 +92,7 @@ fn openmetrics_has_units_and_an_end() {
 fn the_table_has_a_row_for_each_metric() {
     let table = Metrics::markdown_table();
     assert_eq!(table.lines().count(), Metrics::descriptions().len() + 2);
-    let row =
-        "| `lb_server_up` | gauge | `backend`, `server` | 1 while the server takes connections, else 0 |";
+    let row = "| `lb_server_up` | gauge | `backend`, `server` | 1 while the server, or one of the addresses that it stands for, is up, also with weight 0; else 0 |";
     assert!(table.lines().any(|line| line == row), "{table}");
 }
 

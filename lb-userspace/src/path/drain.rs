@@ -1,0 +1,39 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What came before a reset: how long the other side has for it.
+
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::moment::Moment;
+use crate::net::{self, Socket};
+
+/// How long bytes that arrived before a reset may go without any of them being acknowledged, before the reset is passed on
+/// without them.
+pub(super) const RESET_DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// How long that may take altogether: a client that takes a byte now and then is not waited for for ever.
+pub(super) const RESET_DRAIN_ALL_MAX: Duration = Duration::from_secs(600);
+
+/// Waits until the peer's kernel has everything, so that a reset behind it discards nothing; not longer than
+/// [`RESET_DRAIN_MAX`] without progress, nor beyond `deadline`, and not for a peer that is gone.
+pub(super) async fn wait_until_acknowledged(socket: &Socket, deadline: Moment) {
+    let acknowledged = async {
+        let (mut pause, mut least, mut progress_at) = (Duration::from_millis(1), u32::MAX, Instant::now());
+        while progress_at.elapsed() < RESET_DRAIN_MAX {
+            match net::unacknowledged_bytes(socket.get_ref()) {
+                Ok(0) | Err(_) => return,
+                Ok(bytes) if bytes < least => (least, progress_at) = (bytes, Instant::now()),
+                Ok(_) => {}
+            }
+            sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_millis(50));
+        }
+    };
+    tokio::select! {
+        () = acknowledged => {}
+        () = sleep_until(deadline.instant()) => {}
+        _ = socket.ready(Interest::ERROR) => {}
+    }
+}
