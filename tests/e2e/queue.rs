@@ -227,6 +227,8 @@ fn a_server_that_resets_makes_room_at_once() {
     agent.until_count("lb_backend_queue_length", &[], 1);
     let answer = vec![7; 1 << 18];
     say(&server, &answer);
+    // A reset discards what has not left the server yet.
+    agent.until_count("lb_server_received_bytes_total", &[], answer.len() as u64);
     reset(server);
     let (_server, number) = served(&listener);
     assert_eq!(number, 1);
