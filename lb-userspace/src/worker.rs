@@ -151,6 +151,7 @@ pub fn run(
         for entrance in entrances {
             // Registered before spawning, so that a refusal ends the start and not just a task.
             let listener = net::register(entrance.fd)?;
+            net::wait_exclusively(&listener)?;
             let gate = (entrance.frontend, entrance.local);
             spawn_local(accept_all(Rc::clone(&worker), listener, gate, orders.clone()));
         }
