@@ -2,7 +2,9 @@
 //! Start, run, drain, stop. The order of start-up: signals, descriptors, log, threads, sockets, "ready". A client can connect as
 //! soon as a socket listens, so that whatever may fail comes before.
 
+mod descriptors;
 mod error;
+mod sockmap;
 
 use std::io;
 use std::net::TcpListener;
@@ -12,7 +14,6 @@ use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
@@ -34,6 +35,8 @@ use crate::path::PipeBudget;
 use crate::prelude::pending::PendingHellos;
 use crate::resolve::{self, Resolution};
 use crate::worker::{self, Entrance, Inbox, Order, Peer, Shared};
+
+use descriptors::divide_descriptors;
 
 pub use error::StartError;
 
@@ -104,11 +107,13 @@ impl Agent {
         let signals = Signals::install().map_err(StartError::system("signal handlers"))?;
         let descriptors = divide_descriptors(&config)?;
         let metrics = Arc::new(Metrics::new(&config));
+        // Before there is another thread: each has privileges of its own, and takes those of the one that starts it.
+        let inside = sockmap::open(&config, descriptors.connections, &metrics.process);
         let log = AccessLog::start(&config.log, metrics.process.log_lines_dropped.clone())
             .map_err(|source| StartError::Log { target: config.log.target.to_string(), source })?;
         let (peers, inboxes): (Vec<Peer>, Vec<Inbox>) =
             (0..config.global.workers.get()).map(|_| Peer::new()).unzip();
-        let shared = share(&config, &metrics, log, &descriptors, peers);
+        let shared = Shared { sockmap: inside, ..share(&config, &metrics, log, &descriptors, peers) };
         let (orders, _) = watch::channel(Order::Run);
         let workers = start_workers(&shared, &orders, inboxes)?;
         let is_draining = Arc::default();
@@ -224,35 +229,6 @@ async fn reopen_when_told(mut hangup: Signal, log: AccessLog) {
         tracing::info!("re-opening the log");
         log.reopen();
     }
-}
-
-/// Raises the limit of open files and divides it.
-fn divide_descriptors(config: &Config) -> Result<Descriptors, StartError> {
-    let limit = raise_limit();
-    let descriptors = Descriptors::divide(limit, config);
-    if descriptors.connections == 0 {
-        return Err(StartError::Descriptors { limit, needed: Descriptors::needed(1, config) });
-    }
-    if let Some(wished) = config.global.max_connections
-        && wished.get() > descriptors.connections
-    {
-        let needed = Descriptors::needed(u64::from(wished.get()), config);
-        tracing::warn!(
-            limit,
-            needed,
-            "global.max-connections = {wished} needs more open files than the limit allows; at most {} are accepted",
-            descriptors.connections
-        );
-    }
-    Ok(descriptors)
-}
-
-/// Raises the limit of open files as far as it may be raised, and returns it.
-fn raise_limit() -> u64 {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    // A refusal leaves the limit as it is, and it is read again below.
-    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
-    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
 }
 
 /// Begins to resolve the names of servers, and waits for the first answers, but not for long: a name that has none is no reason not
@@ -380,6 +356,7 @@ fn share(
             config.global.pending_hello_memory,
             metrics.process.pending_hello_memory.clone(),
         ),
+        sockmap: None,
         pipes: PipeBudget::new(descriptors.pipes as usize, metrics.process.pipes.clone()),
         log,
         metrics: metrics.process.clone(),

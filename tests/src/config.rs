@@ -10,6 +10,8 @@ pub const ADMIN: &str = "127.0.0.1:8404";
 /// How flows must be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
+    /// `path = "sockmap"`: not required, because a flow that has ended before the hand-over goes another way.
+    Sockmap,
     /// `path = "splice"`, required.
     Splice,
     /// `path = "copy"`, required.
@@ -22,6 +24,7 @@ impl Path {
     /// Its lines in a frontend or backend.
     pub fn lines(self) -> &'static str {
         match self {
+            Self::Sockmap => "path = \"sockmap\"\n",
             Self::Splice => "path = \"splice\"\npath-required = true\n",
             Self::Copy => "path = \"copy\"\npath-required = true\n",
             Self::Auto => "path = \"auto\"\n",
@@ -31,6 +34,7 @@ impl Path {
     /// What metrics and log may call flows that it carries.
     pub fn labels(self) -> &'static [&'static str] {
         match self {
+            Self::Sockmap => &["sockmap"],
             Self::Splice => &["splice"],
             Self::Copy => &["copy"],
             Self::Auto => &["splice", "copy"],

@@ -1,0 +1,338 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One direction of a flow inside the kernel: how much it may have on its way, when it pauses, and when it has ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_common::layout::{Allowed, Moved};
+use lb_common::reason::PathKind;
+
+use super::legs::{Basis, Legs, index};
+use super::pool::Pool;
+use super::pump::{Pump, Stop};
+use super::window::{Seen, WINDOW_MAX, Window};
+use crate::net::{self, TcpInfo};
+use crate::path::moment::Moment;
+use crate::path::{Moved as Delivered, Side, Tools};
+
+/// Bytes that may wait for user space before a flow is given up: only if it does not come at all.
+const HELD_MAX: u64 = 16 << 20;
+
+/// Between looks at a direction that waits: the first, and the longest.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+const WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// How long bytes may wait for a socket that has nothing else to send and takes none of them.
+const STUCK_MAX: Duration = Duration::from_secs(5);
+
+/// One direction.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// Who sends.
+    pub(super) sender: Side,
+    /// Its sender's FIN has been carried across.
+    pub(super) has_ended: bool,
+    /// Events of the sender's and the receiver's socket that are waited for.
+    pub(super) wants_input: bool,
+    pub(super) wants_room: bool,
+    basis: Basis,
+    grant: Grant,
+    window: Window,
+    pump: Pump,
+    state: State,
+    seen: Option<Seen>,
+    /// Since when nothing has been accepted, and how much had been by then.
+    progress: (Moment, u64),
+    wait: Duration,
+    has_settled: bool,
+    /// The sender has reset, and its socket holds nothing more.
+    is_exhausted: bool,
+}
+
+/// Who moves what comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The program.
+    Hooked,
+    /// Nobody, until the receiver has accepted what is on its way.
+    Paused,
+    /// User space, until the end: the kernel takes the socket into no map any more.
+    Withdrawn,
+}
+
+/// What a look at a direction comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Step {
+    /// When to look again, if no event comes before.
+    pub(super) again: Option<Duration>,
+    /// Bytes were lost, or do not move any more: the flow must end loudly.
+    pub(super) is_broken: bool,
+    /// Everything that the sender ever sent has been accepted by the receiver's socket.
+    pub(super) is_complete: bool,
+}
+
+/// What the flow knows of its sockets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sight<'a> {
+    /// By side.
+    pub(super) infos: &'a [TcpInfo; 2],
+    /// The sender's FIN has come.
+    pub(super) has_fin: bool,
+    /// The sender has reset.
+    pub(super) is_gone: bool,
+    /// This moment.
+    pub(super) now: Moment,
+}
+
+/// Memory taken from the pool.
+#[derive(Debug)]
+pub(super) struct Grant {
+    pool: Arc<Pool>,
+    bytes: u64,
+}
+
+impl Grant {
+    /// The share of a direction that begins.
+    pub(super) fn first(pool: &Arc<Pool>) -> Option<Self> {
+        Some(Self { bytes: pool.first_share()?, pool: Arc::clone(pool) })
+    }
+
+    /// What the program may do at first.
+    pub(super) fn allowed(&self) -> Allowed {
+        Allowed { credit: self.bytes, bell: self.bytes / 8, held_max: HELD_MAX, ..Allowed::default() }
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.pool.give_back(self.bytes);
+    }
+}
+
+impl Lane {
+    pub(super) fn new(sender: Side, grant: Grant, basis: Basis, is_hooked: bool, now: Moment) -> Self {
+        Self {
+            sender,
+            has_ended: false,
+            wants_input: false,
+            wants_room: false,
+            basis,
+            window: Window::new(grant.bytes),
+            grant,
+            pump: Pump::default(),
+            state: if is_hooked { State::Hooked } else { State::Withdrawn },
+            seen: None,
+            progress: (now, 0),
+            wait: WAIT_MIN,
+            has_settled: false,
+            is_exhausted: false,
+        }
+    }
+
+    /// Bytes that wait for the receiver's socket, as of the last look.
+    pub(super) fn backlog(&self) -> u64 {
+        self.seen.map_or(0, |seen| seen.backlog())
+    }
+
+    /// Looks, writes down what has been delivered, and does what is due.
+    pub(super) fn step(&mut self, legs: &Legs, sight: &Sight<'_>, tools: &Tools, delivered: &mut Delivered) -> Step {
+        (self.wants_input, self.wants_room) = (false, false);
+        let mut step = self.act(legs, sight, tools);
+        self.account(sight, delivered);
+        if step.is_complete {
+            step.again = None;
+        }
+        step
+    }
+
+    fn act(&mut self, legs: &Legs, sight: &Sight<'_>, tools: &Tools) -> Step {
+        let accepted = sight.infos[index(self.sender.other())].accepted.wrapping_sub(self.basis.accepted);
+        let moved = legs.moved(self.sender);
+        let seen = Seen {
+            charged: moved.charged,
+            redirected: moved.redirected,
+            accepted: accepted.saturating_sub(self.pump.copied + self.pump.spliced),
+        };
+        self.window.note(&seen);
+        self.note_progress(accepted, sight.now);
+        self.seen = Some(seen);
+        if moved.dropped > 0 || self.is_stuck(legs, sight.now) {
+            return Step { is_broken: true, ..Step::default() };
+        }
+        let received = sight.infos[index(self.sender)].received.wrapping_sub(self.basis.taken);
+        if sight.has_fin && received == accepted + 1 && !self.pump.is_holding() {
+            return Step { is_complete: true, ..Step::default() };
+        }
+        let again = self.move_on(legs, &moved, &seen, tools, sight);
+        let is_delivered = sight.is_gone && self.is_empty(&seen, &legs.moved(self.sender));
+        Step { again, is_broken: false, is_complete: is_delivered && (self.state != State::Withdrawn || self.is_exhausted) }
+    }
+
+    /// Does what its state asks for; when to look again.
+    fn move_on(
+        &mut self,
+        legs: &Legs,
+        moved: &Moved,
+        seen: &Seen,
+        tools: &Tools,
+        sight: &Sight<'_>,
+    ) -> Option<Duration> {
+        if moved.passed != self.pump.copied {
+            return self.deliver_passed(legs, seen, tools);
+        }
+        match self.state {
+            State::Hooked => self.run(legs, seen, sight),
+            State::Paused if sight.is_gone => self.withdraw(),
+            State::Paused if self.window.may_resume(seen) => self.resume(legs, seen, sight),
+            State::Paused => self.await_room(),
+            State::Withdrawn if seen.backlog() > 0 => self.await_room(),
+            State::Withdrawn => {
+                let (from, to) = (legs.socket(self.sender), legs.socket(self.sender.other()));
+                let stop = self.pump.splice(from, to, tools);
+                self.is_exhausted = sight.is_gone && matches!(stop, Stop::Sender | Stop::Drained);
+                self.await_stop(stop)
+            }
+        }
+    }
+
+    /// The program moves bytes: grants it what it may, or pauses it.
+    fn run(&mut self, legs: &Legs, seen: &Seen, sight: &Sight<'_>) -> Option<Duration> {
+        if self.window.wants_more(seen) {
+            let more = self.window.size().min(WINDOW_MAX - self.window.size());
+            if self.grant.pool.take(more) {
+                self.grant.bytes += more;
+                self.window.resize(self.grant.bytes);
+            }
+        }
+        if self.window.is_over(seen) && !sight.is_gone {
+            legs.unhook(self.sender);
+            legs.station().pauses.inc();
+            self.state = State::Paused;
+            return self.await_room();
+        }
+        self.publish(legs, seen);
+        if sight.has_fin || sight.is_gone {
+            net::kick(legs.socket(self.sender));
+            return self.await_room();
+        }
+        // What user space delivered last and what the program decided last may have crossed: one more look finds it.
+        let settles = !std::mem::replace(&mut self.has_settled, true);
+        settles.then_some(WAIT_MIN * 5)
+    }
+
+    fn resume(&mut self, legs: &Legs, seen: &Seen, sight: &Sight<'_>) -> Option<Duration> {
+        self.publish(legs, seen);
+        if legs.hook(self.sender).is_err() {
+            return self.withdraw();
+        }
+        self.state = State::Hooked;
+        sight.has_fin.then_some(WAIT_MIN)
+    }
+
+    fn withdraw(&mut self) -> Option<Duration> {
+        self.state = State::Withdrawn;
+        Some(Duration::ZERO)
+    }
+
+    /// Delivers what the program has passed, once everything before it is on its way.
+    fn deliver_passed(&mut self, legs: &Legs, seen: &Seen, tools: &Tools) -> Option<Duration> {
+        if self.has_settled || self.pump.copied == 0 {
+            legs.station().spills.inc();
+        }
+        self.has_settled = false;
+        let stop = if seen.backlog() > 0 {
+            Stop::Receiver
+        } else {
+            let (from, to) = (legs.socket(self.sender), legs.socket(self.sender.other()));
+            self.pump.copy(from, to, tools, || legs.moved(self.sender).passed)
+        };
+        match stop {
+            Stop::Drained | Stop::Turn => {}
+            // Neither the kernel nor the peer's window bounds what stands behind bytes for this socket: no more of it.
+            Stop::Sender | Stop::Receiver if self.state == State::Hooked => {
+                legs.unhook(self.sender);
+                self.state = State::Paused;
+            }
+            Stop::Sender | Stop::Receiver => {}
+        }
+        self.publish(legs, seen);
+        match stop {
+            Stop::Drained => Some(Duration::ZERO),
+            stop => self.await_stop(stop),
+        }
+    }
+
+    fn publish(&self, legs: &Legs, seen: &Seen) {
+        let allowed = Allowed {
+            credit: self.window.credit(),
+            bell: self.window.bell(seen),
+            consumed: self.pump.copied,
+            held_max: HELD_MAX,
+            ..Allowed::default()
+        };
+        legs.allow(self.sender, &allowed);
+    }
+
+    fn await_stop(&mut self, stop: Stop) -> Option<Duration> {
+        match stop {
+            Stop::Turn => Some(Duration::ZERO),
+            Stop::Drained => None,
+            Stop::Receiver => self.await_room(),
+            Stop::Sender => {
+                self.wants_input = true;
+                Some(self.wait)
+            }
+        }
+    }
+
+    fn await_room(&mut self) -> Option<Duration> {
+        self.wants_room = true;
+        Some(self.wait)
+    }
+
+    /// Nothing is on its way any more.
+    fn is_empty(&self, seen: &Seen, moved: &Moved) -> bool {
+        seen.backlog() == 0 && moved.passed == self.pump.copied && !self.pump.is_holding()
+    }
+
+    fn note_progress(&mut self, accepted: u64, now: Moment) {
+        if accepted != self.progress.1 {
+            self.progress = (now, accepted);
+            self.wait = WAIT_MIN;
+        } else {
+            self.wait = (self.wait * 2).min(WAIT_MAX);
+        }
+    }
+
+    /// Whether bytes wait for a socket that has room and takes none: then something in the kernel is broken. Pushes it before that.
+    fn is_stuck(&self, legs: &Legs, now: Moment) -> bool {
+        let receiver = legs.socket(self.sender.other());
+        if self.backlog() == 0 || self.wait < WAIT_MAX || net::unacknowledged_bytes(receiver).is_ok_and(|bytes| bytes > 0) {
+            return false;
+        }
+        net::kick_sending(receiver);
+        now >= self.progress.0 + STUCK_MAX
+    }
+
+    /// Gives back what an idle direction does not need.
+    pub(super) fn shrink(&mut self, legs: &Legs) {
+        let Some(seen) = self.seen.filter(|seen| seen.backlog() == 0) else { return };
+        let share = self.grant.pool.share_size();
+        if self.state != State::Hooked || self.grant.bytes <= share {
+            return;
+        }
+        self.window.resize(share);
+        self.publish(legs, &seen);
+        // A verdict may be running on what was allowed before, and then holds one segment more than it should.
+        self.grant.pool.give_back(self.grant.bytes - share);
+        self.grant.bytes = share;
+    }
+
+    fn account(&self, sight: &Sight<'_>, delivered: &mut Delivered) {
+        let accepted = sight.infos[index(self.sender.other())].accepted.wrapping_sub(self.basis.accepted);
+        let by_kernel = self.seen.map_or(accepted, |seen| seen.accepted);
+        delivered[PathKind::Sockmap.index()] = by_kernel;
+        delivered[PathKind::Copy.index()] = self.pump.copied;
+        delivered[PathKind::Splice.index()] = self.pump.spliced;
+    }
+}
