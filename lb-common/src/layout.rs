@@ -39,34 +39,27 @@ pub struct Moved {
     pub charged: u64,
     /// Payload handed to the target, in bytes.
     pub redirected: u64,
-    /// Payload left to user space, in bytes.
-    pub passed: u64,
     /// Segments handed to the target.
     pub segments: u64,
     /// The last [`Allowed::bell`] that user space was called for.
     pub rung: u64,
-    /// Payload that found no target and so was passed, in bytes.
-    pub without_target: u64,
-    /// Payload thrown away because user space took none for too long, in bytes. The flow is broken then, and must end in a reset.
+    /// Payload thrown away, in bytes, because it was beyond [`Allowed::limit`] or had no target. The flow is broken then, and must end in
+    /// a reset.
     pub dropped: u64,
     /// Nothing yet; fills a cache line.
-    pub spare: u64,
+    pub spare: [u64; 3],
 }
 
 /// What user space alone writes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
-    /// [`Moved::charged`] from which on segments are passed.
-    pub credit: u64,
+    /// [`Moved::charged`] from which on segments are dropped.
+    pub limit: u64,
     /// [`Moved::charged`] from which on user space wants to be called, once.
     pub bell: u64,
-    /// Of [`Moved::passed`], what user space has delivered.
-    pub consumed: u64,
-    /// [`Moved::passed`] above [`Self::consumed`] from which on segments are dropped.
-    pub held_max: u64,
     /// Nothing yet; fills a cache line.
-    pub spare: [u64; 4],
+    pub spare: [u64; 6],
 }
 
 /// One direction of a flow.
@@ -91,8 +84,8 @@ const _: () = assert!(DIRECTION_WORDS == 16 && ALLOWED_WORD == 8);
 impl Moved {
     /// From the words of the map, in their order.
     pub fn from_words(words: [u64; ALLOWED_WORD]) -> Self {
-        let [charged, redirected, passed, segments, rung, without_target, dropped, spare] = words;
-        Self { charged, redirected, passed, segments, rung, without_target, dropped, spare }
+        let [charged, redirected, segments, rung, dropped, spare @ ..] = words;
+        Self { charged, redirected, segments, rung, dropped, spare }
     }
 }
 
@@ -103,12 +96,10 @@ mod tests {
     #[test]
     fn words_are_fields_in_their_order() {
         let moved = Moved::from_words([1, 2, 3, 4, 5, 6, 7, 8]);
-        assert_eq!((moved.charged, moved.redirected, moved.passed, moved.segments), (1, 2, 3, 4));
-        assert_eq!((moved.rung, moved.without_target, moved.dropped), (5, 6, 7));
-        let offsets = [offset_of!(Moved, charged), offset_of!(Moved, redirected), offset_of!(Moved, passed)];
-        assert_eq!(offsets, [0, 8, 16]);
-        assert_eq!([offset_of!(Moved, rung), offset_of!(Moved, dropped)], [32, 48]);
-        assert_eq!([offset_of!(Allowed, credit), offset_of!(Allowed, bell)], [0, 8]);
-        assert_eq!([offset_of!(Allowed, consumed), offset_of!(Allowed, held_max)], [16, 24]);
+        assert_eq!((moved.charged, moved.redirected, moved.segments), (1, 2, 3));
+        assert_eq!((moved.rung, moved.dropped, moved.spare), (4, 5, [6, 7, 8]));
+        assert_eq!([offset_of!(Moved, charged), offset_of!(Moved, redirected)], [0, 8]);
+        assert_eq!([offset_of!(Moved, rung), offset_of!(Moved, dropped)], [24, 32]);
+        assert_eq!([offset_of!(Allowed, limit), offset_of!(Allowed, bell)], [0, 8]);
     }
 }

@@ -90,6 +90,8 @@ labelled! {
         Full => "full",
         /// The memory that flows inside may hold is used up.
         Memory => "memory",
+        /// Part of a segment was taken before, as a PROXY header, and the rest waits.
+        PartlyTaken => "partly-taken",
         /// The kernel refused for another reason.
         Kernel => "kernel",
     }

@@ -30,9 +30,9 @@ mod programs {
             Outcome::Empty => SK_DROP,
             // The kernel has noted the target beside the segment.
             Outcome::Redirected => SK_PASS,
-            // It stays in the socket's own queue, and with it all that follows, until user space has delivered it.
-            Outcome::Passed => SK_PASS,
-            // Neither memory nor order could be kept: user space resets both ends.
+            // It stays in the socket's own queue.
+            Outcome::Unknown => SK_PASS,
+            // Memory could not be kept within bounds otherwise. Nothing follows it: user space resets both ends.
             Outcome::Broken => SK_DROP,
         }
     }

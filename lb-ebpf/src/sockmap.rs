@@ -17,8 +17,8 @@ pub enum Outcome {
     Empty,
     /// It is on its way to the target.
     Redirected,
-    /// It is user space's.
-    Passed,
+    /// The socket is nobody's.
+    Unknown,
     /// It is lost, and user space has been told.
     Broken,
 }
@@ -38,10 +38,9 @@ pub fn carry(ctx: &SkBuffContext) -> Outcome {
         return Outcome::Empty;
     }
     // A socket is in the map of slots before and after it is in the one with this program: there is always one.
-    let Some(receiving) = find(ctx) else { return Outcome::Passed };
+    let Some(receiving) = find(ctx) else { return Outcome::Unknown };
     match verdict::judge(&receiving.moved(), &receiving.allowed()) {
         Verdict::Redirect => redirect(ctx, &receiving, len),
-        Verdict::Pass => pass(&receiving, len),
         Verdict::Break => lose(&receiving, len),
     }
 }
@@ -64,8 +63,8 @@ fn redirect(ctx: &SkBuffContext, receiving: &Receiving, len: u32) -> Outcome {
     // SAFETY: the helper gets this program's own context and a map of the kind that it is for; it checks the index itself.
     let found = unsafe { TARGETS.redirect_skb(ctx, receiving.slot, 0) };
     if found != i64::from(SK_PASS) {
-        receiving.change(|moved| moved.without_target += u64::from(len));
-        return pass(receiving, len);
+        // The target has been closed: user space is about to close this socket, too.
+        return lose(receiving, len);
     }
     receiving.change(|moved| {
         moved.charged += verdict::charge(len);
@@ -77,17 +76,6 @@ fn redirect(ctx: &SkBuffContext, receiving: &Receiving, len: u32) -> Outcome {
         receiving.change(|moved| moved.rung = allowed.bell);
     }
     Outcome::Redirected
-}
-
-/// Leaves a segment to user space, and calls it for the first.
-#[inline(always)]
-fn pass(receiving: &Receiving, len: u32) -> Outcome {
-    let is_first = receiving.moved().passed == receiving.allowed().consumed;
-    receiving.change(|moved| moved.passed += u64::from(len));
-    if is_first {
-        receiving.ring();
-    }
-    Outcome::Passed
 }
 
 /// Notes what is lost, and calls user space for the first of it.

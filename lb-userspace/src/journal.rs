@@ -242,12 +242,17 @@ impl Journal {
     }
 
     /// The flow is handed over to a path, which writes into [`Self::meter`] what it delivers.
-    pub fn hand_over(&mut self, slot: ServerSlot, path: PathKind) {
+    pub fn hand_over(&mut self, slot: ServerSlot, path: PathKind) -> &mut Meter {
         let server = Arc::clone(slot.server());
         self.slot = Some(slot);
         self.path = Some(path);
         let frontend = Arc::clone(self.permit.frontend());
-        self.meter = Some(Box::new(Meter::new(frontend, server)));
+        self.meter.insert(Box::new(Meter::new(frontend, server)))
+    }
+
+    /// The backend of a flow that was handed over.
+    pub fn backend(&self) -> Arc<Backend> {
+        Arc::clone(self.backend.as_ref().expect("a flow has a server, and so a backend"))
     }
 
     /// Another path carries the flow than the one that it was handed over to.

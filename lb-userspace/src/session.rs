@@ -5,9 +5,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lb_common::reason::{CloseReason, FallbackReason, HelloReason, PathKind};
+use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use crate::backend::{Backend, Server};
+use crate::backend::{Backend, Server, ServerSlot};
 use crate::config::{AcceptProxy, BackendId, Mode, PathChoice, PathWish, Policy, SendProxy, TlsPassthrough};
 use crate::connect::{self, Attempts, Connected, Opening};
 use crate::frontend::Frontend;
@@ -24,7 +25,8 @@ use crate::worker::Worker;
 
 /// Most bytes of a session while its flow is idle. The runtime puts 104 bytes around it and rounds up to its alignment of 128:
 /// one byte more than this costs every open connection 128 more.
-const SESSION_MAX: usize = 408;
+/// A build without optimization keeps a word more, for what may or may not have moved.
+const SESSION_MAX: usize = if cfg!(debug_assertions) { 416 } else { 408 };
 
 /// Serves one client: routes it, connects a server, hands over to a path; writes down why it ended, with both sockets closed.
 ///
@@ -39,20 +41,20 @@ pub fn run(worker: Rc<Worker>, client: Socket, mut journal: Box<Journal>) -> imp
             Err(close) => return end(&worker, client, *journal, close),
         };
         let choice = backend.settings.path.unwrap_or(journal.frontend().settings.path);
-        let strategy = Strategy::of(choice.path);
-        let may_be_cut = slot.server().may_be_cut().then(|| Arc::clone(slot.server()));
         if choice.path == PathWish::Sockmap {
-            journal.hand_over(slot, PathKind::Sockmap);
-            let legs = Legs { client, server: socket };
-            return Box::pin(run_inside(&worker, backend, legs, journal, may_be_cut, choice)).await;
+            return move_inside(&worker, Legs { client, server: socket }, journal, slot, choice);
         }
-        journal.hand_over(slot, strategy.first());
-        let start = Start { strategy, has_bytes_waiting: journal.has_hello() };
+        let start = Start { strategy: Strategy::of(choice.path), has_bytes_waiting: journal.has_hello() };
         let flow = Flow { client: &client, server: &socket, backend: &backend.settings };
-        let carrying = path::carry(&flow, start, &worker.tools, journal.meter());
+        let may_be_cut = slot.server().may_be_cut().then(|| Arc::clone(slot.server()));
+        let meter = journal.hand_over(slot, start.strategy.first());
         let flow_end = match may_be_cut {
-            None => carrying.await,
-            Some(server) => Box::pin(until_cut(carrying, server)).await.unwrap_or_else(FlowEnd::cut),
+            None => path::carry(&flow, start, &worker.tools, meter).await,
+            Some(server) => {
+                Box::pin(until_cut(path::carry(&flow, start, &worker.tools, meter), server))
+                    .await
+                    .unwrap_or_else(FlowEnd::cut)
+            }
         };
         drop(socket);
         journal.note_silent_side(flow_end.silent);
@@ -66,16 +68,22 @@ struct Legs {
     server: Socket,
 }
 
-/// The rest of a session whose flow is to go inside the kernel.
+/// Goes on with a session whose flow is to go inside the kernel, in a task of its own: no other flow keeps room for it.
+fn move_inside(worker: &Rc<Worker>, legs: Legs, journal: Box<Journal>, slot: ServerSlot, choice: PathChoice) {
+    spawn_local(run_inside(Rc::clone(worker), legs, journal, slot, choice));
+}
+
 async fn run_inside(
-    worker: &Worker,
-    backend: &Backend,
+    worker: Rc<Worker>,
     legs: Legs,
     mut journal: Box<Journal>,
-    may_be_cut: Option<Arc<Server>>,
+    slot: ServerSlot,
     choice: PathChoice,
 ) {
-    let inside = Box::pin(carry_inside(worker, backend, legs, &mut journal, may_be_cut.clone())).await;
+    let may_be_cut = slot.server().may_be_cut().then(|| Arc::clone(slot.server()));
+    journal.hand_over(slot, PathKind::Sockmap);
+    let backend = journal.backend();
+    let inside = Box::pin(carry_inside(&worker, &backend, legs, &mut journal, may_be_cut.clone())).await;
     let flow_end = match inside {
         Outcome::Ended(flow_end) => flow_end,
         Outcome::Outside(_) if choice.is_required => FlowEnd::cut(CloseReason::PathUnavailable),
@@ -92,7 +100,7 @@ async fn run_inside(
         }
     };
     journal.note_silent_side(flow_end.silent);
-    finish(worker, *journal, flow_end.reason);
+    finish(&worker, *journal, flow_end.reason);
 }
 
 /// What came of carrying a flow inside the kernel.

@@ -231,7 +231,6 @@ fn station(shared: &Shared) -> io::Result<Option<Rc<Station>>> {
         watch: Watch::new()?,
         pool: Arc::clone(pool),
         pauses: shared.metrics.sockmap_pauses.clone(),
-        spills: shared.metrics.sockmap_spills.clone(),
     })))
 }
 

@@ -56,7 +56,7 @@ impl Directions {
 
     /// Tells the program what it may do.
     pub fn allow(&self, slot: u32, allowed: &Allowed) {
-        for (word, value) in [allowed.credit, allowed.bell, allowed.consumed, allowed.held_max].into_iter().enumerate() {
+        for (word, value) in [allowed.limit, allowed.bell].into_iter().enumerate() {
             self.word(slot, ALLOWED_WORD + word).store(value, Ordering::Release);
         }
     }

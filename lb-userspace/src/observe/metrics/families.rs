@@ -206,11 +206,6 @@ fn register_process(to: &mut Registrar) -> ProcessMetrics {
             &[],
             "Times that a direction on path sockmap waited for its receiver to catch up",
         ),
-        sockmap_spills: to.counter(
-            "lb_sockmap_spills_total",
-            &[],
-            "Times that path sockmap left bytes to user space, because it had used up what it may hold",
-        ),
         accept_pauses: to.counter(
             "lb_accept_pauses_total",
             &[],

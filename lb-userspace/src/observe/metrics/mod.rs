@@ -59,8 +59,6 @@ pub struct ProcessMetrics {
     pub sockmap_memory: Gauge,
     /// `lb_sockmap_pauses_total`: times that a direction had to wait for its receiver.
     pub sockmap_pauses: Counter,
-    /// `lb_sockmap_spills_total`: times that user space had to carry what was beyond the bounds.
-    pub sockmap_spills: Counter,
     /// `lb_accept_pauses_total`: times that accepting paused for want of file descriptors or memory.
     pub accept_pauses: Counter,
     /// `lb_log_lines_dropped_total`: lines that the log's target took too slowly.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_common::layout::{Allowed, Moved};
+use lb_common::layout::Allowed;
 use lb_common::reason::PathKind;
 
 use super::legs::{Basis, Legs, index};
@@ -14,9 +14,6 @@ use super::window::{Seen, WINDOW_MAX, Window};
 use crate::net::{self, TcpInfo};
 use crate::path::moment::Moment;
 use crate::path::{Moved as Delivered, Side, Tools};
-
-/// Bytes that may wait for user space before a flow is given up: only if it does not come at all.
-const HELD_MAX: u64 = 16 << 20;
 
 /// Between looks at a direction that waits: the first, and the longest.
 const WAIT_MIN: Duration = Duration::from_millis(1);
@@ -44,7 +41,6 @@ pub(super) struct Lane {
     /// Since when nothing has been accepted, and how much had been by then.
     progress: (Moment, u64),
     wait: Duration,
-    has_settled: bool,
     /// The sender has reset, and its socket holds nothing more.
     is_exhausted: bool,
 }
@@ -99,7 +95,8 @@ impl Grant {
 
     /// What the program may do at first.
     pub(super) fn allowed(&self) -> Allowed {
-        Allowed { credit: self.bytes, bell: self.bytes / 8, held_max: HELD_MAX, ..Allowed::default() }
+        let (window, nothing) = (Window::new(self.bytes), Seen::default());
+        Allowed { limit: window.limit(), bell: window.bell(&nothing), ..Allowed::default() }
     }
 }
 
@@ -124,7 +121,6 @@ impl Lane {
             seen: None,
             progress: (now, 0),
             wait: WAIT_MIN,
-            has_settled: false,
             is_exhausted: false,
         }
     }
@@ -151,7 +147,7 @@ impl Lane {
         let seen = Seen {
             charged: moved.charged,
             redirected: moved.redirected,
-            accepted: accepted.saturating_sub(self.pump.copied + self.pump.spliced),
+            accepted: accepted.saturating_sub(self.pump.spliced),
         };
         self.window.note(&seen);
         self.note_progress(accepted, sight.now);
@@ -163,8 +159,8 @@ impl Lane {
         if sight.has_fin && received == accepted + 1 && !self.pump.is_holding() {
             return Step { is_complete: true, ..Step::default() };
         }
-        let again = self.move_on(legs, &moved, &seen, tools, sight);
-        let is_delivered = sight.is_gone && self.is_empty(&seen, &legs.moved(self.sender));
+        let again = self.move_on(legs, &seen, tools, sight);
+        let is_delivered = sight.is_gone && seen.backlog() == 0 && !self.pump.is_holding();
         Step { again, is_broken: false, is_complete: is_delivered && (self.state != State::Withdrawn || self.is_exhausted) }
     }
 
@@ -172,24 +168,20 @@ impl Lane {
     fn move_on(
         &mut self,
         legs: &Legs,
-        moved: &Moved,
         seen: &Seen,
         tools: &Tools,
         sight: &Sight<'_>,
     ) -> Option<Duration> {
-        if moved.passed != self.pump.copied {
-            return self.deliver_passed(legs, seen, tools);
-        }
         match self.state {
             State::Hooked => self.run(legs, seen, sight),
-            State::Paused if sight.is_gone => self.withdraw(),
+            State::Paused if sight.is_gone => self.withdraw(legs),
             State::Paused if self.window.may_resume(seen) => self.resume(legs, seen, sight),
             State::Paused => self.await_room(),
             State::Withdrawn if seen.backlog() > 0 => self.await_room(),
             State::Withdrawn => {
                 let (from, to) = (legs.socket(self.sender), legs.socket(self.sender.other()));
-                let stop = self.pump.splice(from, to, tools);
-                self.is_exhausted = sight.is_gone && matches!(stop, Stop::Sender | Stop::Drained);
+                let stop = self.pump.run(from, to, tools);
+                self.is_exhausted = sight.is_gone && matches!(stop, Stop::Sender | Stop::Over);
                 self.await_stop(stop)
             }
         }
@@ -198,16 +190,10 @@ impl Lane {
     /// The program moves bytes: grants it what it may, or pauses it.
     fn run(&mut self, legs: &Legs, seen: &Seen, sight: &Sight<'_>) -> Option<Duration> {
         if self.window.wants_more(seen) {
-            let more = self.window.size().min(WINDOW_MAX - self.window.size());
-            if self.grant.pool.take(more) {
-                self.grant.bytes += more;
-                self.window.resize(self.grant.bytes);
-            }
+            self.grow((self.window.size() * 2).min(WINDOW_MAX));
         }
         if self.window.is_over(seen) && !sight.is_gone {
-            legs.unhook(self.sender);
-            legs.station().pauses.inc();
-            self.state = State::Paused;
+            self.pause(legs);
             return self.await_room();
         }
         self.publish(legs, seen);
@@ -215,68 +201,53 @@ impl Lane {
             net::kick(legs.socket(self.sender));
             return self.await_room();
         }
-        // What user space delivered last and what the program decided last may have crossed: one more look finds it.
-        let settles = !std::mem::replace(&mut self.has_settled, true);
-        settles.then_some(WAIT_MIN * 5)
+        None
+    }
+
+    /// What the sender sends stays in its socket from now on. All that waits there comes at once when the direction goes on, so that it
+    /// then needs a large window.
+    fn pause(&mut self, legs: &Legs) {
+        legs.unhook(self.sender);
+        legs.station().pauses.inc();
+        self.state = State::Paused;
+        self.grow(WINDOW_MAX);
+    }
+
+    fn grow(&mut self, size: u64) {
+        let more = size.saturating_sub(self.window.size());
+        if more > 0 && self.grant.pool.take(more) {
+            self.grant.bytes += more;
+            self.window.resize(self.grant.bytes);
+        }
     }
 
     fn resume(&mut self, legs: &Legs, seen: &Seen, sight: &Sight<'_>) -> Option<Duration> {
         self.publish(legs, seen);
         if legs.hook(self.sender).is_err() {
-            return self.withdraw();
+            return self.withdraw(legs);
         }
         self.state = State::Hooked;
         sight.has_fin.then_some(WAIT_MIN)
     }
 
-    fn withdraw(&mut self) -> Option<Duration> {
+    fn withdraw(&mut self, legs: &Legs) -> Option<Duration> {
+        // Whatever comes is reported again.
+        net::kick(legs.socket(self.sender));
         self.state = State::Withdrawn;
         Some(Duration::ZERO)
     }
 
-    /// Delivers what the program has passed, once everything before it is on its way.
-    fn deliver_passed(&mut self, legs: &Legs, seen: &Seen, tools: &Tools) -> Option<Duration> {
-        if self.has_settled || self.pump.copied == 0 {
-            legs.station().spills.inc();
-        }
-        self.has_settled = false;
-        let stop = if seen.backlog() > 0 {
-            Stop::Receiver
-        } else {
-            let (from, to) = (legs.socket(self.sender), legs.socket(self.sender.other()));
-            self.pump.copy(from, to, tools, || legs.moved(self.sender).passed)
-        };
-        match stop {
-            Stop::Drained | Stop::Turn => {}
-            // Neither the kernel nor the peer's window bounds what stands behind bytes for this socket: no more of it.
-            Stop::Sender | Stop::Receiver if self.state == State::Hooked => {
-                legs.unhook(self.sender);
-                self.state = State::Paused;
-            }
-            Stop::Sender | Stop::Receiver => {}
-        }
-        self.publish(legs, seen);
-        match stop {
-            Stop::Drained => Some(Duration::ZERO),
-            stop => self.await_stop(stop),
-        }
-    }
-
+    /// Tells the program what it may do from here on.
     fn publish(&self, legs: &Legs, seen: &Seen) {
-        let allowed = Allowed {
-            credit: self.window.credit(),
-            bell: self.window.bell(seen),
-            consumed: self.pump.copied,
-            held_max: HELD_MAX,
-            ..Allowed::default()
-        };
+        let allowed =
+            Allowed { limit: self.window.limit(), bell: self.window.bell(seen), ..Allowed::default() };
         legs.allow(self.sender, &allowed);
     }
 
     fn await_stop(&mut self, stop: Stop) -> Option<Duration> {
         match stop {
             Stop::Turn => Some(Duration::ZERO),
-            Stop::Drained => None,
+            Stop::Over => None,
             Stop::Receiver => self.await_room(),
             Stop::Sender => {
                 self.wants_input = true;
@@ -288,11 +259,6 @@ impl Lane {
     fn await_room(&mut self) -> Option<Duration> {
         self.wants_room = true;
         Some(self.wait)
-    }
-
-    /// Nothing is on its way any more.
-    fn is_empty(&self, seen: &Seen, moved: &Moved) -> bool {
-        seen.backlog() == 0 && moved.passed == self.pump.copied && !self.pump.is_holding()
     }
 
     fn note_progress(&mut self, accepted: u64, now: Moment) {
@@ -332,7 +298,6 @@ impl Lane {
         let accepted = sight.infos[index(self.sender.other())].accepted.wrapping_sub(self.basis.accepted);
         let by_kernel = self.seen.map_or(accepted, |seen| seen.accepted);
         delivered[PathKind::Sockmap.index()] = by_kernel;
-        delivered[PathKind::Copy.index()] = self.pump.copied;
         delivered[PathKind::Splice.index()] = self.pump.spliced;
     }
 }

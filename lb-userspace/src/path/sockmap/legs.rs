@@ -16,6 +16,9 @@ use crate::kernel::{Refusal, Seat};
 use crate::net;
 use crate::path::Side;
 
+/// More than can come between two system calls, in bytes.
+const QUIET_BYTES: usize = 1 << 20;
+
 /// A flow's sockets, client's first, and their places. Dropping it takes them out of the maps and closes them, which resets both ends
 /// unless they were told to end cleanly.
 #[derive(Debug)]
@@ -117,9 +120,15 @@ impl Legs {
     }
 
     /// From now on, what this side sends stays in its socket.
+    ///
+    /// The kernel takes the program away before it takes back the call of it, and drops what a running call still finds
+    /// (net/core/skmsg.c, sk_psock_stop_verdict and sk_psock_verdict_recv). So first nobody may be called: below SO_RCVLOWAT the kernel
+    /// reports nothing (net/ipv4/tcp.c, tcp_data_ready), and setting it waits for whoever has the socket's lock.
     pub(super) fn unhook(&self, side: Side) {
         let Membership { station, slots, hooked, .. } = &self.membership;
         if hooked[index(side)].replace(false) {
+            // A socket that is gone is quiet.
+            let _ = net::set_receive_low_water(self.socket(side), QUIET_BYTES);
             station.maps.borrow_mut().unhook(slots[index(side)]);
         }
     }
@@ -164,7 +173,11 @@ fn enter(
     let kernel = |_: io::Error| FallbackReason::Kernel;
     let [client, server] = sockets;
     // Only of a client is anything ever taken: its PROXY header.
-    let (taken, client_accepted) = taken_bytes(client).map_err(kernel)?;
+    let (taken, waiting, client_accepted) = taken_bytes(client).map_err(kernel)?;
+    if taken > 0 && waiting > 0 {
+        // The program gets whole segments, also those of which a part was taken (net/ipv4/tcp.c, tcp_read_skb).
+        return Err(FallbackReason::PartlyTaken);
+    }
     let server_accepted = net::tcp_info(server).map_err(kernel)?.accepted;
     let cookies = [net::cookie(client).map_err(kernel)?, net::cookie(server).map_err(kernel)?];
     let slots = seat.slots();
@@ -183,15 +196,15 @@ fn enter(
     Ok(([up, Basis { taken: 0, accepted: client_accepted }], membership))
 }
 
-/// How many bytes were taken of what a socket has received, and how many it has accepted. Bytes that come in between are no matter:
+/// How many bytes were taken of what a socket has received, how many wait, and how many it has accepted. Bytes that come in between are no matter:
 /// then it is asked again.
-fn taken_bytes(socket: &OwnedFd) -> io::Result<(u64, u64)> {
+fn taken_bytes(socket: &OwnedFd) -> io::Result<(u64, u64, u64)> {
     let mut before = net::tcp_info(socket)?;
     loop {
         let waiting = net::waiting_bytes(socket)?;
         let after = net::tcp_info(socket)?;
         if after.received == before.received {
-            return Ok((after.received.saturating_sub(waiting), after.accepted));
+            return Ok((after.received.saturating_sub(waiting), waiting, after.accepted));
         }
         before = after;
     }

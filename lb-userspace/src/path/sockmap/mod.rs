@@ -7,8 +7,9 @@
 //! **Bounds.** What the kernel queues for a socket that takes nothing has no bound, and the sender's window stays open. So each
 //! direction has a window of cost ([`window`]), taken from a pool for all flows ([`pool`]). The program calls user space when a part
 //! of it is used; user space looks at the counters and grants more, or takes the sender's socket out of the program's hands until
-//! the receiver has caught up. If it comes too late, the program passes segments to it, in order ([`pump`]), and only if it does not
-//! come at all are bytes dropped: then the flow ends with a reset.
+//! the receiver has caught up. Bytes then wait in its receive buffer, and the sender with them. If user space does not come, the
+//! program drops what is beyond a hard limit, and all that follows: then the flow ends with a reset. A socket that has begun to close
+//! cannot come into the map again: then user space moves the rest ([`pump`]).
 //!
 //! **Ends.** The kernel carries neither FIN nor RST across, and closing a socket discards what is queued for it. So user space
 //! listens for ends ([`watch`]), waits until the receiver's socket has accepted every byte that the sender's has received, by the
@@ -61,8 +62,6 @@ pub struct Station {
     pub pool: Arc<Pool>,
     /// `lb_sockmap_pauses_total`
     pub pauses: Counter,
-    /// `lb_sockmap_spills_total`
-    pub spills: Counter,
 }
 
 /// Carries a flow between client and server to its end, and says why it ended; both sockets are closed then. `meter` is up to date

@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 const SHARE_MIN: u64 = 64 << 10;
 
 /// Most that a direction is allowed when it begins.
-const FIRST_SHARE_MAX: u64 = 1 << 20;
+const FIRST_SHARE_MAX: u64 = 4 << 20;
 
 /// A direction that begins gets one part in so many of what is free.
 const FIRST_SHARE_OF_FREE: u64 = 64;
@@ -96,7 +96,7 @@ mod tests {
         let gauge = Gauge::default();
         let pool = Pool::new(100 << 20, gauge.clone());
         let shares: Vec<u64> = std::iter::from_fn(|| pool.first_share()).collect();
-        assert_eq!((shares.first(), shares.last()), (Some(&(1 << 20)), Some(&SHARE_MIN)));
+        assert_eq!((shares.first(), shares.last()), (Some(&(100 << 14)), Some(&SHARE_MIN)));
         assert!(shares.is_sorted_by(|one, next| one >= next), "{shares:?}");
         let taken: u64 = shares.iter().sum();
         assert!(taken <= 100 << 20 && taken + SHARE_MIN > 100 << 20, "{taken}");
