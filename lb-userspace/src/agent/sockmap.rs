@@ -25,7 +25,13 @@ pub(super) fn open(
     }
     let loaded = kernel::load_sockmap(connections);
     drop_privileges();
-    match loaded.and_then(|(sockmap, calls)| listen(calls).map(|()| sockmap)) {
+    // Without privileges, as flows will do.
+    let tested = loaded.and_then(|(sockmap, calls)| {
+        kernel::test_sockmap(&sockmap)?;
+        listen(calls)?;
+        Ok(sockmap)
+    });
+    match tested {
         Ok(sockmap) => {
             metrics.note_path(PathKind::Sockmap, Availability::Available);
             tracing::info!("path sockmap is available");

@@ -4,6 +4,7 @@
 
 mod directions;
 mod seats;
+mod self_test;
 mod sockmap;
 
 use std::io;
@@ -14,6 +15,7 @@ use lb_common::reason::Availability;
 use rustix::io::Errno;
 
 pub use seats::Seat;
+pub use self_test::SelfTestError;
 pub use sockmap::{Calls, Maps, Refusal, Sockmap};
 
 /// What `cargo xtask ebpf` built; the build script has compared its digest.
@@ -37,6 +39,9 @@ pub enum LoadError {
     /// The process has no memory or descriptors left for what was loaded.
     #[error("no memory or file descriptors for the maps")]
     Memory(#[source] io::Error),
+    /// It was loaded, and does not do what it should.
+    #[error("the self-test fails")]
+    SelfTest(#[source] SelfTestError),
     /// The kernel refused for another reason, such as want of memory or a complaint of its verifier.
     #[error("the kernel refuses the BPF object")]
     Refused(#[source] Box<EbpfError>),
@@ -49,6 +54,16 @@ pub enum LoadError {
 /// See [`LoadError`].
 pub fn load_sockmap(flows: u32) -> Result<(Sockmap, Calls), LoadError> {
     Sockmap::load(OBJECT, flows)
+}
+
+/// Tries whether the kernel does what the path relies on; see [`self_test`].
+///
+/// # Errors
+///
+/// [`LoadError::SelfTest`], or that the maps cannot be opened once more.
+pub fn test_sockmap(sockmap: &Sockmap) -> Result<(), LoadError> {
+    let mut maps = sockmap.maps()?;
+    self_test::run(sockmap, &mut maps).map_err(LoadError::SelfTest)
 }
 
 fn absent(kind: &str, name: &str) -> LoadError {
@@ -64,6 +79,7 @@ impl LoadError {
     pub fn availability(&self) -> Availability {
         match self {
             Self::NoPrivilege => Availability::NoPrivilege,
+            Self::SelfTest(_) => Availability::SelfTest,
             Self::KernelTooOld(_) | Self::Damaged(_) | Self::Memory(_) | Self::Refused(_) => Availability::Kernel,
         }
     }

@@ -95,35 +95,6 @@ pub struct TcpInfo {
     pub silent_for: Duration,
 }
 
-/// SO_MEMINFO (include/uapi/asm-generic/socket.h) answers with these (include/uapi/linux/sock_diag.h): so many, and where the send
-/// buffer's limit and what is in it stand.
-const MEMINFO_VARS: usize = 9;
-const MEMINFO_SNDBUF: usize = 3;
-const MEMINFO_WMEM_QUEUED: usize = 5;
-
-/// What a socket's send buffer still takes, in bytes as the kernel accounts them.
-///
-/// # Errors
-/// The kernel is older than 4.12, or the descriptor is no socket.
-pub fn send_room(fd: impl AsFd) -> io::Result<u64> {
-    let mut memory = [0_u32; MEMINFO_VARS];
-    let mut len = size_of_val(&memory) as libc::socklen_t;
-    // SAFETY: both pointers are to live values, and the length is that of the buffer that the kernel writes to.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_MEMINFO,
-            memory.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
-    match result {
-        0 => Ok(memory[MEMINFO_SNDBUF].saturating_sub(memory[MEMINFO_WMEM_QUEUED]).into()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
 /// Bytes of struct tcp_info up to tcpi_bytes_retrans, which Linux 4.19 brought.
 const TCP_INFO_LEN: usize = 216;
 

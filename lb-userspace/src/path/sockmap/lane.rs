@@ -131,18 +131,34 @@ impl Lane {
     }
 
     /// Looks, writes down what has been delivered, and does what is due.
-    pub(super) fn step(&mut self, legs: &Legs, sight: &Sight<'_>, tools: &Tools, delivered: &mut Delivered) -> Step {
+    pub(super) fn step(
+        &mut self,
+        legs: &Legs,
+        sight: &Sight<'_>,
+        tools: &Tools,
+        delivered: &mut Delivered,
+    ) -> Step {
         (self.wants_input, self.wants_room) = (false, false);
-        let mut step = self.act(legs, sight, tools);
-        self.account(sight, delivered);
-        if step.is_complete {
-            step.again = None;
-        }
+        self.account(sight.infos, delivered);
+        let step = self.act(legs, sight, tools);
+        // What user space has just moved.
+        delivered[PathKind::Splice.index()] = self.pump.spliced;
         step
     }
 
+    /// Writes down what has been delivered.
+    pub(super) fn account(&self, infos: &[TcpInfo; 2], delivered: &mut Delivered) {
+        delivered[PathKind::Sockmap.index()] = self.accepted(infos).saturating_sub(self.pump.spliced);
+        delivered[PathKind::Splice.index()] = self.pump.spliced;
+    }
+
+    /// Bytes of this direction that the receiver's socket has accepted.
+    fn accepted(&self, infos: &[TcpInfo; 2]) -> u64 {
+        infos[index(self.sender.other())].accepted.wrapping_sub(self.basis.accepted)
+    }
+
     fn act(&mut self, legs: &Legs, sight: &Sight<'_>, tools: &Tools) -> Step {
-        let accepted = sight.infos[index(self.sender.other())].accepted.wrapping_sub(self.basis.accepted);
+        let accepted = self.accepted(sight.infos);
         let moved = legs.moved(self.sender);
         let seen = Seen {
             charged: moved.charged,
@@ -292,12 +308,5 @@ impl Lane {
         // A verdict may be running on what was allowed before, and then holds one segment more than it should.
         self.grant.pool.give_back(self.grant.bytes - share);
         self.grant.bytes = share;
-    }
-
-    fn account(&self, sight: &Sight<'_>, delivered: &mut Delivered) {
-        let accepted = sight.infos[index(self.sender.other())].accepted.wrapping_sub(self.basis.accepted);
-        let by_kernel = self.seen.map_or(accepted, |seen| seen.accepted);
-        delivered[PathKind::Sockmap.index()] = by_kernel;
-        delivered[PathKind::Splice.index()] = self.pump.spliced;
     }
 }

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use prometheus_client::metrics::gauge::Gauge;
 
 /// Least that a direction is allowed, in bytes.
-const SHARE_MIN: u64 = 64 << 10;
+const SHARE_MIN: u64 = 16 << 10;
 
 /// Most that a direction is allowed when it begins.
 const FIRST_SHARE_MAX: u64 = 4 << 20;

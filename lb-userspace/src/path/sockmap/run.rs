@@ -139,7 +139,7 @@ impl<'a> Run<'a> {
 
     /// Looks at both directions, and does what is due. `Some`: the flow ends.
     fn look(&mut self, now: Moment, is_called: bool) -> Option<Ending> {
-        let infos = SIDES.map(|side| net::tcp_info(self.legs.socket(side)).unwrap_or_default());
+        let infos = self.infos();
         let before = self.meter.carried;
         let was_backlogged = self.is_backlogged();
         self.again_at = None;
@@ -171,6 +171,12 @@ impl<'a> Run<'a> {
             self.look_at.get_or_insert(now + LOOK_AGAIN);
         }
         None
+    }
+
+    /// By side.
+    fn infos(&self) -> [TcpInfo; 2] {
+        // The kernel answers for every TCP socket that is open.
+        SIDES.map(|side| net::tcp_info(self.legs.socket(side)).unwrap_or_default())
     }
 
     fn step(&mut self, side: Side, infos: &[TcpInfo; 2], now: Moment) -> Step {
@@ -299,6 +305,15 @@ impl<'a> Run<'a> {
             Some((side, reason)) => Some(Ending::Reset(side, reason)),
             None => Some(Ending::Cut(reason, Some(self.silent_side()))),
         }
+    }
+}
+
+impl Drop for Run<'_> {
+    /// What was carried since the last look counts, too, whatever ends the flow.
+    fn drop(&mut self) {
+        let infos = self.infos();
+        self.lanes[index(Side::Client)].account(&infos, &mut self.meter.carried.up);
+        self.lanes[index(Side::Server)].account(&infos, &mut self.meter.carried.down);
     }
 }
 

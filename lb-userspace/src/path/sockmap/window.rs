@@ -9,8 +9,12 @@ use std::collections::VecDeque;
 /// Most that one direction may have inside, in bytes of cost, however well it runs.
 pub const WINDOW_MAX: u64 = 16 << 20;
 
-/// Cost inside from which a direction pauses, unless its window is smaller than twice that.
-const PAUSE_ABOVE: u64 = 4 << 20;
+/// Cost inside from which a direction pauses: half of its window, within these bounds.
+const PAUSE_ABOVE_MIN: u64 = 256 << 10;
+const PAUSE_ABOVE_MAX: u64 = 4 << 20;
+
+/// Least cost from one call of the program to the next.
+const STEP_MIN: u64 = 64 << 10;
 
 /// Cost beyond the window at which the program stops, because user space has not come. All flows together cannot get there faster than
 /// the host receives bytes.
@@ -101,10 +105,10 @@ impl Window {
         self.released.saturating_add(self.size + OVERDRAFT)
     }
 
-    /// The cost at which the next look is due: the sooner, the more is inside.
+    /// The cost at which the next look is due: soon, unless everything handed over so far has been accepted.
     pub fn bell(&self, seen: &Seen) -> u64 {
-        let step = if seen.backlog() == 0 { self.size / 8 } else { self.size / 16 };
-        seen.charged + step
+        let step = if seen.backlog() == 0 { self.size / 2 } else { self.size / 16 };
+        seen.charged + step.max(STEP_MIN)
     }
 
     /// Whether a larger window would serve the direction.
@@ -114,12 +118,16 @@ impl Window {
 
     /// Whether the direction has to pause.
     pub fn is_over(&self, seen: &Seen) -> bool {
-        self.inside(seen) >= PAUSE_ABOVE.min(self.size / 2)
+        self.inside(seen) >= self.pause_above()
     }
 
     /// Whether a direction that paused may go on.
     pub fn may_resume(&self, seen: &Seen) -> bool {
-        seen.backlog() == 0 || self.inside(seen) <= PAUSE_ABOVE.min(self.size / 2) / 2
+        seen.backlog() == 0 || self.inside(seen) <= self.pause_above() / 2
+    }
+
+    fn pause_above(&self) -> u64 {
+        (self.size / 2).clamp(PAUSE_ABOVE_MIN, PAUSE_ABOVE_MAX)
     }
 }
 
