@@ -50,11 +50,9 @@ pub fn run(worker: Rc<Worker>, client: Socket, mut journal: Box<Journal>) -> imp
         let meter = journal.hand_over(slot, start.strategy.first());
         let flow_end = match may_be_cut {
             None => path::carry(&flow, start, &worker.tools, meter).await,
-            Some(server) => {
-                Box::pin(until_cut(path::carry(&flow, start, &worker.tools, meter), server))
-                    .await
-                    .unwrap_or_else(FlowEnd::cut)
-            }
+            Some(server) => Box::pin(until_cut(path::carry(&flow, start, &worker.tools, meter), server))
+                .await
+                .unwrap_or_else(FlowEnd::cut),
         };
         drop(socket);
         journal.note_silent_side(flow_end.silent);

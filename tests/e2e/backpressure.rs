@@ -15,7 +15,7 @@ use crate::support::{Relay, assert_received, limit_socket_buffers};
 const SOCKET_MAX: u64 = 1 << 20;
 
 /// What path sockmap may hold of one direction inside the kernel: its window, and what it may take beyond that before the agent comes.
-const INSIDE_MAX: u64 = (16 + 128) << 20;
+const INSIDE_MAX: u64 = (16 + 256) << 20;
 
 /// Flows at once.
 const FLOWS: u64 = 8;

@@ -9,7 +9,9 @@ use lb_tests::config::Path;
 use lb_tests::net::Net;
 use lb_tests::random::Random;
 use lb_tests::size;
-use lb_tests::stream::{End, finish, receive, receive_all, receive_exactly, say, send, send_until_blocked};
+use lb_tests::stream::{
+    End, finish, receive, receive_all, receive_at_most, receive_exactly, say, send, send_until_blocked,
+};
 use rustix::process::Signal;
 
 use crate::support::{PORT, Relay, SERVER_PORT, allow_many_connections, assert_received, tcp_config};
@@ -35,7 +37,7 @@ fn what_waits_at_the_hand_over_needs_no_further_segment() {
 fn messages_wake_the_agent_for_accounting_alone() {
     let relay = Relay::start(Path::Sockmap);
     let (client, server) = relay.pair();
-    let messages = size(20_000, 100_000_u64);
+    let messages = size(50_000, 100_000_u64);
     let wakeups = || relay.agent.scrape().count("lb_worker_wakeups_total", &[]);
     say(&client, b"begin");
     assert_eq!(receive_exactly(&server, 5), b"begin");
@@ -49,7 +51,10 @@ fn messages_wake_the_agent_for_accounting_alone() {
     // Looks at a flow that moves, and timers of the agent's own, come by the second; two of each, for two workers.
     let periodic = (begin.elapsed().as_secs() + 2) * 8;
     let woken = wakeups() - before;
-    assert!(woken < messages / 1000 + periodic, "{woken} wake-ups for {messages} messages, {periodic} periodic");
+    assert!(
+        woken < messages / 1000 + periodic,
+        "{woken} wake-ups for {messages} messages, {periodic} periodic"
+    );
     relay.agent.assert_inside(99);
 }
 
@@ -70,6 +75,28 @@ fn two_readers_that_stop_lose_nothing() {
         assert_received(&reader.join().expect("no panic"), down, End::Finished);
     });
     assert_eq!(relay.close_reason(), "finished");
+}
+
+/// A stream to a reader that keeps up goes inside the kernel, and so does its end.
+#[test]
+fn a_stream_stays_inside_the_kernel() {
+    let relay = Relay::start(Path::Sockmap);
+    let bytes = size(256 << 20, 4 << 30);
+    for (up, down) in [(bytes, 0), (0, bytes)] {
+        let (client, server) = relay.pair();
+        std::thread::scope(|scope| {
+            for (stream, seed, bytes) in [(&client, 1, up), (&server, 2, down)] {
+                scope.spawn(move || send(stream, seed, bytes).expect("a reader that keeps up"));
+            }
+            let reader = scope.spawn(|| receive_at_most(&client, 2, down));
+            assert_received(&receive_at_most(&server, 1, up), up, End::Silent);
+            assert_received(&reader.join().expect("no panic"), down, End::Silent);
+        });
+        finish(&client);
+        finish(&server);
+    }
+    relay.agent.until_idle();
+    relay.agent.assert_inside(100);
 }
 
 /// A body and its FIN go to a server that reads late: nothing is cut off.

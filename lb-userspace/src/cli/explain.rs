@@ -7,9 +7,7 @@ use std::fmt::Write;
 use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::destination::{self, Question};
-use crate::config::needs::{
-    Descriptors, PER_CONNECTION, PER_PIPE, RESERVE, privileged_binds, wants_sockmap,
-};
+use crate::config::needs::{Descriptors, PER_CONNECTION, PER_PIPE, RESERVE, privileged_binds, wants_sockmap};
 use crate::config::{Address, Config, Mode};
 use crate::route::coalescing::backends_by_name;
 

@@ -133,7 +133,11 @@ pub fn queries_max(config: &Config) -> u64 {
 
 fn runtime(config: &Config) -> u64 {
     let workers = config.global.workers.get() as u64;
-    if wants_sockmap(config) { workers * (PER_WORKER + PER_WORKER_INSIDE) + INSIDE } else { workers * PER_WORKER }
+    if wants_sockmap(config) {
+        workers * (PER_WORKER + PER_WORKER_INSIDE) + INSIDE
+    } else {
+        workers * PER_WORKER
+    }
 }
 
 /// Whether anything is to go by path `sockmap`: only then is it loaded, which needs CAP_BPF and CAP_NET_ADMIN.

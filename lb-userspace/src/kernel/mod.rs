@@ -80,7 +80,9 @@ impl LoadError {
         match self {
             Self::NoPrivilege => Availability::NoPrivilege,
             Self::SelfTest(_) => Availability::SelfTest,
-            Self::KernelTooOld(_) | Self::Damaged(_) | Self::Memory(_) | Self::Refused(_) => Availability::Kernel,
+            Self::KernelTooOld(_) | Self::Damaged(_) | Self::Memory(_) | Self::Refused(_) => {
+                Availability::Kernel
+            }
         }
     }
 

@@ -66,7 +66,8 @@ impl<'a> Rig<'a> {
     fn new(kernel: &'a Sockmap, maps: &'a mut Maps) -> Result<Self, SelfTestError> {
         let (client, client_leg) = connection()?;
         let (server, server_leg) = connection()?;
-        rustix::net::sockopt::set_socket_send_buffer_size(&server_leg, SMALL_BUFFER).map_err(io::Error::from)?;
+        rustix::net::sockopt::set_socket_send_buffer_size(&server_leg, SMALL_BUFFER)
+            .map_err(io::Error::from)?;
         let legs = [OwnedFd::from(client_leg), OwnedFd::from(server_leg)];
         let cookies = [net::cookie(&legs[0])?, net::cookie(&legs[1])?];
         let seat = kernel.seat().ok_or(SelfTestError::Behaviour("holding a flow"))?;
@@ -77,7 +78,8 @@ impl<'a> Rig<'a> {
         let slots = self.seat.slots();
         let mut enter = || {
             for side in [0, 1] {
-                self.kernel.allow(slots[side], &Allowed { limit: u64::MAX, bell: u64::MAX, ..Allowed::default() });
+                self.kernel
+                    .allow(slots[side], &Allowed { limit: u64::MAX, bell: u64::MAX, ..Allowed::default() });
                 self.maps.aim(slots[side], &self.legs[1 - side])?;
                 self.maps.name(self.cookies[side], slots[side])?;
             }
@@ -135,7 +137,10 @@ impl<'a> Rig<'a> {
         let mut received = vec![0; BODY];
         let read = self.client.read_exact(&mut received);
         let sent = sender.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
-        check(read.is_ok() && sent.is_ok() && received == body, "carrying one direction when the other has ended")
+        check(
+            read.is_ok() && sent.is_ok() && received == body,
+            "carrying one direction when the other has ended",
+        )
     }
 
     /// Beyond its limit the program hands over nothing.

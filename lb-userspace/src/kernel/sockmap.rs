@@ -74,7 +74,8 @@ impl Sockmap {
     /// See [`LoadError`].
     pub fn load(object: &[u8], flows: u32) -> Result<(Self, Calls), LoadError> {
         let slots = flows.saturating_mul(2).clamp(2, SLOTS_LIMIT);
-        let ring_bytes = (slots * BELL_BYTES * CALLS_MAX).next_power_of_two().max(rustix::param::page_size() as u32);
+        let ring_bytes =
+            (slots * BELL_BYTES * CALLS_MAX).next_power_of_two().max(rustix::param::page_size() as u32);
         let mut loader = EbpfLoader::new();
         for map in [SLOTS, DIRECTIONS, TARGETS, HOOKS] {
             loader.map_max_entries(map, slots);
@@ -88,7 +89,8 @@ impl Sockmap {
             targets: duplicate(&take(&mut ebpf, TARGETS)?)?,
             hooks: duplicate(&hooks)?,
         };
-        let directions = Directions::map(take(&mut ebpf, DIRECTIONS)?.fd().as_fd(), slots).map_err(LoadError::Memory)?;
+        let directions =
+            Directions::map(take(&mut ebpf, DIRECTIONS)?.fd().as_fd(), slots).map_err(LoadError::Memory)?;
         let seats = Seats::new(slots);
         let ring = Map::RingBuf(take(&mut ebpf, BELLS)?).try_into().map_err(from_map)?;
         let calls = Calls { ring, seats: Arc::clone(&seats) };
@@ -100,7 +102,8 @@ impl Sockmap {
     /// # Errors
     /// The process has no descriptors left.
     pub fn maps(&self) -> Result<Maps, LoadError> {
-        let again = |fd: &OwnedFd| MapData::from_fd(fd.try_clone().map_err(LoadError::Memory)?).map_err(from_map);
+        let again =
+            |fd: &OwnedFd| MapData::from_fd(fd.try_clone().map_err(LoadError::Memory)?).map_err(from_map);
         Ok(Maps {
             slots: Map::HashMap(again(&self.maps.slots)?).try_into().map_err(from_map)?,
             targets: Map::SockMap(again(&self.maps.targets)?).try_into().map_err(from_map)?,

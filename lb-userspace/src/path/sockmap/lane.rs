@@ -38,9 +38,11 @@ pub(super) struct Lane {
     pump: Pump,
     state: State,
     seen: Option<Seen>,
-    /// Since when nothing has been accepted, and how much had been by then.
-    progress: (Moment, u64),
+    /// What had been accepted at the last look.
+    accepted_before: u64,
     wait: Duration,
+    /// Since when the receiver's socket has had room for what waits, and taken none of it.
+    stuck_since: Option<Moment>,
     /// The sender has reset, and its socket holds nothing more.
     is_exhausted: bool,
 }
@@ -107,7 +109,7 @@ impl Drop for Grant {
 }
 
 impl Lane {
-    pub(super) fn new(sender: Side, grant: Grant, basis: Basis, is_hooked: bool, now: Moment) -> Self {
+    pub(super) fn new(sender: Side, grant: Grant, basis: Basis, is_hooked: bool) -> Self {
         Self {
             sender,
             has_ended: false,
@@ -119,8 +121,9 @@ impl Lane {
             pump: Pump::default(),
             state: if is_hooked { State::Hooked } else { State::Withdrawn },
             seen: None,
-            progress: (now, 0),
+            accepted_before: 0,
             wait: WAIT_MIN,
+            stuck_since: None,
             is_exhausted: false,
         }
     }
@@ -166,9 +169,11 @@ impl Lane {
             accepted: accepted.saturating_sub(self.pump.spliced),
         };
         self.window.note(&seen);
-        self.note_progress(accepted, sight.now);
+        self.note_progress(accepted);
         self.seen = Some(seen);
         if moved.dropped > 0 || self.is_stuck(legs, sight.now) {
+            let (dropped, inside, backlog) = (moved.dropped, self.window.inside(&seen), seen.backlog());
+            tracing::debug!(dropped, inside, backlog, state = ?self.state, "a direction inside the kernel is broken");
             return Step { is_broken: true, ..Step::default() };
         }
         let received = sight.infos[index(self.sender)].received.wrapping_sub(self.basis.taken);
@@ -177,17 +182,15 @@ impl Lane {
         }
         let again = self.move_on(legs, &seen, tools, sight);
         let is_delivered = sight.is_gone && seen.backlog() == 0 && !self.pump.is_holding();
-        Step { again, is_broken: false, is_complete: is_delivered && (self.state != State::Withdrawn || self.is_exhausted) }
+        Step {
+            again,
+            is_broken: false,
+            is_complete: is_delivered && (self.state != State::Withdrawn || self.is_exhausted),
+        }
     }
 
     /// Does what its state asks for; when to look again.
-    fn move_on(
-        &mut self,
-        legs: &Legs,
-        seen: &Seen,
-        tools: &Tools,
-        sight: &Sight<'_>,
-    ) -> Option<Duration> {
+    fn move_on(&mut self, legs: &Legs, seen: &Seen, tools: &Tools, sight: &Sight<'_>) -> Option<Duration> {
         match self.state {
             State::Hooked => self.run(legs, seen, sight),
             State::Paused if sight.is_gone => self.withdraw(legs),
@@ -277,23 +280,27 @@ impl Lane {
         Some(self.wait)
     }
 
-    fn note_progress(&mut self, accepted: u64, now: Moment) {
-        if accepted != self.progress.1 {
-            self.progress = (now, accepted);
-            self.wait = WAIT_MIN;
-        } else {
-            self.wait = (self.wait * 2).min(WAIT_MAX);
+    fn note_progress(&mut self, accepted: u64) {
+        let has_moved = std::mem::replace(&mut self.accepted_before, accepted) != accepted;
+        self.wait = if has_moved { WAIT_MIN } else { (self.wait * 2).min(WAIT_MAX) };
+        if has_moved {
+            self.stuck_since = None;
         }
     }
 
-    /// Whether bytes wait for a socket that has room and takes none: then something in the kernel is broken. Pushes it before that.
-    fn is_stuck(&self, legs: &Legs, now: Moment) -> bool {
+    /// Whether bytes have waited for long for a socket that has nothing else to send: then something in the kernel is broken. Pushes it
+    /// before that.
+    fn is_stuck(&mut self, legs: &Legs, now: Moment) -> bool {
         let receiver = legs.socket(self.sender.other());
-        if self.backlog() == 0 || self.wait < WAIT_MAX || net::unacknowledged_bytes(receiver).is_ok_and(|bytes| bytes > 0) {
+        let has_room = self.backlog() > 0
+            && self.wait == WAIT_MAX
+            && net::unacknowledged_bytes(receiver).is_ok_and(|bytes| bytes == 0);
+        if !has_room {
+            self.stuck_since = None;
             return false;
         }
         net::kick_sending(receiver);
-        now >= self.progress.0 + STUCK_MAX
+        now >= *self.stuck_since.get_or_insert(now) + STUCK_MAX
     }
 
     /// Gives back what an idle direction does not need.

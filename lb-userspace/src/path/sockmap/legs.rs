@@ -181,8 +181,7 @@ fn enter(
     let server_accepted = net::tcp_info(server).map_err(kernel)?.accepted;
     let cookies = [net::cookie(client).map_err(kernel)?, net::cookie(server).map_err(kernel)?];
     let slots = seat.slots();
-    let membership =
-        Membership { station: Rc::clone(station), cookies, slots, hooked: Default::default() };
+    let membership = Membership { station: Rc::clone(station), cookies, slots, hooked: Default::default() };
     let mut maps = station.maps.borrow_mut();
     let inserted = (|| {
         maps.aim(slots[0], server)?;

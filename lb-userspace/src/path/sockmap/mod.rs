@@ -81,8 +81,8 @@ pub async fn carry(
     let now = Moment::now();
     let (legs, [up_basis, down_basis]) = Legs::insert(station, sockets, [up.allowed(), down.allowed()])?;
     let lanes = [
-        Lane::new(Side::Client, up, up_basis, legs.is_hooked(Side::Client), now),
-        Lane::new(Side::Server, down, down_basis, legs.is_hooked(Side::Server), now),
+        Lane::new(Side::Client, up, up_basis, legs.is_hooked(Side::Client)),
+        Lane::new(Side::Server, down, down_basis, legs.is_hooked(Side::Server)),
     ];
     let ending = {
         let mut run = Run::new(&legs, lanes, backend, tools, meter, now);

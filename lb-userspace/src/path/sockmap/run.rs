@@ -88,7 +88,8 @@ impl<'a> Run<'a> {
             let now = Moment::now();
             let heard = self.hear(now);
             let is_called = self.legs.seat.take_call();
-            let is_due = self.again_at.is_some_and(|at| now >= at) || self.look_at.is_some_and(|at| now >= at);
+            let is_due =
+                self.again_at.is_some_and(|at| now >= at) || self.look_at.is_some_and(|at| now >= at);
             if (heard || is_called || is_due || !std::mem::replace(&mut self.has_started, true))
                 && let Some(ending) = self.look(now, is_called)
             {
@@ -312,8 +313,14 @@ impl Drop for Run<'_> {
     /// What was carried since the last look counts, too, whatever ends the flow.
     fn drop(&mut self) {
         let infos = self.infos();
-        self.lanes[index(Side::Client)].account(&infos, &mut self.meter.carried.up);
-        self.lanes[index(Side::Server)].account(&infos, &mut self.meter.carried.down);
+        for (lane, delivered) in
+            self.lanes.iter().zip([&mut self.meter.carried.up, &mut self.meter.carried.down])
+        {
+            // Behind its end, the FIN would count until it is sent.
+            if !lane.has_ended {
+                lane.account(&infos, delivered);
+            }
+        }
     }
 }
 

@@ -15,7 +15,8 @@ use rustix::event::epoll::{self, EventData, EventFlags};
 use crate::net;
 
 /// What is always heard: an end, once.
-const ENDS: EventFlags = EventFlags::RDHUP.union(EventFlags::ERR).union(EventFlags::HUP).union(EventFlags::ET);
+const ENDS: EventFlags =
+    EventFlags::RDHUP.union(EventFlags::ERR).union(EventFlags::HUP).union(EventFlags::ET);
 
 /// Events of one system call.
 const BATCH: usize = 64;
@@ -80,7 +81,9 @@ impl Watch {
             let (key, flags) = (event.data.u64(), event.flags);
             let flows = self.flows.borrow();
             // A flow that has ended takes its sockets with it.
-            let Some(heard) = u32::try_from(key / 2).ok().and_then(|number| flows.get(&number)) else { continue };
+            let Some(heard) = u32::try_from(key / 2).ok().and_then(|number| flows.get(&number)) else {
+                continue;
+            };
             let side = &heard.sides[(key % 2) as usize];
             side.set(side.get() | flags);
             if let Some(waker) = &*heard.waker.borrow() {

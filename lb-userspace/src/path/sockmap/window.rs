@@ -16,9 +16,9 @@ const PAUSE_ABOVE_MAX: u64 = 4 << 20;
 /// Least cost from one call of the program to the next.
 const STEP_MIN: u64 = 64 << 10;
 
-/// Cost beyond the window at which the program stops, because user space has not come. All flows together cannot get there faster than
-/// the host receives bytes.
-const OVERDRAFT: u64 = 128 << 20;
+/// Cost beyond the window at which the program stops, because user space has not come: on a host whose processors are all busy inside the
+/// kernel, that may take some 100 ms. All flows together cannot get there faster than the host receives bytes.
+const OVERDRAFT: u64 = 256 << 20;
 
 /// Marks that are kept.
 const MARKS_MAX: usize = 16;
@@ -105,9 +105,9 @@ impl Window {
         self.released.saturating_add(self.size + OVERDRAFT)
     }
 
-    /// The cost at which the next look is due: soon, unless everything handed over so far has been accepted.
+    /// The cost at which the next look is due: soon, unless nearly everything handed over so far has been accepted.
     pub fn bell(&self, seen: &Seen) -> u64 {
-        let step = if seen.backlog() == 0 { self.size / 2 } else { self.size / 16 };
+        let step = if seen.backlog() <= self.size / 64 { self.size / 2 } else { self.size / 16 };
         seen.charged + step.max(STEP_MIN)
     }
 
