@@ -190,7 +190,7 @@ impl Worker {
 
     /// Counts a flow that a path inside the kernel did not take.
     pub fn note_fallback(&self, reason: FallbackReason) {
-        self.shared.metrics.path_fallbacks[reason.index()].inc();
+        self.shared.metrics.paths.fallbacks[reason.index()].inc();
     }
 
     /// Counts a pause of accepting, and tells the operator once in a while.
@@ -230,7 +230,7 @@ fn station(shared: &Shared) -> io::Result<Option<Rc<Station>>> {
         maps: RefCell::new(kernel.maps().map_err(io::Error::other)?),
         watch: Watch::new()?,
         pool: Arc::clone(pool),
-        pauses: shared.metrics.sockmap_pauses.clone(),
+        pauses: shared.metrics.paths.sockmap_pauses.clone(),
     })))
 }
 

@@ -33,12 +33,12 @@ pub(super) fn open(
     });
     match tested {
         Ok(sockmap) => {
-            metrics.note_path(PathKind::Sockmap, Availability::Available);
+            metrics.paths.note(PathKind::Sockmap, Availability::Available);
             tracing::info!("path sockmap is available");
-            Some((Arc::new(sockmap), Pool::of_this_host(metrics.sockmap_memory.clone())))
+            Some((Arc::new(sockmap), Pool::of_this_host(metrics.paths.sockmap_memory.clone())))
         }
         Err(error) => {
-            metrics.note_path(PathKind::Sockmap, error.availability());
+            metrics.paths.note(PathKind::Sockmap, error.availability());
             let error = anyhow::Error::new(error);
             tracing::warn!("path sockmap is off, its flows are carried by splice and copy: {error:#}");
             None

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lb_common::reason::{CloseReason, FallbackReason, HelloReason, PathKind, ProxyReason, ResolutionResult};
+use lb_common::reason::{CloseReason, HelloReason, PathKind, ProxyReason, ResolutionResult};
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 
+use super::paths::PathMetrics;
 use super::process::ProcessCollector;
 use super::register::{Counters, Description, Histograms, Kind, Labels, Registrar};
 use super::server::ServerFamilies;
@@ -19,7 +20,6 @@ const FRONTEND: &[&str] = &["frontend"];
 const FRONTEND_REASON: &[&str] = &["frontend", "reason"];
 const FRONTEND_PATH: &[&str] = &["frontend", "path"];
 const RESULT: &[&str] = &["result"];
-const PATH_REASON: &[&str] = &["path", "reason"];
 const BACKEND: &[&str] = &["backend"];
 
 /// A ClientHello is there within a round trip or is being trickled: from 1 ms to past the default deadline of 5 s.
@@ -180,32 +180,7 @@ fn register_process(to: &mut Registrar) -> ProcessMetrics {
             &[],
             "Chunks that path splice copied because no pipe was free",
         ),
-        path_available: to.gauge(
-            "lb_path_available",
-            PATH_REASON,
-            "1 if a path can carry flows, else 0, with the reason",
-        ),
-        path_fallbacks: {
-            let family: Counters = to.counter(
-                "lb_path_fallbacks_total",
-                PATH_REASON,
-                "Flows that a path inside the kernel should have carried and did not take",
-            );
-            let path = PathKind::Sockmap.label();
-            FallbackReason::ALL.map(|reason| {
-                family.get_or_create_owned(&vec![("path", path.into()), ("reason", reason.label().into())])
-            })
-        },
-        sockmap_memory: to.gauge(
-            "lb_sockmap_memory_bytes",
-            &[],
-            "Memory that flows on path sockmap may hold inside the kernel beyond socket buffers",
-        ),
-        sockmap_pauses: to.counter(
-            "lb_sockmap_pauses_total",
-            &[],
-            "Times that a direction on path sockmap waited for its receiver to catch up",
-        ),
+        paths: PathMetrics::register(to),
         accept_pauses: to.counter(
             "lb_accept_pauses_total",
             &[],

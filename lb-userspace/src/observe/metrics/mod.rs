@@ -7,25 +7,25 @@
 
 mod exposition;
 mod families;
+mod paths;
 mod process;
 mod register;
 mod server;
 
 use std::fmt::Write;
 
-use lb_common::reason::{
-    Availability, CloseReason, FallbackReason, HelloReason, PathKind, ProxyReason, ResolutionResult,
-};
+use lb_common::reason::{Availability, CloseReason, HelloReason, PathKind, ProxyReason, ResolutionResult};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use self::exposition::Exposition;
+pub use self::paths::PathMetrics;
 pub use self::register::{Description, Kind};
 
 use self::families::Families;
-use self::register::{Gauges, Registrar};
+use self::register::Registrar;
 use crate::config::Config;
 
 /// All metrics of the process, by position in the configuration.
@@ -51,14 +51,8 @@ pub struct ProcessMetrics {
     pub pipes: Gauge,
     /// `lb_pipes_exhausted_total`: chunks that path `splice` copied because no pipe was free.
     pub pipes_exhausted: Counter,
-    /// `lb_path_available{path,reason}`: see [`ProcessMetrics::note_path`].
-    path_available: Gauges,
-    /// `lb_path_fallbacks_total{path,reason}` of path `sockmap`, by [`FallbackReason::index`].
-    pub path_fallbacks: [Counter; FallbackReason::ALL.len()],
-    /// `lb_sockmap_memory_bytes`: that flows on path `sockmap` may hold inside the kernel.
-    pub sockmap_memory: Gauge,
-    /// `lb_sockmap_pauses_total`: times that a direction had to wait for its receiver.
-    pub sockmap_pauses: Counter,
+    /// Whether paths can carry flows, and what path `sockmap` does besides.
+    pub paths: PathMetrics,
     /// `lb_accept_pauses_total`: times that accepting paused for want of file descriptors or memory.
     pub accept_pauses: Counter,
     /// `lb_log_lines_dropped_total`: lines that the log's target took too slowly.
@@ -156,19 +150,6 @@ pub struct ServerMetrics {
     pub certificate_expiry: Gauge<f64, std::sync::atomic::AtomicU64>,
 }
 
-impl ProcessMetrics {
-    /// Shows whether a path is available, and why not.
-    pub fn note_path(&self, path: PathKind, availability: Availability) {
-        let labels =
-            |reason: Availability| vec![("path", path.label().into()), ("reason", reason.label().into())];
-        for reason in Availability::ALL {
-            self.path_available.remove(&labels(reason));
-        }
-        let is_available = availability == Availability::Available;
-        self.path_available.get_or_create(&labels(availability)).set(is_available.into());
-    }
-}
-
 impl Metrics {
     /// Registers the metrics that a configuration calls for. Every series exists from the start, at 0, so that a rate over the
     /// first event is right.
@@ -178,7 +159,7 @@ impl Metrics {
         for path in PathKind::ALL {
             let is_inside = path == PathKind::Sockmap;
             let at_first = if is_inside { Availability::NotConfigured } else { Availability::Available };
-            families.process.note_path(path, at_first);
+            families.process.paths.note(path, at_first);
         }
         Self {
             process: families.process.clone(),
