@@ -26,13 +26,14 @@ pub const OBJECT: &str = "lb-ebpf/prebuilt/lb-ebpf.o";
 /// The committed digests, from the root of the repository.
 pub const DIGEST: &str = "lb-ebpf/prebuilt/digest";
 
-/// Files that decide what the object is; a folder stands for all that is in it. Of lb-common only the module that the programs
+/// Files that decide what the object is; a folder stands for all that is in it. Of lb-common only the modules that the programs
 /// use: a test of xtask sees to that.
-pub const SOURCES: [&str; 5] = [
+pub const SOURCES: [&str; 6] = [
     "lb-ebpf/Cargo.toml",
     "lb-ebpf/digest.rs",
     "lb-ebpf/src",
     "lb-common/src/layout.rs",
+    "lb-common/src/verdict.rs",
     "rust-toolchain.toml",
 ];
 

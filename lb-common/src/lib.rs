@@ -7,3 +7,4 @@
 pub mod layout;
 pub mod limits;
 pub mod reason;
+pub mod verdict;

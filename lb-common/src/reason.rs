@@ -70,10 +70,46 @@ labelled! {
 labelled! {
     /// How the bytes of an established flow are carried.
     PathKind {
+        /// From socket to socket inside the kernel, by a BPF program.
+        Sockmap => "sockmap",
         /// splice(2) through a pooled pipe.
         Splice => "splice",
         /// read and write through a buffer.
         Copy => "copy",
+    }
+}
+
+labelled! {
+    /// Why a flow that wants a path inside the kernel is carried by user space instead. Each has its own counter.
+    FallbackReason {
+        /// The path is off: see `lb_path_available`.
+        Unavailable => "unavailable",
+        /// A peer had closed or reset before the flow could be handed over.
+        NotEstablished => "not-established",
+        /// As many flows as there is room for are inside.
+        Full => "full",
+        /// The memory that flows inside may hold is used up.
+        Memory => "memory",
+        /// Part of a segment was taken before, as a PROXY header, and the rest waits.
+        PartlyTaken => "partly-taken",
+        /// The kernel refused for another reason.
+        Kernel => "kernel",
+    }
+}
+
+labelled! {
+    /// Why a path inside the kernel is available, or not.
+    Availability {
+        /// It has passed its self-test.
+        Available => "available",
+        /// Nothing in the configuration asks for it.
+        NotConfigured => "not-configured",
+        /// The process lacks CAP_BPF or CAP_NET_ADMIN.
+        NoPrivilege => "no-privilege",
+        /// The kernel lacks what it needs.
+        Kernel => "kernel",
+        /// The kernel does not do what it should.
+        SelfTest => "self-test",
     }
 }
 
@@ -123,6 +159,10 @@ labelled! {
         ServersFull => "servers-full",
         /// The process ran out of file descriptors, ports or memory for the server's side.
         Resources => "resources",
+        /// The path that the configuration requires could not take it.
+        PathUnavailable => "path-unavailable",
+        /// What was on its way inside the kernel did not arrive, or could not be kept within bounds.
+        PathFailed => "path-failed",
         /// The agent stopped before the connection did.
         Shutdown => "shutdown",
     }
@@ -165,7 +205,8 @@ impl CloseReason {
             Self::QueueTimeout => "sQ",
             Self::ConnectFailed | Self::NoServer => "SC",
             Self::ConnectTimeout => "sC",
-            Self::ServersFull | Self::Resources => "RC",
+            Self::ServersFull | Self::Resources | Self::PathUnavailable => "RC",
+            Self::PathFailed => "ID",
             Self::Shutdown => "KD",
         }
     }

@@ -1,8 +1,6 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The BPF programs of lb: every entry point, as one screen of verdicts.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
-// Inline assembly for BPF is unstable; the crate is built with RUSTC_BOOTSTRAP=1 anyway, as build-std needs it.
-#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
 mod maps;
@@ -17,17 +15,26 @@ fn main() {
 
 #[cfg(target_arch = "bpf")]
 mod programs {
-    use aya_ebpf::bindings::sk_action::SK_PASS;
+    use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
     use aya_ebpf::macros::stream_verdict;
     use aya_ebpf::programs::SkBuffContext;
 
-    use crate::sockmap;
+    use crate::sockmap::{self, Outcome};
 
-    /// Judges what a socket of the map `SOCKETS` received: it is counted and stays in the socket's own queue.
+    /// Judges what a socket of the map `HOOKS` received. Every exit is a row.
     #[stream_verdict]
     fn sockmap_verdict(ctx: SkBuffContext) -> u32 {
-        sockmap::count(&ctx);
-        SK_PASS
+        match sockmap::carry(&ctx) {
+            // No payload. Redirected or passed, it would end the sending of a socket that has bytes to send (sk_psock_backlog takes a
+            // length of 0 for a broken pipe).
+            Outcome::Empty => SK_DROP,
+            // The kernel has noted the target beside the segment.
+            Outcome::Redirected => SK_PASS,
+            // It stays in the socket's own queue.
+            Outcome::Unknown => SK_PASS,
+            // Memory could not be kept within bounds otherwise. Nothing follows it: user space resets both ends.
+            Outcome::Broken => SK_DROP,
+        }
     }
 }
 

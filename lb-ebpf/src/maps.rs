@@ -1,14 +1,28 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
-//! The maps that the programs share with user space. Their names and layouts are in `lb_common::layout`.
+//! The maps that the programs share with user space. Their names and layouts are in `lb_common::layout`; user space sets their
+//! capacities when it loads them.
 
+use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{PerCpuArray, SockHash};
-use lb_common::layout::{SOCKETS_MAX, SockmapStats};
+use aya_ebpf::maps::{Array, HashMap, RingBuf, SockMap};
+use lb_common::layout::{BELL_BYTES, Direction, SLOTS_MAX};
 
-/// Sockets by cookie.
+/// Slots by cookie. Entries are allocated when they come: most connections never take this path.
 #[map]
-pub static SOCKETS: SockHash<u64> = SockHash::with_max_entries(SOCKETS_MAX, 0);
+pub static SLOTS: HashMap<u64, u32> = HashMap::with_max_entries(SLOTS_MAX, BPF_F_NO_PREALLOC);
 
-/// Counters by CPU, at index 0.
+/// Directions by slot.
 #[map]
-pub static SOCKMAP_STATS: PerCpuArray<SockmapStats> = PerCpuArray::with_max_entries(1, 0);
+pub static DIRECTIONS: Array<Direction> = Array::with_max_entries(SLOTS_MAX, BPF_F_MMAPABLE);
+
+/// Where bytes go, by slot. Without a program, so that a target is there before anything can be handed to it.
+#[map]
+pub static TARGETS: SockMap = SockMap::with_max_entries(SLOTS_MAX, 0);
+
+/// Whose bytes are judged, by slot.
+#[map]
+pub static HOOKS: SockMap = SockMap::with_max_entries(SLOTS_MAX, 0);
+
+/// Calls to user space. A slot is never in it more than a few times, so that it cannot overflow.
+#[map]
+pub static BELLS: RingBuf = RingBuf::with_byte_size(SLOTS_MAX * BELL_BYTES, 0);

@@ -4,6 +4,7 @@
 
 mod descriptors;
 mod error;
+mod sockmap;
 
 use std::io;
 use std::net::TcpListener;
@@ -34,6 +35,7 @@ use crate::path::PipeBudget;
 use crate::prelude::pending::PendingHellos;
 use crate::resolve::{self, Resolution};
 use crate::worker::{self, Entrance, Inbox, Order, Peer, Shared};
+
 
 pub use error::StartError;
 
@@ -106,11 +108,13 @@ impl Agent {
         let signals = Signals::install().map_err(StartError::system("signal handlers"))?;
         let descriptors = descriptors::divide(&config)?;
         let metrics = Arc::new(Metrics::new(&config));
+        // Before there is another thread: each has privileges of its own, and takes those of the one that starts it.
+        let inside = sockmap::open(&config, descriptors.connections, &metrics.process);
         let log = AccessLog::start(&config.log, metrics.process.log_lines_dropped.clone())
             .map_err(|source| StartError::Log { target: config.log.target.to_string(), source })?;
         let (peers, inboxes): (Vec<Peer>, Vec<Inbox>) =
             (0..config.global.workers.get()).map(|_| Peer::new()).unzip();
-        let shared = share(&config, &metrics, log, &descriptors, peers);
+        let shared = Shared { sockmap: inside, ..share(&config, &metrics, log, &descriptors, peers) };
         let (orders, _) = watch::channel(Order::Run);
         let workers = start_workers(&shared, &orders, inboxes)?;
         let is_draining = Arc::default();
@@ -367,6 +371,7 @@ fn share(
             config.global.pending_hello_memory,
             metrics.process.pending_hello_memory.clone(),
         ),
+        sockmap: None,
         pipes: PipeBudget::new(descriptors.pipes as usize, metrics.process.pipes.clone()),
         log,
         metrics: metrics.process.clone(),

@@ -14,7 +14,7 @@ use crate::connect::Attempts;
 use crate::frontend::{Frontend, Permit};
 use crate::net::{self, Endpoint};
 use crate::observe::access_log::{ALPN_TEXT_MAX, AccessLog, Proxied, Queued, Record};
-use crate::path::{Carried, Meter, Side, Strategy};
+use crate::path::{Carried, Meter, Side};
 use crate::prelude::hello::ClientHello;
 use crate::proxy::{Endpoints, Received};
 
@@ -240,14 +240,26 @@ impl Journal {
         self.is_redispatched = attempts.is_redispatched;
     }
 
-    /// The flow is handed over to a path, which writes into the meter what it delivers.
-    pub fn hand_over(&mut self, slot: ServerSlot, strategy: Strategy) -> &mut Meter {
-        self.path = Some(match strategy {
-            Strategy::Always(kind) => kind,
-            Strategy::Adaptive => PathKind::Copy,
-        });
+    /// The flow is handed over to a path, which writes into [`Self::meter`] what it delivers.
+    pub fn hand_over(&mut self, slot: ServerSlot, path: PathKind) -> &mut Meter {
+        self.path = Some(path);
         let frontend = Arc::clone(self.permit.frontend());
         self.meter.insert(Box::new(Meter::new(frontend, slot)))
+    }
+
+    /// The backend of a flow that was handed over.
+    pub fn backend(&self) -> Arc<Backend> {
+        Arc::clone(self.backend.as_ref().expect("a flow has a server, and so a backend"))
+    }
+
+    /// Another path carries the flow than the one that it was handed over to.
+    pub fn fall_back(&mut self, path: PathKind) {
+        self.path = Some(path);
+    }
+
+    /// The meter of a flow that was handed over.
+    pub fn meter(&mut self) -> &mut Meter {
+        self.meter.as_mut().expect("the session hands a flow over before a path carries it")
     }
 
     /// Who was waited for, if a timeout ended the flow.
@@ -294,7 +306,7 @@ impl Journal {
         let hello_time = hello.as_ref().map(|hello| hello.time);
         let (sni, alpn) = hello.map_or_else(Default::default, |hello| (hello.sni, hello.alpn));
         let server = self.server.as_deref();
-        let has_spliced = carried.by_path(PathKind::Splice) > 0;
+        let main = [PathKind::Sockmap, PathKind::Splice].into_iter().find(|path| carried.by_path(*path) > 0);
         Record {
             id: self.id,
             accepted_at: self.accepted_at,
@@ -309,7 +321,7 @@ impl Journal {
             backend: self.backend.as_ref().map(|backend| Arc::clone(&backend.settings.name)),
             server: server.map(|server| Arc::clone(&server.settings.name)),
             server_address: server.map(|server| server.address),
-            path: if has_spliced { Some(PathKind::Splice) } else { self.path },
+            path: main.or(self.path),
             hello_time,
             queued: rare.queued,
             connect_time: self.connect_time,

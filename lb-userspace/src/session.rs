@@ -4,16 +4,18 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use lb_common::reason::{CloseReason, HelloReason};
+use lb_common::reason::{CloseReason, FallbackReason, HelloReason, PathKind};
+use tokio::task::spawn_local;
 use tokio::time::Instant;
 
-use crate::backend::{Backend, Server};
-use crate::config::{AcceptProxy, BackendId, Mode, Policy, SendProxy, TlsPassthrough};
+use crate::backend::{Backend, Server, ServerSlot};
+use crate::config::{AcceptProxy, BackendId, Mode, PathChoice, PathWish, Policy, SendProxy, TlsPassthrough};
 use crate::connect::{self, Attempts, Connected, Opening};
 use crate::frontend::Frontend;
 use crate::journal::{Introduction, Journal};
-use crate::net::Socket;
-use crate::path::{self, Flow, FlowEnd, Start};
+use crate::net::{self, Socket};
+use crate::path::sockmap::{self, Refused};
+use crate::path::{self, Flow, FlowEnd, Start, Strategy};
 use crate::prelude::hello::HelloLimits;
 use crate::prelude::peek::{FirstBytes, Waiting, first_bytes};
 use crate::prelude::proxy_header::{Preface, take_header};
@@ -23,7 +25,8 @@ use crate::worker::Worker;
 
 /// Most bytes of a session while its flow is idle. The runtime puts 104 bytes around it and rounds up to its alignment of 128:
 /// one byte more than this costs every open connection 128 more.
-const SESSION_MAX: usize = 408;
+/// A build without optimization keeps a word more, for what may or may not have moved.
+const SESSION_MAX: usize = if cfg!(debug_assertions) { 416 } else { 408 };
 
 /// Serves one client: routes it, connects a server, hands over to a path; writes down why it ended, with both sockets closed.
 ///
@@ -37,16 +40,19 @@ pub fn run(worker: Rc<Worker>, client: Socket, mut journal: Box<Journal>) -> imp
             Ok(opened) => opened,
             Err(close) => return end(&worker, client, *journal, close),
         };
-        let strategy = backend.settings.path.unwrap_or(journal.frontend().settings.path).path.into();
-        let start = Start { strategy, has_bytes_waiting: journal.has_hello() };
+        let choice = backend.settings.path.unwrap_or(journal.frontend().settings.path);
+        if choice.path == PathWish::Sockmap {
+            return move_inside(&worker, Legs { client, server: socket }, journal, slot, choice);
+        }
+        let start = Start { strategy: Strategy::of(choice.path), has_bytes_waiting: journal.has_hello() };
         let flow = Flow { client: &client, server: &socket, backend: &backend.settings };
         let may_be_cut = slot.server().may_be_cut().then(|| Arc::clone(slot.server()));
-        let meter = journal.hand_over(slot, strategy);
+        let meter = journal.hand_over(slot, start.strategy.first());
         let flow_end = match may_be_cut {
             None => path::carry(&flow, start, &worker.tools, meter).await,
-            Some(server) => {
-                Box::pin(carry_until_cut(path::carry(&flow, start, &worker.tools, meter), server)).await
-            }
+            Some(server) => Box::pin(until_cut(path::carry(&flow, start, &worker.tools, meter), server))
+                .await
+                .unwrap_or_else(FlowEnd::cut),
         };
         drop(socket);
         journal.note_silent_side(flow_end.silent);
@@ -54,18 +60,106 @@ pub fn run(worker: Rc<Worker>, client: Socket, mut journal: Box<Journal>) -> imp
     })
 }
 
+/// The two connections of a flow.
+struct Legs {
+    client: Socket,
+    server: Socket,
+}
+
+/// Goes on with a session whose flow is to go inside the kernel, in a task of its own: no other flow keeps room for it.
+fn move_inside(worker: &Rc<Worker>, legs: Legs, journal: Box<Journal>, slot: ServerSlot, choice: PathChoice) {
+    spawn_local(run_inside(Rc::clone(worker), legs, journal, slot, choice));
+}
+
+async fn run_inside(
+    worker: Rc<Worker>,
+    legs: Legs,
+    mut journal: Box<Journal>,
+    slot: ServerSlot,
+    choice: PathChoice,
+) {
+    let may_be_cut = slot.server().may_be_cut().then(|| Arc::clone(slot.server()));
+    journal.hand_over(slot, PathKind::Sockmap);
+    let backend = journal.backend();
+    let inside = Box::pin(carry_inside(&worker, &backend, legs, &mut journal, may_be_cut.clone())).await;
+    let flow_end = match inside {
+        Outcome::Ended(flow_end) => flow_end,
+        Outcome::Outside(_) if choice.is_required => FlowEnd::cut(CloseReason::PathUnavailable),
+        Outcome::Outside(legs) => {
+            let strategy = Strategy::of(choice.path);
+            journal.fall_back(strategy.first());
+            let start = Start { strategy, has_bytes_waiting: journal.has_hello() };
+            let flow = Flow { client: &legs.client, server: &legs.server, backend: &backend.settings };
+            let carrying = path::carry(&flow, start, &worker.tools, journal.meter());
+            match may_be_cut {
+                None => carrying.await,
+                Some(server) => until_cut(carrying, server).await.unwrap_or_else(FlowEnd::cut),
+            }
+        }
+    };
+    journal.note_silent_side(flow_end.silent);
+    finish(&worker, *journal, flow_end.reason);
+}
+
+/// What came of carrying a flow inside the kernel.
+enum Outcome {
+    /// It has ended, and both sockets are closed.
+    Ended(FlowEnd),
+    /// It was not carried: nothing of it was taken.
+    Outside(Legs),
+}
+
+/// Carries a flow inside the kernel, or gives it back untouched.
+async fn carry_inside(
+    worker: &Worker,
+    backend: &Backend,
+    legs: Legs,
+    journal: &mut Journal,
+    may_be_cut: Option<Arc<Server>>,
+) -> Outcome {
+    let Some(station) = &worker.station else {
+        worker.note_fallback(FallbackReason::Unavailable);
+        return Outcome::Outside(legs);
+    };
+    // What the runtime watches wakes the worker for every segment.
+    let sockets = [legs.client.into_inner(), legs.server.into_inner()];
+    let carrying = sockmap::carry(station, sockets, &backend.settings, &worker.tools, journal.meter());
+    let carried = match may_be_cut {
+        None => Ok(carrying.await),
+        Some(server) => until_cut(carrying, server).await,
+    };
+    let Refused { sockets: [client, server], reason } = match carried {
+        Ok(Ok(flow_end)) => return Outcome::Ended(flow_end),
+        Err(reason) => return Outcome::Ended(FlowEnd::cut(reason)),
+        Ok(Err(refused)) => refused,
+    };
+    worker.note_fallback(reason);
+    match (net::register(client), net::register(server)) {
+        (Ok(client), Ok(server)) => Outcome::Outside(Legs { client, server }),
+        _ => Outcome::Ended(FlowEnd::cut(CloseReason::Resources)),
+    }
+}
+
 /// Carries a flow to its end, or to that of the server's sessions: then both ends get a reset.
-async fn carry_until_cut(carrying: impl Future<Output = FlowEnd>, server: Arc<Server>) -> FlowEnd {
+///
+/// # Errors
+/// Why the server's sessions end.
+async fn until_cut<T>(carrying: impl Future<Output = T>, server: Arc<Server>) -> Result<T, CloseReason> {
     tokio::select! {
         biased;
-        end = carrying => end,
-        reason = server.cut() => FlowEnd { reason, silent: None },
+        end = carrying => Ok(end),
+        reason = server.cut() => Err(reason),
     }
 }
 
 /// Closes the client's socket, and then writes down why.
 fn end(worker: &Worker, client: Socket, journal: Journal, close: CloseReason) {
     drop(client);
+    finish(worker, journal, close);
+}
+
+/// Writes down why a connection ended whose sockets are closed.
+fn finish(worker: &Worker, journal: Journal, close: CloseReason) {
     journal.finish(close);
     worker.note_end();
 }

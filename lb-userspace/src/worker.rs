@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use lb_common::reason::CloseReason;
+use lb_common::reason::{CloseReason, FallbackReason};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use tokio::io::unix::AsyncFd;
@@ -20,11 +20,14 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use crate::backend::Backend;
+use crate::exit;
 use crate::frontend::{Frontend, Gate, Permit};
 use crate::journal::Journal;
+use crate::kernel::Sockmap;
 use crate::net::{self, LocalAddress};
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::ProcessMetrics;
+use crate::path::sockmap::{Pool, Station, Watch};
 use crate::path::{self, PipeBudget, Pipes, Tools};
 use crate::prelude::peek::HelloBuffers;
 use crate::prelude::pending::PendingHellos;
@@ -50,6 +53,8 @@ pub struct Shared {
     pub pending_hellos: PendingHellos,
     /// The process's pipes.
     pub pipes: Arc<PipeBudget>,
+    /// The kernel's side of path `sockmap`, where it is available, and the memory for its flows.
+    pub sockmap: Option<(Arc<Sockmap>, Arc<Pool>)>,
     /// The sink of log lines.
     pub log: AccessLog,
     /// Counters of the process.
@@ -122,6 +127,8 @@ pub struct Worker {
     pub hello_buffers: HelloBuffers,
     /// Buffers and pipes for carrying.
     pub tools: Tools,
+    /// Path `sockmap`, where it is available.
+    pub station: Option<Rc<Station>>,
     shared: Shared,
     index: usize,
     warned_at: Cell<Option<Instant>>,
@@ -145,7 +152,7 @@ pub fn run(
             wakeups.inc();
         })
         .build()?;
-    let worker = Rc::new(Worker::new(index, shared));
+    let worker = Rc::new(Worker::new(index, shared)?);
     let sessions = LocalSet::new();
     sessions.block_on(&runtime, async move {
         for entrance in entrances {
@@ -155,6 +162,9 @@ pub fn run(
             let gate = (entrance.frontend, entrance.local);
             spawn_local(accept_all(Rc::clone(&worker), listener, gate, orders.clone()));
         }
+        if let Some(station) = &worker.station {
+            spawn_local(hear_ends(Rc::clone(&station.watch)));
+        }
         spawn_local(serve_inbox(worker, inbox));
         // An error is the end of the thread that gives orders: nothing is left to wait for.
         let _ = orders.wait_for(|order| *order == Order::Stop).await;
@@ -163,8 +173,9 @@ pub fn run(
 }
 
 impl Worker {
-    fn new(index: usize, shared: Shared) -> Self {
-        Self {
+    fn new(index: usize, shared: Shared) -> io::Result<Self> {
+        Ok(Self {
+            station: station(&shared)?,
             backends: Arc::clone(&shared.backends),
             pending_hellos: shared.pending_hellos.clone(),
             hello_buffers: HelloBuffers::new(shared.hello_wire_max),
@@ -176,7 +187,12 @@ impl Worker {
             index,
             shared,
             warned_at: Cell::new(None),
-        }
+        })
+    }
+
+    /// Counts a flow that a path inside the kernel did not take.
+    pub fn note_fallback(&self, reason: FallbackReason) {
+        self.shared.metrics.paths.fallbacks[reason.index()].inc();
     }
 
     /// Counts a pause of accepting, and tells the operator once in a while.
@@ -205,6 +221,26 @@ impl Worker {
         }
         let least = (0..self.shared.peers.len()).min_by_key(|&index| serving(index)).unwrap_or(self.index);
         if mine > serving(least) + 1 + serving(least) / 4 { least } else { self.index }
+    }
+}
+
+/// This worker's part of path `sockmap`.
+fn station(shared: &Shared) -> io::Result<Option<Rc<Station>>> {
+    let Some((kernel, pool)) = &shared.sockmap else { return Ok(None) };
+    Ok(Some(Rc::new(Station {
+        kernel: Arc::clone(kernel),
+        maps: RefCell::new(kernel.maps().map_err(io::Error::other)?),
+        watch: Watch::new()?,
+        pool: Arc::clone(pool),
+        pauses: shared.metrics.paths.sockmap_pauses.clone(),
+    })))
+}
+
+/// Tells flows inside the kernel of their ends. Without it none would end.
+async fn hear_ends(watch: Rc<Watch>) {
+    if let Err(error) = watch.serve().await {
+        tracing::error!(%error, "a worker cannot hear the ends of connections");
+        std::process::exit(exit::OS_ERROR.into());
     }
 }
 

@@ -41,6 +41,7 @@ mod retries;
 mod routes;
 mod servers;
 mod slow_clients;
+mod sockmap;
 mod source;
 mod timeouts;
 mod transfer;

@@ -18,10 +18,18 @@ macro_rules! on_both_paths {
     };
 }
 
-/// The same with a third module, `auto`, where the agent chooses and may change its mind in the middle of a flow.
+/// The same in module `sockmap`, where the kernel carries the bytes.
+macro_rules! inside_the_kernel {
+    ($($scenario:ident,)+) => {
+        mod sockmap { $(#[test] fn $scenario() { super::$scenario(lb_tests::config::Path::Sockmap); })+ }
+    };
+}
+
+/// The same in all of these, and in module `auto`, where the agent chooses and may change its mind in the middle of a flow.
 macro_rules! on_all_paths {
     ($($scenario:ident,)+) => {
         on_both_paths! { $($scenario,)+ }
+        inside_the_kernel! { $($scenario,)+ }
         mod auto { $(#[test] fn $scenario() { super::$scenario(lb_tests::config::Path::Auto); })+ }
     };
 }

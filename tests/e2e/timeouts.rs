@@ -15,7 +15,14 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 
 const BOTH: &str = "idle-timeout = \"2s\"\nhalf-close-timeout = \"2s\"";
 
-on_both_paths! {
+macro_rules! timed {
+    ($($scenario:ident,)+) => {
+        on_both_paths! { $($scenario,)+ }
+        inside_the_kernel! { $($scenario,)+ }
+    };
+}
+
+timed! {
     an_idle_connection_is_closed_in_time,
     bytes_of_either_direction_keep_a_connection,
     a_blocked_connection_is_idle_too,

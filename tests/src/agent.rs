@@ -99,6 +99,15 @@ impl Agent {
         scrape.count("lb_path_bytes_total", &[])
     }
 
+    /// Asserts that at least `percent` of all bytes so far went inside the kernel.
+    #[track_caller]
+    pub fn assert_inside(&self, percent: u64) {
+        let scrape = self.scrape();
+        let all = scrape.count("lb_path_bytes_total", &[]);
+        let inside = scrape.count("lb_path_bytes_total", &[("path", "sockmap")]);
+        assert!(inside * 100 >= all * percent, "{inside} of {all} bytes went inside the kernel");
+    }
+
     /// The lines about connections so far, in the order in which the connections were accepted.
     pub fn records(&self) -> Vec<Record> {
         let mut records: Vec<Record> = self.process.stdout().iter().map(|line| Record::parse(line)).collect();

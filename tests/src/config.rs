@@ -10,6 +10,9 @@ pub const ADMIN: &str = "127.0.0.1:8404";
 /// How flows must be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
+    /// `path = "sockmap"`: not required, because a flow that has begun to end before the hand-over goes another way, and what waits for a
+    /// slow reader when its sender has ended, too.
+    Sockmap,
     /// `path = "splice"`, required.
     Splice,
     /// `path = "copy"`, required.
@@ -22,6 +25,7 @@ impl Path {
     /// Its lines in a frontend or backend.
     pub fn lines(self) -> &'static str {
         match self {
+            Self::Sockmap => "path = \"sockmap\"\n",
             Self::Splice => "path = \"splice\"\npath-required = true\n",
             Self::Copy => "path = \"copy\"\npath-required = true\n",
             Self::Auto => "path = \"auto\"\n",
@@ -31,6 +35,7 @@ impl Path {
     /// What metrics and log may call flows that it carries.
     pub fn labels(self) -> &'static [&'static str] {
         match self {
+            Self::Sockmap => &["sockmap", "splice", "copy"],
             Self::Splice => &["splice"],
             Self::Copy => &["copy"],
             Self::Auto => &["splice", "copy"],

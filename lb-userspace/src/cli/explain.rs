@@ -7,7 +7,7 @@ use std::fmt::Write;
 use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::destination::{self, Question};
-use crate::config::needs::{Descriptors, PER_CONNECTION, PER_PIPE, RESERVE, privileged_binds};
+use crate::config::needs::{Descriptors, PER_CONNECTION, PER_PIPE, RESERVE, privileged_binds, wants_sockmap};
 use crate::config::{Address, Config, Mode};
 use crate::route::coalescing::backends_by_name;
 
@@ -74,9 +74,19 @@ fn section(text: &mut String, title: &str, lines: &[String]) {
 }
 
 fn capabilities(config: &Config, system: &System) -> Vec<String> {
+    let mut lines = bind_capabilities(config, system);
+    if wants_sockmap(config) {
+        lines.push(
+            "CAP_BPF and CAP_NET_ADMIN for path sockmap, given up after start; without them it is off".into(),
+        );
+    }
+    if lines.is_empty() { vec!["none".into()] } else { lines }
+}
+
+fn bind_capabilities(config: &Config, system: &System) -> Vec<String> {
     let binds = privileged_binds(config, system.port_start);
     if binds.is_empty() {
-        return vec!["none".into()];
+        return Vec::new();
     }
     let binds: Vec<String> = binds.iter().map(ToString::to_string).collect();
     let why =

@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Address, Config, Family};
+use super::{Address, Config, Family, PathWish};
 
 /// Standard streams, epoll instances, wake-ups, signals, the log, and what comes and goes: connections about to be refused.
 pub const RESERVE: u64 = 32;
@@ -23,6 +23,12 @@ const PIPES_MAX: u64 = 1024;
 
 /// Descriptors of a worker's runtime: its epoll instance (twice) and its wake-up.
 const PER_WORKER: u64 = 3;
+
+/// Descriptors of a worker for path `sockmap`: three maps and another epoll instance (twice).
+const PER_WORKER_INSIDE: u64 = 5;
+
+/// Descriptors of the process for path `sockmap`: maps, program, its BTF.
+const INSIDE: u64 = 12;
 
 /// Most connections to the admin surface. One more is there for the moment in which it takes the place of another; that one is
 /// in the reserve.
@@ -124,7 +130,7 @@ impl Descriptors {
             checks: 0,
             queries: 0,
             resolver: 0,
-            runtime: workers * PER_WORKER,
+            runtime: runtime(config),
             connections: 0,
             pipes: 0,
         }
@@ -182,6 +188,22 @@ pub fn queries_max(config: &Config) -> u64 {
     };
     let servers = config.backends.iter().flat_map(|backend| &backend.servers);
     servers.map(|server| queries(&server.address)).sum::<u64>().min(QUERIES_MAX)
+}
+
+fn runtime(config: &Config) -> u64 {
+    let workers = config.global.workers.get() as u64;
+    if wants_sockmap(config) {
+        workers * (PER_WORKER + PER_WORKER_INSIDE) + INSIDE
+    } else {
+        workers * PER_WORKER
+    }
+}
+
+/// Whether anything is to go by path `sockmap`: only then is it loaded, which needs CAP_BPF and CAP_NET_ADMIN.
+pub fn wants_sockmap(config: &Config) -> bool {
+    let frontends = config.frontends.iter().map(|frontend| frontend.path);
+    let backends = config.backends.iter().filter_map(|backend| backend.path);
+    frontends.chain(backends).any(|choice| choice.path == PathWish::Sockmap)
 }
 
 fn pipes(connections: u64) -> u64 {

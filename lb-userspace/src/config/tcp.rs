@@ -8,8 +8,12 @@ use super::value::Value;
 use super::{Keepalive, PathChoice, PathWish, limits};
 
 /// The values of `path`.
-pub(super) const PATHS: [(&str, PathWish); 3] =
-    [("auto", PathWish::Auto), ("splice", PathWish::Splice), ("copy", PathWish::Copy)];
+pub(super) const PATHS: [(&str, PathWish); 4] = [
+    ("auto", PathWish::Auto),
+    ("sockmap", PathWish::Sockmap),
+    ("splice", PathWish::Splice),
+    ("copy", PathWish::Copy),
+];
 
 /// Reads `keepalive`: `false`, or a table whose keys all have defaults.
 pub(super) fn keepalive(reader: &Reader<'_, '_>) -> Option<Option<Keepalive>> {

@@ -2,38 +2,25 @@
 //! The kernel side: loads the BPF object, and hides aya from everybody else. The object is the one in `lb-ebpf/prebuilt`, so that
 //! one commit is one binary, whatever tools the machine has.
 
+mod directions;
+mod seats;
+mod self_test;
+mod sockmap;
+
 use std::io;
 
-use aya::maps::{MapError, PerCpuArray};
-use aya::programs::{ProgramError, SkSkb};
-use aya::{Ebpf, EbpfError};
-use lb_common::layout::{SOCKMAP_STATS, SOCKMAP_VERDICT, SockmapStats, SockmapStatsWords};
+use aya::EbpfError;
+use aya::maps::MapError;
+use lb_common::reason::Availability;
 use rustix::io::Errno;
+
+pub use seats::Seat;
+pub use self_test::SelfTestError;
+pub use sockmap::{Calls, Maps, Refusal, Sockmap};
 
 /// What `cargo xtask ebpf` built; the build script has compared its digest.
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../lb-ebpf/prebuilt/lb-ebpf.o"));
-
-/// Programs and maps that the kernel has accepted. Dropping it unloads them.
-#[derive(Debug)]
-pub struct Loaded {
-    ebpf: Ebpf,
-}
-
-impl Loaded {
-    /// What the verdict on received segments has counted so far, over all CPUs.
-    ///
-    /// # Errors
-    ///
-    /// [`LoadError::Damaged`] or [`LoadError::Refused`] if the map is missing or cannot be read.
-    pub fn sockmap_stats(&self) -> Result<SockmapStats, LoadError> {
-        let map = self.ebpf.map(SOCKMAP_STATS).ok_or_else(|| absent("map", SOCKMAP_STATS))?;
-        let read = |error: MapError| LoadError::from_ebpf(error.into());
-        let stats: PerCpuArray<_, SockmapStatsWords> = map.try_into().map_err(read)?;
-        let cpus = stats.get(&0, 0).map_err(read)?;
-        Ok(cpus.iter().copied().map(SockmapStats::from).sum())
-    }
-}
 
 /// Why the kernel side is not available. The agent then carries every flow in user space.
 #[derive(Debug, thiserror::Error)]
@@ -49,35 +36,56 @@ pub enum LoadError {
     /// The embedded object is not what the agent was written for: the binary is damaged.
     #[error("the embedded BPF object is damaged: {0}")]
     Damaged(String),
+    /// The process has no memory or descriptors left for what was loaded.
+    #[error("no memory or file descriptors for the maps")]
+    Memory(#[source] io::Error),
+    /// It was loaded, and does not do what it should.
+    #[error("the self-test fails")]
+    SelfTest(#[source] SelfTestError),
     /// The kernel refused for another reason, such as want of memory or a complaint of its verifier.
     #[error("the kernel refuses the BPF object")]
     Refused(#[source] Box<EbpfError>),
 }
 
-/// Loads every program and map once, without attaching anything: whether the kernel paths could work here.
+/// Loads the kernel's side of path `sockmap` for so many flows at the same time.
 ///
 /// # Errors
 ///
 /// See [`LoadError`].
-pub fn probe() -> Result<Loaded, LoadError> {
-    load(OBJECT)
+pub fn load_sockmap(flows: u32) -> Result<(Sockmap, Calls), LoadError> {
+    Sockmap::load(OBJECT, flows)
 }
 
-/// Loads an object.
-fn load(object: &[u8]) -> Result<Loaded, LoadError> {
-    let mut ebpf = Ebpf::load(object).map_err(LoadError::from_ebpf)?;
-    let program = ebpf.program_mut(SOCKMAP_VERDICT).ok_or_else(|| absent("program", SOCKMAP_VERDICT))?;
-    let from_program = |error: ProgramError| LoadError::from_ebpf(error.into());
-    let verdict: &mut SkSkb = program.try_into().map_err(from_program)?;
-    verdict.load().map_err(from_program)?;
-    Ok(Loaded { ebpf })
+/// Tries whether the kernel does what the path relies on; see [`self_test`].
+///
+/// # Errors
+///
+/// [`LoadError::SelfTest`], or that the maps cannot be opened once more.
+pub fn test_sockmap(sockmap: &Sockmap) -> Result<(), LoadError> {
+    let mut maps = sockmap.maps()?;
+    self_test::run(sockmap, &mut maps).map_err(LoadError::SelfTest)
 }
 
 fn absent(kind: &str, name: &str) -> LoadError {
     LoadError::Damaged(format!("{kind} {name} is missing"))
 }
 
+fn from_map(error: MapError) -> LoadError {
+    LoadError::from_ebpf(error.into())
+}
+
 impl LoadError {
+    /// The word for it in metrics.
+    pub fn availability(&self) -> Availability {
+        match self {
+            Self::NoPrivilege => Availability::NoPrivilege,
+            Self::SelfTest(_) => Availability::SelfTest,
+            Self::KernelTooOld(_) | Self::Damaged(_) | Self::Memory(_) | Self::Refused(_) => {
+                Availability::Kernel
+            }
+        }
+    }
+
     /// Sorts an error of aya by what an operator would do about it.
     fn from_ebpf(error: EbpfError) -> Self {
         match errno(&error) {
@@ -92,8 +100,8 @@ impl LoadError {
 }
 
 /// The kernel's answer at the bottom of an error; `None`: the kernel was not asked.
-fn errno(error: &EbpfError) -> Option<Errno> {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+fn errno(error: &(dyn std::error::Error + 'static)) -> Option<Errno> {
+    let mut cause = Some(error);
     while let Some(error) = cause {
         if let Some(error) = error.downcast_ref::<io::Error>() {
             return Errno::from_io_error(error);

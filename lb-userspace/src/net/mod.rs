@@ -22,7 +22,10 @@ pub use listener::{ListenError, Listener, LocalAddress};
 pub use source::{Source, bind_source, explain_connect, is_out_of_ports, is_source_problem, source_problem};
 #[cfg(test)]
 pub use syscalls::is_receive_buffer_locked;
-pub use syscalls::{lock_receive_buffer, register, set_receive_low_water, unacknowledged_bytes};
+pub use syscalls::{
+    TcpInfo, kick, kick_sending, lock_receive_buffer, register, register_reader, set_receive_low_water,
+    tcp_info, unacknowledged_bytes,
+};
 
 use crate::config::Keepalive;
 
@@ -89,9 +92,9 @@ pub fn set_user_timeout(fd: impl AsFd, timeout: Duration) -> rustix::io::Result<
 }
 
 /// Lets the kernel deliver what is still unsent after close(2), instead of a reset.
-pub fn end_cleanly(socket: &Socket) {
+pub fn end_cleanly(socket: impl AsFd) {
     // A socket that is gone already needs no clean end.
-    let _ = sockopt::set_socket_linger(socket.get_ref(), None);
+    let _ = sockopt::set_socket_linger(socket, None);
 }
 
 /// Looks at received bytes without taking them, as many as fit.
@@ -116,8 +119,8 @@ pub fn has_fin_behind(socket: &Socket) -> bool {
 }
 
 /// The error that the reactor reported of a socket.
-pub fn pending_error(socket: &Socket) -> io::Error {
-    match sockopt::socket_error(socket.get_ref()) {
+pub fn pending_error(socket: impl AsFd) -> io::Error {
+    match sockopt::socket_error(socket) {
         Ok(Err(errno)) | Err(errno) => errno.into(),
         Ok(Ok(())) => io::ErrorKind::ConnectionReset.into(),
     }
@@ -127,8 +130,8 @@ pub fn pending_error(socket: &Socket) -> io::Error {
 ///
 /// # Errors
 /// As recv(2); `WouldBlock` if nothing has arrived.
-pub fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
-    let (_, len) = rustix::net::recv(socket.get_ref(), buffer, RecvFlags::DONTWAIT)?;
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> io::Result<usize> {
+    let (_, len) = rustix::net::recv(socket, buffer, RecvFlags::DONTWAIT)?;
     Ok(len)
 }
 
@@ -136,17 +139,17 @@ pub fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
 ///
 /// # Errors
 /// As send(2); `WouldBlock` if none fit.
-pub fn send(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
-    Ok(rustix::net::send(socket.get_ref(), bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+pub fn send(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
+    Ok(rustix::net::send(socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
 }
 
 /// Sends bytes that further bytes follow at once, so that the kernel may put them into one segment.
 ///
 /// # Errors
 /// As send(2).
-pub fn send_with_more_to_come(socket: &Socket, bytes: &[u8]) -> io::Result<usize> {
+pub fn send_with_more_to_come(socket: impl AsFd, bytes: &[u8]) -> io::Result<usize> {
     let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL | SendFlags::MORE;
-    Ok(rustix::net::send(socket.get_ref(), bytes, flags)?)
+    Ok(rustix::net::send(socket, bytes, flags)?)
 }
 
 /// Sends at once what [`send_with_more_to_come`] held back (net/ipv4/tcp.c: setting TCP_NODELAY pushes pending frames).
@@ -156,14 +159,30 @@ pub fn push(socket: &Socket) {
 }
 
 /// Sends a FIN behind what was sent.
-pub fn send_fin(socket: &Socket) {
+pub fn send_fin(socket: impl AsFd) {
     // ENOTCONN: the peer has reset; the reading direction, or the watch on it, reports that.
-    let _ = rustix::net::shutdown(socket.get_ref(), Shutdown::Write);
+    let _ = rustix::net::shutdown(socket, Shutdown::Write);
 }
 
 /// The receive buffer's limit in bytes, as the kernel accounts it (SO_RCVBUF, socket(7)).
 pub fn receive_buffer_limit(socket: &Socket) -> u64 {
     sockopt::socket_recv_buffer_size(socket.get_ref()).map_or(0, |bytes| bytes as u64)
+}
+
+/// What a socket that is in no socket map has received and nobody has taken, in bytes (FIONREAD, tcp(7)).
+///
+/// # Errors
+/// The socket is gone.
+pub fn waiting_bytes(socket: impl AsFd) -> io::Result<u64> {
+    Ok(rustix::io::ioctl_fionread(socket)?)
+}
+
+/// What identifies a socket on this host for ever (SO_COOKIE, socket(7)).
+///
+/// # Errors
+/// The kernel is older than 4.12, or the socket is gone.
+pub fn cookie(socket: impl AsFd) -> io::Result<u64> {
+    Ok(sockopt::socket_cookie(socket)?)
 }
 
 /// Whether an error is a shortage of this host (descriptors, ports, memory) rather than something about a server.

@@ -2,11 +2,12 @@
 //! The system calls that rustix does not have, and the registration of descriptors.
 #![expect(
     unsafe_code,
-    reason = "setsockopt and ioctl with integers that no safe wrapper covers; AsyncFd::register"
+    reason = "setsockopt, getsockopt and ioctl that no safe wrapper covers; AsyncFd::register"
 )]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::time::Duration;
 
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -21,6 +22,15 @@ const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Intere
 pub fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: `OwnedFd` answers as_raw_fd with the same open descriptor for as long as it lives, and the AsyncFd owns it.
     Ok(unsafe { AsyncFd::register_with_interest(fd, INTEREST) }?)
+}
+
+/// Registers a descriptor that only becomes readable.
+///
+/// # Errors
+/// As [`register`].
+pub fn register_reader(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: as in `register`.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
 /// Sets SO_RCVLOWAT (socket(7)): fewer received bytes than this do not make the socket readable. The kernel caps the value
@@ -56,6 +66,73 @@ pub fn lock_receive_buffer(fd: impl AsFd, is_locked: bool) -> io::Result<()> {
 /// The socket is gone.
 pub fn defer_source_port(fd: impl AsFd) -> io::Result<()> {
     set_int(fd, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// Runs the verdict of a socket in a socket map over everything that waits: setting SO_RCVLOWAT reports received bytes as new
+/// (net/ipv4/tcp.c, tcp_set_rcvlowat), and the kernel does not do so when a socket comes into a map.
+pub fn kick(fd: impl AsFd) {
+    // A socket that is gone has nothing waiting.
+    let _ = set_receive_low_water(fd, 1);
+}
+
+/// Lets the kernel try again to send what socket maps have queued for a socket: setting TCP_NOTSENT_LOWAT reports space in its send
+/// buffer (net/ipv4/tcp.c, do_tcp_setsockopt). 0 is the default that sysctl says.
+pub fn kick_sending(fd: impl AsFd) {
+    // A socket that is gone sends nothing.
+    let _ = set_int(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 0);
+}
+
+/// What the kernel has counted of a connection (TCP_INFO, tcp(7); struct tcp_info in include/uapi/linux/tcp.h). It is asked under the
+/// socket's lock, so that a segment counts with all that was done about it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TcpInfo {
+    /// tcpi_bytes_received: in order; the peer's FIN counts as one.
+    pub received: u64,
+    /// What was handed to the connection for sending, in bytes: tcpi_bytes_sent without tcpi_bytes_retrans, and
+    /// tcpi_notsent_bytes. A FIN does not count.
+    pub accepted: u64,
+    /// tcpi_last_data_recv: since bytes last came.
+    pub silent_for: Duration,
+}
+
+/// Bytes of struct tcp_info up to tcpi_bytes_retrans, which Linux 4.19 brought.
+const TCP_INFO_LEN: usize = 216;
+
+/// Asks for [`TcpInfo`].
+///
+/// # Errors
+/// The kernel is older than 4.19, or the descriptor is no TCP socket.
+pub fn tcp_info(fd: impl AsFd) -> io::Result<TcpInfo> {
+    let mut info = [0_u8; TCP_INFO_LEN];
+    let mut len = TCP_INFO_LEN as libc::socklen_t;
+    // SAFETY: both pointers are to live values, and the length is that of the buffer that the kernel writes to.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    match (result, len as usize) {
+        (0, TCP_INFO_LEN) => Ok(TcpInfo::from_bytes(&info)),
+        (0, _) => Err(io::ErrorKind::Unsupported.into()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+impl TcpInfo {
+    fn from_bytes(info: &[u8; TCP_INFO_LEN]) -> Self {
+        let word = |at: usize| u32::from_ne_bytes(std::array::from_fn(|byte| info[at + byte]));
+        let long = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| info[at + byte]));
+        let (sent, retransmitted, unsent) = (long(200), long(208), word(144));
+        Self {
+            received: long(128),
+            accepted: sent.wrapping_sub(retransmitted).wrapping_add(unsent.into()),
+            silent_for: Duration::from_millis(word(52).into()),
+        }
+    }
 }
 
 /// Sets an option that is an integer.

@@ -92,11 +92,20 @@ struct Rest {
     start: usize,
 }
 
+/// How user space moves bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// splice(2) through a pooled pipe.
+    Splice,
+    /// read and write through a buffer.
+    Copy,
+}
+
 /// One direction of a flow.
 #[derive(Debug)]
 pub struct Direction {
     held: Held,
-    method: PathKind,
+    method: Method,
     is_adaptive: bool,
     streak: u8,
     /// Reads once without waiting to be told that there is something.
@@ -111,8 +120,8 @@ impl Direction {
     /// A direction that has moved nothing.
     pub fn new(strategy: Strategy) -> Self {
         let (method, is_adaptive) = match strategy {
-            Strategy::Always(kind) => (kind, false),
-            Strategy::Adaptive => (PathKind::Copy, true),
+            Strategy::Always(method) => (method, false),
+            Strategy::Adaptive => (Method::Copy, true),
         };
         Self {
             held: Held::Nothing,
@@ -177,7 +186,7 @@ impl Direction {
                 Ok(len) => {
                     // A read that did not fill its buffer emptied the queue: spare the read that would say so. Only urgent
                     // data stops a read before the end of the queue (net/ipv4/tcp.c, tcp_recvmsg_locked).
-                    let is_short = self.method == PathKind::Copy && len < COPY_CHUNK && len > 0;
+                    let is_short = self.method == Method::Copy && len < COPY_CHUNK && len > 0;
                     if is_short && !net::has_urgent_data(lane.from) {
                         readiness.clear_ready();
                     }
@@ -191,8 +200,8 @@ impl Direction {
 
     fn take(&mut self, lane: &mut Lane<'_>) -> io::Result<usize> {
         match self.method {
-            PathKind::Splice => self.take_by_splice(lane),
-            PathKind::Copy => self.take_by_copy(lane),
+            Method::Splice => self.take_by_splice(lane),
+            Method::Copy => self.take_by_copy(lane),
         }
     }
 
@@ -320,8 +329,8 @@ impl Direction {
             return;
         }
         let (goes_on, streak_max, other) = match self.method {
-            PathKind::Copy => (len < COPY_CHUNK, STREAMING_READS, PathKind::Splice),
-            PathKind::Splice => (len >= SHORT_SPLICE, SHORT_SPLICES, PathKind::Copy),
+            Method::Copy => (len < COPY_CHUNK, STREAMING_READS, Method::Splice),
+            Method::Splice => (len >= SHORT_SPLICE, SHORT_SPLICES, Method::Copy),
         };
         self.streak = if goes_on { 0 } else { self.streak + 1 };
         if self.streak >= streak_max {

@@ -26,10 +26,10 @@ use crate::config;
 use crate::net::{self, Socket};
 
 /// A flow of at least this age gets keepalive and user timeout on the server's leg: shorter ones never need them.
-const SETTLED_AGE: Duration = Duration::from_secs(5);
+pub(super) const SETTLED_AGE: Duration = Duration::from_secs(5);
 
 /// How late the counters may show bytes of a flow that goes on.
-const COUNTING_DELAY_MAX: Duration = Duration::from_secs(1);
+pub(super) const COUNTING_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// Two connected sockets and what the configuration says of bytes between them.
 #[derive(Debug)]
@@ -106,6 +106,13 @@ pub struct FlowEnd {
     pub reason: CloseReason,
     /// Who let it pass, if a timeout ended the flow.
     pub silent: Option<Side>,
+}
+
+impl FlowEnd {
+    /// The end of a flow for a reason that is neither side's.
+    pub fn cut(reason: CloseReason) -> Self {
+        Self { reason, silent: None }
+    }
 }
 
 /// What is left to do when no more bytes will move.

@@ -10,10 +10,11 @@ mod moment;
 mod pipes;
 mod side;
 mod silence;
+pub mod sockmap;
 
-pub use direction::{COPY_CHUNK, Tools};
+pub use direction::{COPY_CHUNK, Method, Tools};
 pub use flow::{Flow, FlowEnd, Start, carry};
-pub use meter::{Carried, Meter};
+pub use meter::{Carried, Meter, Moved};
 pub use pipes::{Pipe, PipeBudget, Pipes};
 pub use side::Side;
 
@@ -21,22 +22,31 @@ use lb_common::reason::PathKind;
 
 use crate::config::PathWish;
 
-/// How a direction begins to move bytes, and whether it may change.
+/// How a direction begins to move bytes in user space, and whether it may change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Strategy {
-    /// Always this path.
-    Always(PathKind),
+    /// Always this way.
+    Always(Method),
     /// Copies until a direction streams, then splices it: short messages cost fewer system calls when copied, long streams
     /// cost less when the bytes stay in the kernel.
     Adaptive,
 }
 
-impl From<PathWish> for Strategy {
-    fn from(wish: PathWish) -> Self {
+impl Strategy {
+    /// What user space does for a flow of this wish, also where it wishes for a path inside the kernel and that is not to be had.
+    pub fn of(wish: PathWish) -> Self {
         match wish {
-            PathWish::Auto => Self::Adaptive,
-            PathWish::Splice => Self::Always(PathKind::Splice),
-            PathWish::Copy => Self::Always(PathKind::Copy),
+            PathWish::Auto | PathWish::Sockmap => Self::Adaptive,
+            PathWish::Splice => Self::Always(Method::Splice),
+            PathWish::Copy => Self::Always(Method::Copy),
+        }
+    }
+
+    /// The path that a flow begins with.
+    pub fn first(self) -> PathKind {
+        match self {
+            Self::Always(Method::Splice) => PathKind::Splice,
+            Self::Always(Method::Copy) | Self::Adaptive => PathKind::Copy,
         }
     }
 }

@@ -2,7 +2,7 @@
 //! A point in time in 8 bytes, for what every idle flow keeps: an `Instant` has 16.
 
 use std::num::NonZeroU64;
-use std::ops::Add;
+use std::ops::{Add, Sub};
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,16 @@ impl Add<Duration> for Moment {
     /// The moment so much later, or the last one there is.
     fn add(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)))
+    }
+}
+
+impl Sub<Duration> for Moment {
+    type Output = Self;
+
+    /// The moment so much earlier, or the first one there is.
+    fn sub(self, duration: Duration) -> Self {
+        let nanoseconds = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
+        Self(NonZeroU64::new(self.0.get().saturating_sub(nanoseconds)).unwrap_or(NonZeroU64::MIN))
     }
 }
 

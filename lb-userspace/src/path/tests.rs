@@ -10,11 +10,11 @@ use std::time::Duration;
 use lb_common::reason::{CloseReason, PathKind};
 
 use super::testing::{exchange, pattern, read_all, reset, run, run_on, run_with_pipes, wait_for_error};
-use super::{COPY_CHUNK, Side, Strategy};
+use super::{COPY_CHUNK, Method, Side, Strategy};
 use crate::{backend, config};
 
 const STRATEGIES: [Strategy; 3] =
-    [Strategy::Always(PathKind::Copy), Strategy::Always(PathKind::Splice), Strategy::Adaptive];
+    [Strategy::Always(Method::Copy), Strategy::Always(Method::Splice), Strategy::Adaptive];
 
 #[test]
 fn bytes_arrive_in_order_both_ways_and_both_fins_too() {
@@ -31,8 +31,8 @@ fn bytes_arrive_in_order_both_ways_and_both_fins_too() {
         assert_eq!((end.carried.received(), end.carried.sent()), (3 << 20, 5 << 20), "{strategy:?}");
         let spliced = end.carried.by_path(PathKind::Splice);
         match strategy {
-            Strategy::Always(PathKind::Copy) => assert_eq!(spliced, 0),
-            Strategy::Always(PathKind::Splice) => assert_eq!(spliced, 8 << 20),
+            Strategy::Always(Method::Copy) => assert_eq!(spliced, 0),
+            Strategy::Always(Method::Splice) => assert_eq!(spliced, 8 << 20),
             Strategy::Adaptive => assert!(spliced > 0, "a stream is spliced after a while"),
         }
     }
@@ -318,7 +318,7 @@ fn splice_copies_when_there_is_no_pipe() {
     let (bytes, expected) = (pattern(COPY_CHUNK * 5 + 3, 4), pattern(COPY_CHUNK * 5 + 3, 4));
     let end = run_with_pipes(
         0,
-        Strategy::Always(PathKind::Splice),
+        Strategy::Always(Method::Splice),
         |backend| backend,
         move |client| exchange(client, &bytes, b""),
         move |server| exchange(server, b"", &expected),

@@ -334,8 +334,8 @@ fn keepalive_and_path() {
     );
     check(
         "mode =",
-        "path = \"sockmap\"\nmode =",
-        &[r#"3:8: frontend.f.path = "sockmap": must be one of "auto", "splice" and "copy""#],
+        "path = \"packet\"\nmode =",
+        &[r#"3:8: frontend.f.path = "packet": must be one of "auto", "sockmap", "splice" and "copy""#],
     );
     check(
         "mode =",

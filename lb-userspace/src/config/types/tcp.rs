@@ -28,6 +28,8 @@ pub struct PathChoice {
 pub enum PathWish {
     /// `auto`: the best that works here.
     Auto,
+    /// `sockmap`
+    Sockmap,
     /// `splice`
     Splice,
     /// `copy`

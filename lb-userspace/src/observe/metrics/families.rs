@@ -10,6 +10,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 
+use super::paths::PathMetrics;
 use super::process::ProcessCollector;
 use super::register::{Counters, Description, Histograms, Kind, Labels, Registrar};
 use super::server::ServerFamilies;
@@ -179,6 +180,7 @@ fn register_process(to: &mut Registrar) -> ProcessMetrics {
             &[],
             "Chunks that path splice copied because no pipe was free",
         ),
+        paths: PathMetrics::register(to),
         accept_pauses: to.counter(
             "lb_accept_pauses_total",
             &[],

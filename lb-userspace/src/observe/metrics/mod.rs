@@ -7,19 +7,21 @@
 
 mod exposition;
 mod families;
+mod paths;
 mod process;
 mod register;
 mod server;
 
 use std::fmt::Write;
 
-use lb_common::reason::{CloseReason, HelloReason, PathKind, ProxyReason, ResolutionResult};
+use lb_common::reason::{Availability, CloseReason, HelloReason, PathKind, ProxyReason, ResolutionResult};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use self::exposition::Exposition;
+pub use self::paths::PathMetrics;
 pub use self::register::{Description, Kind};
 
 use self::families::Families;
@@ -49,6 +51,8 @@ pub struct ProcessMetrics {
     pub pipes: Gauge,
     /// `lb_pipes_exhausted_total`: chunks that path `splice` copied because no pipe was free.
     pub pipes_exhausted: Counter,
+    /// Whether paths can carry flows, and what path `sockmap` does besides.
+    pub paths: PathMetrics,
     /// `lb_accept_pauses_total`: times that accepting paused for want of file descriptors or memory.
     pub accept_pauses: Counter,
     /// `lb_log_lines_dropped_total`: lines that the log's target took too slowly.
@@ -152,6 +156,11 @@ impl Metrics {
     pub fn new(config: &Config) -> Self {
         let mut registrar = Registrar::default();
         let families = Families::register(&mut registrar);
+        for path in PathKind::ALL {
+            let is_inside = path == PathKind::Sockmap;
+            let at_first = if is_inside { Availability::NotConfigured } else { Availability::Available };
+            families.process.paths.note(path, at_first);
+        }
         Self {
             process: families.process.clone(),
             frontends: config.frontends.iter().map(|frontend| families.frontend(&frontend.name)).collect(),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::{Family, MetricConstructor};
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Metric, Registry, Unit};
 
@@ -48,6 +49,9 @@ pub(super) type Labels = Vec<(&'static str, Arc<str>)>;
 
 /// Counters that differ in their labels.
 pub(super) type Counters = Family<Labels, Counter>;
+
+/// Gauges that differ in their labels.
+pub(super) type Gauges = Family<Labels, Gauge>;
 
 /// Histograms that differ in their labels.
 pub(super) type Histograms = Family<Labels, Histogram, Buckets>;

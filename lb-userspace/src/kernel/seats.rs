@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Who has which slots of the maps, and whom the program's calls are for.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Waker;
+
+/// The places for flows: two slots each.
+#[derive(Debug)]
+pub struct Seats {
+    /// Taken from the front, given back at the end.
+    free: Mutex<VecDeque<u32>>,
+    bells: Box<[Bell]>,
+}
+
+/// Where a flow hears that it is called.
+#[derive(Debug, Default)]
+struct Bell {
+    has_rung: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+/// The place of one flow. To be dropped when both sockets are closed: no verdict on them runs after close(2) has returned, for both take
+/// the socket's lock (net/ipv4/tcp.c, tcp_close).
+#[derive(Debug)]
+pub struct Seat {
+    number: u32,
+    seats: Arc<Seats>,
+}
+
+impl Seats {
+    /// Places for so many slots.
+    pub fn new(slots: u32) -> Arc<Self> {
+        let flows = slots / 2;
+        Arc::new(Self {
+            free: Mutex::new((0..flows).collect()),
+            bells: (0..flows).map(|_| Bell::default()).collect(),
+        })
+    }
+
+    /// A free place, if there is one.
+    pub fn take(self: &Arc<Self>) -> Option<Seat> {
+        let number = lock(&self.free).pop_front()?;
+        Some(Seat { number, seats: Arc::clone(self) })
+    }
+
+    /// Wakes the flow that a slot belongs to.
+    pub fn ring(&self, slot: u32) {
+        let Some(bell) = self.bells.get(slot as usize / 2) else { return };
+        bell.has_rung.store(true, Ordering::Release);
+        self.wake(slot / 2);
+    }
+
+    /// Wakes the flow with this number, without a call of the program.
+    pub fn wake(&self, number: u32) {
+        if let Some(waker) = self.bells.get(number as usize).and_then(|bell| lock(&bell.waker).clone()) {
+            waker.wake();
+        }
+    }
+}
+
+impl Seat {
+    /// Its number, below half the capacity of the maps.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// Its slots.
+    pub fn slots(&self) -> [u32; 2] {
+        [self.number * 2, self.number * 2 + 1]
+    }
+
+    /// Whom to wake from now on.
+    pub fn listen(&self, waker: &Waker) {
+        let mut listening = lock(&self.bell().waker);
+        if !listening.as_ref().is_some_and(|before| before.will_wake(waker)) {
+            *listening = Some(waker.clone());
+        }
+    }
+
+    /// Whether the program has called since the last time that this was asked.
+    pub fn take_call(&self) -> bool {
+        self.bell().has_rung.swap(false, Ordering::AcqRel)
+    }
+
+    fn bell(&self) -> &Bell {
+        &self.seats.bells[self.number as usize]
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        *lock(&self.bell().waker) = None;
+        self.take_call();
+        lock(&self.seats.free).push_back(self.number);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seat_belongs_to_one_flow_at_a_time() {
+        let seats = Seats::new(5);
+        let (first, second) = (seats.take().expect("two flows"), seats.take().expect("two flows"));
+        assert!(seats.take().is_none());
+        assert_eq!([first.slots(), second.slots()], [[0, 1], [2, 3]]);
+        drop(first);
+        assert_eq!(seats.take().expect("given back").number(), 0);
+    }
+
+    #[test]
+    fn a_call_is_heard_once_and_by_its_flow() {
+        let seats = Seats::new(4);
+        let (first, second) = (seats.take().expect("two flows"), seats.take().expect("two flows"));
+        seats.ring(3);
+        seats.ring(99);
+        assert_eq!([first.take_call(), second.take_call(), second.take_call()], [false, true, false]);
+    }
+}

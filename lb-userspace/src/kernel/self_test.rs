@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whether this kernel does with socket maps what path `sockmap` relies on: behaviour, not version numbers, for distributions carry
+//! fixes back and forth. On two connections over loopback, in some 100 ms.
+
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lb_common::layout::Allowed;
+
+use super::{Maps, Refusal, Seat, Sockmap};
+use crate::net;
+
+/// How long anything may take before the kernel counts as failing.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Sent through a small send buffer to a reader that begins late, in bytes.
+const BODY: usize = 3 << 20;
+
+/// The send buffer's size there, in bytes.
+const SMALL_BUFFER: usize = 16 << 10;
+
+/// What the kernel failed at.
+#[derive(Debug, thiserror::Error)]
+pub enum SelfTestError {
+    /// No connection over loopback, or another operation that has nothing to do with maps.
+    #[error("the self-test cannot be made")]
+    Setup(#[from] io::Error),
+    /// A map did not take a socket.
+    #[error("a map refuses an established connection: {0:?}")]
+    Refused(Refusal),
+    /// A behaviour.
+    #[error("the kernel fails at this: {0}")]
+    Behaviour(&'static str),
+}
+
+/// Two connections with the balancer in between, inside the maps.
+struct Rig<'a> {
+    kernel: &'a Sockmap,
+    maps: &'a mut Maps,
+    client: TcpStream,
+    server: TcpStream,
+    legs: [OwnedFd; 2],
+    cookies: [u64; 2],
+    seat: Seat,
+}
+
+/// Tries every behaviour.
+///
+/// # Errors
+/// The first that fails.
+pub fn run(kernel: &Sockmap, maps: &mut Maps) -> Result<(), SelfTestError> {
+    let mut rig = Rig::new(kernel, maps)?;
+    rig.client.write_all(b"waits")?;
+    rig.enter()?;
+    rig.expect_at_server(b"waits", "delivering what waits when a socket comes into the map")?;
+    rig.slow_reader()?;
+    rig.pause()?;
+    rig.half_close()?;
+    rig.limit()
+}
+
+impl<'a> Rig<'a> {
+    fn new(kernel: &'a Sockmap, maps: &'a mut Maps) -> Result<Self, SelfTestError> {
+        let (client, client_leg) = connection()?;
+        let (server, server_leg) = connection()?;
+        rustix::net::sockopt::set_socket_send_buffer_size(&server_leg, SMALL_BUFFER)
+            .map_err(io::Error::from)?;
+        let legs = [OwnedFd::from(client_leg), OwnedFd::from(server_leg)];
+        let cookies = [net::cookie(&legs[0])?, net::cookie(&legs[1])?];
+        let seat = kernel.seat().ok_or(SelfTestError::Behaviour("holding a flow"))?;
+        Ok(Self { kernel, maps, client, server, legs, cookies, seat })
+    }
+
+    fn enter(&mut self) -> Result<(), SelfTestError> {
+        let slots = self.seat.slots();
+        let mut enter = || {
+            for side in [0, 1] {
+                self.kernel
+                    .allow(slots[side], &Allowed { limit: u64::MAX, bell: u64::MAX, ..Allowed::default() });
+                self.maps.aim(slots[side], &self.legs[1 - side])?;
+                self.maps.name(self.cookies[side], slots[side])?;
+            }
+            [1, 0].into_iter().try_for_each(|side| self.maps.hook(slots[side], &self.legs[side]))
+        };
+        enter().map_err(SelfTestError::Refused)?;
+        self.legs.iter().for_each(net::kick);
+        Ok(())
+    }
+
+    /// More than the send buffer holds, to a reader that begins late: nothing is lost, doubled or out of place.
+    fn slow_reader(&mut self) -> Result<(), SelfTestError> {
+        let body: Vec<u8> = (0..BODY as u32 / 4).flat_map(u32::to_be_bytes).collect();
+        let mut writer = self.client.try_clone()?;
+        let sent = body.clone();
+        let sender = thread::spawn(move || writer.write_all(&sent));
+        thread::sleep(Duration::from_millis(10));
+        let received = self.expect_at_server(&body, "queueing for a slow reader");
+        let sent = sender.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        received?;
+        sent?;
+        let (from, to) = (net::tcp_info(&self.legs[0])?, net::tcp_info(&self.legs[1])?);
+        check(from.received == to.accepted, "counting what a connection has accepted")
+    }
+
+    /// What is sent while the sender's socket is out of the map waits, and goes on when it comes back.
+    fn pause(&mut self) -> Result<(), SelfTestError> {
+        let slot = self.seat.slots()[0];
+        net::set_receive_low_water(&self.legs[0], 1 << 20)?;
+        self.maps.unhook(slot);
+        let before = self.kernel.moved(slot).redirected;
+        self.client.write_all(&[7; 100_000])?;
+        let deadline = Instant::now() + PATIENCE;
+        while net::tcp_info(&self.legs[0])?.received < before + 100_000 {
+            check(Instant::now() < deadline, "receiving for a socket that is out of the map")?;
+            thread::sleep(Duration::from_millis(1));
+        }
+        check(self.kernel.moved(slot).redirected == before, "leaving a socket alone that is out of the map")?;
+        self.maps.hook(slot, &self.legs[0]).map_err(SelfTestError::Refused)?;
+        net::kick(&self.legs[0]);
+        self.expect_at_server(&[7; 100_000], "going on with a socket that comes back")
+    }
+
+    /// A FIN in a segment of its own does not harm what waits for the socket that received it.
+    fn half_close(&mut self) -> Result<(), SelfTestError> {
+        let body = vec![9; BODY];
+        let mut writer = self.server.try_clone()?;
+        let sender = thread::spawn({
+            let body = body.clone();
+            move || writer.write_all(&body)
+        });
+        thread::sleep(Duration::from_millis(10));
+        self.client.shutdown(Shutdown::Write)?;
+        thread::sleep(Duration::from_millis(5));
+        let mut received = vec![0; BODY];
+        let read = self.client.read_exact(&mut received);
+        let sent = sender.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
+        check(
+            read.is_ok() && sent.is_ok() && received == body,
+            "carrying one direction when the other has ended",
+        )
+    }
+
+    /// Beyond its limit the program hands over nothing.
+    fn limit(&mut self) -> Result<(), SelfTestError> {
+        let slot = self.seat.slots()[1];
+        let before = self.kernel.moved(slot);
+        self.kernel.allow(slot, &Allowed { limit: before.charged, bell: u64::MAX, ..Allowed::default() });
+        self.server.write_all(b"beyond")?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.kernel.moved(slot).dropped == 0 && Instant::now() < deadline {
+            thread::sleep(Duration::from_millis(1));
+        }
+        let after = self.kernel.moved(slot);
+        check(after.dropped == 6 && after.redirected == before.redirected, "keeping within a limit")
+    }
+
+    fn expect_at_server(&mut self, expected: &[u8], behaviour: &'static str) -> Result<(), SelfTestError> {
+        let mut received = vec![0; expected.len()];
+        let read = self.server.read_exact(&mut received);
+        check(read.is_ok() && received == expected, behaviour)
+    }
+}
+
+impl Drop for Rig<'_> {
+    fn drop(&mut self) {
+        for (cookie, slot) in self.cookies.into_iter().zip(self.seat.slots()) {
+            self.maps.forget(cookie, slot);
+        }
+    }
+}
+
+fn check(holds: bool, behaviour: &'static str) -> Result<(), SelfTestError> {
+    if holds { Ok(()) } else { Err(SelfTestError::Behaviour(behaviour)) }
+}
+
+/// A connection over loopback, far end first.
+fn connection() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let far = TcpStream::connect(listener.local_addr()?)?;
+    far.set_read_timeout(Some(PATIENCE))?;
+    far.set_write_timeout(Some(PATIENCE))?;
+    let (near, _) = listener.accept()?;
+    for stream in [&far, &near] {
+        stream.set_nodelay(true)?;
+        rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?;
+    }
+    Ok((far, near))
+}

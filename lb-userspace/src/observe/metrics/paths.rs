@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Metrics of paths as the process has them; what they carry is counted by frontend.
+
+use lb_common::reason::{Availability, FallbackReason, PathKind};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::gauge::Gauge;
+
+use super::register::{Counters, Gauges, Registrar};
+
+const PATH_REASON: &[&str] = &["path", "reason"];
+
+/// Whether paths can carry flows, and what path `sockmap` does besides.
+#[derive(Clone, Debug, Default)]
+pub struct PathMetrics {
+    /// `lb_path_available{path,reason}`: see [`Self::note`].
+    available: Gauges,
+    /// `lb_path_fallbacks_total{path,reason}` of path `sockmap`, by [`FallbackReason::index`].
+    pub fallbacks: [Counter; FallbackReason::ALL.len()],
+    /// `lb_sockmap_memory_bytes`: that flows on path `sockmap` may hold inside the kernel.
+    pub sockmap_memory: Gauge,
+    /// `lb_sockmap_pauses_total`: times that a direction had to wait for its receiver.
+    pub sockmap_pauses: Counter,
+}
+
+impl PathMetrics {
+    pub(super) fn register(to: &mut Registrar) -> Self {
+        Self {
+            available: to.gauge(
+                "lb_path_available",
+                PATH_REASON,
+                "1 if a path can carry flows, else 0, with the reason",
+            ),
+            fallbacks: {
+                let family: Counters = to.counter(
+                    "lb_path_fallbacks_total",
+                    PATH_REASON,
+                    "Flows that a path inside the kernel should have carried and did not take",
+                );
+                let path = PathKind::Sockmap.label();
+                FallbackReason::ALL.map(|reason| {
+                    let labels = vec![("path", path.into()), ("reason", reason.label().into())];
+                    family.get_or_create_owned(&labels)
+                })
+            },
+            sockmap_memory: to.gauge(
+                "lb_sockmap_memory_bytes",
+                &[],
+                "Memory that flows on path sockmap may hold inside the kernel beyond socket buffers",
+            ),
+            sockmap_pauses: to.counter(
+                "lb_sockmap_pauses_total",
+                &[],
+                "Times that a direction on path sockmap waited for its receiver to catch up",
+            ),
+        }
+    }
+
+    /// Shows whether a path is available, and why not.
+    pub fn note(&self, path: PathKind, availability: Availability) {
+        let labels =
+            |reason: Availability| vec![("path", path.label().into()), ("reason", reason.label().into())];
+        for reason in Availability::ALL {
+            self.available.remove(&labels(reason));
+        }
+        let is_available = availability == Availability::Available;
+        self.available.get_or_create(&labels(availability)).set(is_available.into());
+    }
+}

@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One direction of a flow inside the kernel: how much it may have on its way, when it pauses, and when it has ended.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_common::layout::Allowed;
+use lb_common::reason::PathKind;
+
+use super::legs::{Basis, Legs, index};
+use super::pool::Pool;
+use super::pump::{Pump, Stop};
+use super::window::{Seen, WINDOW_MAX, Window};
+use crate::net::{self, TcpInfo};
+use crate::path::moment::Moment;
+use crate::path::{Moved as Delivered, Side, Tools};
+
+/// Between looks at a direction that waits: the first, and the longest.
+const WAIT_MIN: Duration = Duration::from_millis(1);
+const WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// How long bytes may wait for a socket that has nothing else to send and takes none of them.
+const STUCK_MAX: Duration = Duration::from_secs(5);
+
+/// One direction.
+#[derive(Debug)]
+pub(super) struct Lane {
+    /// Who sends.
+    pub(super) sender: Side,
+    /// Its sender's FIN has been carried across.
+    pub(super) has_ended: bool,
+    /// Events of the sender's and the receiver's socket that are waited for.
+    pub(super) wants_input: bool,
+    pub(super) wants_room: bool,
+    basis: Basis,
+    grant: Grant,
+    window: Window,
+    pump: Pump,
+    state: State,
+    seen: Option<Seen>,
+    /// What had been accepted at the last look.
+    accepted_before: u64,
+    wait: Duration,
+    /// Since when the receiver's socket has had room for what waits, and taken none of it.
+    stuck_since: Option<Moment>,
+    /// The sender has reset, and its socket holds nothing more.
+    is_exhausted: bool,
+}
+
+/// Who moves what comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The program.
+    Hooked,
+    /// Nobody, until the receiver has accepted what is on its way.
+    Paused,
+    /// User space, until the end: the kernel takes the socket into no map any more.
+    Withdrawn,
+}
+
+/// What a look at a direction comes to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Step {
+    /// When to look again, if no event comes before.
+    pub(super) again: Option<Duration>,
+    /// Bytes were lost, or do not move any more: the flow must end loudly.
+    pub(super) is_broken: bool,
+    /// Everything that the sender ever sent has been accepted by the receiver's socket.
+    pub(super) is_complete: bool,
+}
+
+/// What the flow knows of its sockets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sight<'a> {
+    /// By side.
+    pub(super) infos: &'a [TcpInfo; 2],
+    /// The sender's FIN has come.
+    pub(super) has_fin: bool,
+    /// The sender has reset.
+    pub(super) is_gone: bool,
+    /// This moment.
+    pub(super) now: Moment,
+}
+
+/// Memory taken from the pool.
+#[derive(Debug)]
+pub(super) struct Grant {
+    pool: Arc<Pool>,
+    bytes: u64,
+}
+
+impl Grant {
+    /// The share of a direction that begins.
+    pub(super) fn first(pool: &Arc<Pool>) -> Option<Self> {
+        Some(Self { bytes: pool.first_share()?, pool: Arc::clone(pool) })
+    }
+
+    /// What the program may do at first.
+    pub(super) fn allowed(&self) -> Allowed {
+        let (window, nothing) = (Window::new(self.bytes), Seen::default());
+        Allowed { limit: window.limit(), bell: window.bell(&nothing), ..Allowed::default() }
+    }
+}
+
+impl Drop for Grant {
+    fn drop(&mut self) {
+        self.pool.give_back(self.bytes);
+    }
+}
+
+impl Lane {
+    pub(super) fn new(sender: Side, grant: Grant, basis: Basis, is_hooked: bool) -> Self {
+        Self {
+            sender,
+            has_ended: false,
+            wants_input: false,
+            wants_room: false,
+            basis,
+            window: Window::new(grant.bytes),
+            grant,
+            pump: Pump::default(),
+            state: if is_hooked { State::Hooked } else { State::Withdrawn },
+            seen: None,
+            accepted_before: 0,
+            wait: WAIT_MIN,
+            stuck_since: None,
+            is_exhausted: false,
+        }
+    }
+
+    /// Bytes that wait for the receiver's socket, as of the last look.
+    pub(super) fn backlog(&self) -> u64 {
+        self.seen.map_or(0, |seen| seen.backlog())
+    }
+
+    /// Looks, writes down what has been delivered, and does what is due.
+    pub(super) fn step(
+        &mut self,
+        legs: &Legs,
+        sight: &Sight<'_>,
+        tools: &Tools,
+        delivered: &mut Delivered,
+    ) -> Step {
+        (self.wants_input, self.wants_room) = (false, false);
+        self.account(sight.infos, delivered);
+        let step = self.act(legs, sight, tools);
+        // What user space has just moved.
+        delivered[PathKind::Splice.index()] = self.pump.spliced;
+        step
+    }
+
+    /// Writes down what has been delivered.
+    pub(super) fn account(&self, infos: &[TcpInfo; 2], delivered: &mut Delivered) {
+        delivered[PathKind::Sockmap.index()] = self.accepted(infos).saturating_sub(self.pump.spliced);
+        delivered[PathKind::Splice.index()] = self.pump.spliced;
+    }
+
+    /// Bytes of this direction that the receiver's socket has accepted.
+    fn accepted(&self, infos: &[TcpInfo; 2]) -> u64 {
+        infos[index(self.sender.other())].accepted.wrapping_sub(self.basis.accepted)
+    }
+
+    fn act(&mut self, legs: &Legs, sight: &Sight<'_>, tools: &Tools) -> Step {
+        let accepted = self.accepted(sight.infos);
+        let moved = legs.moved(self.sender);
+        let seen = Seen {
+            charged: moved.charged,
+            redirected: moved.redirected,
+            accepted: accepted.saturating_sub(self.pump.spliced),
+        };
+        self.window.note(&seen);
+        self.note_progress(accepted);
+        self.seen = Some(seen);
+        if moved.dropped > 0 || self.is_stuck(legs, sight.now) {
+            let (dropped, inside, backlog) = (moved.dropped, self.window.inside(&seen), seen.backlog());
+            tracing::debug!(dropped, inside, backlog, state = ?self.state, "a direction inside the kernel is broken");
+            return Step { is_broken: true, ..Step::default() };
+        }
+        let received = sight.infos[index(self.sender)].received.wrapping_sub(self.basis.taken);
+        if sight.has_fin && received == accepted + 1 && !self.pump.is_holding() {
+            return Step { is_complete: true, ..Step::default() };
+        }
+        let again = self.move_on(legs, &seen, tools, sight);
+        let is_delivered = sight.is_gone && seen.backlog() == 0 && !self.pump.is_holding();
+        Step {
+            again,
+            is_broken: false,
+            is_complete: is_delivered && (self.state != State::Withdrawn || self.is_exhausted),
+        }
+    }
+
+    /// Does what its state asks for; when to look again.
+    fn move_on(&mut self, legs: &Legs, seen: &Seen, tools: &Tools, sight: &Sight<'_>) -> Option<Duration> {
+        match self.state {
+            State::Hooked => self.run(legs, seen, sight),
+            State::Paused if sight.is_gone => self.withdraw(legs),
+            State::Paused if self.window.may_resume(seen) => self.resume(legs, seen, sight),
+            State::Paused => self.await_room(),
+            State::Withdrawn if seen.backlog() > 0 => self.await_room(),
+            State::Withdrawn => {
+                let (from, to) = (legs.socket(self.sender), legs.socket(self.sender.other()));
+                let stop = self.pump.run(from, to, tools);
+                self.is_exhausted = sight.is_gone && matches!(stop, Stop::Sender | Stop::Over);
+                self.await_stop(stop)
+            }
+        }
+    }
+
+    /// The program moves bytes: grants it what it may, or pauses it.
+    fn run(&mut self, legs: &Legs, seen: &Seen, sight: &Sight<'_>) -> Option<Duration> {
+        if self.window.wants_more(seen) {
+            self.grow((self.window.size() * 2).min(WINDOW_MAX));
+        }
+        if self.window.is_over(seen) && !sight.is_gone {
+            self.pause(legs);
+            return self.await_room();
+        }
+        self.publish(legs, seen);
+        if sight.has_fin || sight.is_gone {
+            net::kick(legs.socket(self.sender));
+            return self.await_room();
+        }
+        None
+    }
+
+    /// What the sender sends stays in its socket from now on. All that waits there comes at once when the direction goes on, so that it
+    /// then needs a large window.
+    fn pause(&mut self, legs: &Legs) {
+        legs.unhook(self.sender);
+        legs.station().pauses.inc();
+        self.state = State::Paused;
+        self.grow(WINDOW_MAX);
+    }
+
+    fn grow(&mut self, size: u64) {
+        let more = size.saturating_sub(self.window.size());
+        if more > 0 && self.grant.pool.take(more) {
+            self.grant.bytes += more;
+            self.window.resize(self.grant.bytes);
+        }
+    }
+
+    fn resume(&mut self, legs: &Legs, seen: &Seen, sight: &Sight<'_>) -> Option<Duration> {
+        self.publish(legs, seen);
+        if legs.hook(self.sender).is_err() {
+            return self.withdraw(legs);
+        }
+        self.state = State::Hooked;
+        sight.has_fin.then_some(WAIT_MIN)
+    }
+
+    fn withdraw(&mut self, legs: &Legs) -> Option<Duration> {
+        // Whatever comes is reported again.
+        net::kick(legs.socket(self.sender));
+        self.state = State::Withdrawn;
+        Some(Duration::ZERO)
+    }
+
+    /// Tells the program what it may do from here on.
+    fn publish(&self, legs: &Legs, seen: &Seen) {
+        let allowed =
+            Allowed { limit: self.window.limit(), bell: self.window.bell(seen), ..Allowed::default() };
+        legs.allow(self.sender, &allowed);
+    }
+
+    fn await_stop(&mut self, stop: Stop) -> Option<Duration> {
+        match stop {
+            Stop::Turn => Some(Duration::ZERO),
+            Stop::Over => None,
+            Stop::Receiver => self.await_room(),
+            Stop::Sender => {
+                self.wants_input = true;
+                Some(self.wait)
+            }
+        }
+    }
+
+    fn await_room(&mut self) -> Option<Duration> {
+        self.wants_room = true;
+        Some(self.wait)
+    }
+
+    fn note_progress(&mut self, accepted: u64) {
+        let has_moved = std::mem::replace(&mut self.accepted_before, accepted) != accepted;
+        self.wait = if has_moved { WAIT_MIN } else { (self.wait * 2).min(WAIT_MAX) };
+        if has_moved {
+            self.stuck_since = None;
+        }
+    }
+
+    /// Whether bytes have waited for long for a socket that has nothing else to send: then something in the kernel is broken. Pushes it
+    /// before that.
+    fn is_stuck(&mut self, legs: &Legs, now: Moment) -> bool {
+        let receiver = legs.socket(self.sender.other());
+        let has_room = self.backlog() > 0
+            && self.wait == WAIT_MAX
+            && net::unacknowledged_bytes(receiver).is_ok_and(|bytes| bytes == 0);
+        if !has_room {
+            self.stuck_since = None;
+            return false;
+        }
+        net::kick_sending(receiver);
+        now >= *self.stuck_since.get_or_insert(now) + STUCK_MAX
+    }
+
+    /// Gives back what an idle direction does not need.
+    pub(super) fn shrink(&mut self, legs: &Legs) {
+        let Some(seen) = self.seen.filter(|seen| seen.backlog() == 0) else { return };
+        let share = self.grant.pool.share_size();
+        if self.state != State::Hooked || self.grant.bytes <= share {
+            return;
+        }
+        self.window.resize(share);
+        self.publish(legs, &seen);
+        // A verdict may be running on what was allowed before, and then holds one segment more than it should.
+        self.grant.pool.give_back(self.grant.bytes - share);
+        self.grant.bytes = share;
+    }
+}

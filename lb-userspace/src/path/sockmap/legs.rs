@@ -1,0 +1,233 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The two sockets of a flow inside the maps: how they get in, and how they get out whatever happens.
+
+use std::cell::Cell;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+
+use lb_common::layout::{Allowed, Moved};
+use lb_common::reason::FallbackReason;
+use rustix::event::epoll::EventFlags;
+
+use super::Station;
+use super::watch::Watched;
+use crate::kernel::{Refusal, Seat};
+use crate::net;
+use crate::path::Side;
+
+/// More than can come between two system calls, in bytes.
+const QUIET_BYTES: usize = 1 << 20;
+
+/// A flow's sockets, client's first, and their places. Dropping it takes them out of the maps and closes them, which resets both ends
+/// unless they were told to end cleanly.
+#[derive(Debug)]
+pub(super) struct Legs {
+    // Dropped from the top: out of the maps, then closed, then the slots are free for others.
+    membership: Membership,
+    pub(super) watched: Watched,
+    pub(super) sockets: [OwnedFd; 2],
+    pub(super) seat: Seat,
+}
+
+/// What a direction had moved when the flow was handed over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Basis {
+    /// Bytes that user space took from the sender before.
+    pub(super) taken: u64,
+    /// Bytes that the receiver accepted before.
+    pub(super) accepted: u64,
+}
+
+/// Entries of two sockets in the maps.
+#[derive(Debug)]
+struct Membership {
+    station: Rc<Station>,
+    cookies: [u64; 2],
+    slots: [u32; 2],
+    hooked: [Cell<bool>; 2],
+}
+
+/// Sockets that stay outside, untouched, and why.
+#[derive(Debug)]
+pub struct Refused {
+    /// Client's and server's.
+    pub sockets: [OwnedFd; 2],
+    /// Why.
+    pub reason: FallbackReason,
+}
+
+/// Position of a side in what has one entry a side.
+pub(super) fn index(side: Side) -> usize {
+    side as usize
+}
+
+impl Legs {
+    /// Puts both sockets into the maps, and lets the program judge them under these conditions.
+    ///
+    /// Names and targets come first, so that the program finds them whenever it runs; whom it judges comes last. Until then nothing
+    /// has happened to any byte. If the second socket cannot be judged because its peer has just closed, the flow is inside all
+    /// the same, for bytes of the first may be on their way: see [`Self::is_hooked`].
+    ///
+    /// # Errors
+    /// The sockets, of which nothing was taken.
+    pub(super) fn insert(
+        station: &Rc<Station>,
+        sockets: [OwnedFd; 2],
+        allowed: [Allowed; 2],
+    ) -> Result<(Self, [Basis; 2]), Refused> {
+        let refused = |sockets, reason| Refused { sockets, reason };
+        let Some(seat) = station.kernel.seat() else { return Err(refused(sockets, FallbackReason::Full)) };
+        let (bases, membership) = match enter(station, &sockets, &seat) {
+            Ok(entered) => entered,
+            Err(reason) => return Err(refused(sockets, reason)),
+        };
+        let Ok(watched) = station.watch.add(seat.number(), &sockets) else {
+            return Err(refused(sockets, FallbackReason::Kernel));
+        };
+        for (slot, allowed) in membership.slots.into_iter().zip(&allowed) {
+            station.kernel.allow(slot, allowed);
+        }
+        let legs = Self { membership, watched, sockets, seat };
+        let first = legs.hook(Side::Server);
+        match first {
+            Err(refusal) => Err(legs.leave(refusal.into())),
+            Ok(()) => {
+                // A refusal shows in `is_hooked`.
+                let _ = legs.hook(Side::Client);
+                Ok((legs, bases))
+            }
+        }
+    }
+
+    /// Out of everything, before anything has happened.
+    fn leave(self, reason: FallbackReason) -> Refused {
+        let Self { membership, watched, sockets, seat } = self;
+        drop(membership);
+        watched.end(&sockets);
+        drop(seat);
+        Refused { sockets, reason }
+    }
+
+    /// Lets the program judge what this side sends, and what waits of it.
+    pub(super) fn hook(&self, side: Side) -> Result<(), Refusal> {
+        let Membership { station, slots, hooked, .. } = &self.membership;
+        let socket = self.socket(side);
+        station.maps.borrow_mut().hook(slots[index(side)], socket)?;
+        hooked[index(side)].set(true);
+        net::kick(socket);
+        Ok(())
+    }
+
+    /// From now on, what this side sends stays in its socket.
+    ///
+    /// The kernel takes the program away before it takes back the call of it, and drops what a running call still finds
+    /// (net/core/skmsg.c, sk_psock_stop_verdict and sk_psock_verdict_recv). So first nobody may be called: below SO_RCVLOWAT the kernel
+    /// reports nothing (net/ipv4/tcp.c, tcp_data_ready), and setting it waits for whoever has the socket's lock.
+    pub(super) fn unhook(&self, side: Side) {
+        let Membership { station, slots, hooked, .. } = &self.membership;
+        if hooked[index(side)].replace(false) {
+            // A socket that is gone is quiet.
+            let _ = net::set_receive_low_water(self.socket(side), QUIET_BYTES);
+            station.maps.borrow_mut().unhook(slots[index(side)]);
+        }
+    }
+
+    /// Whether the program judges what this side sends.
+    pub(super) fn is_hooked(&self, side: Side) -> bool {
+        self.membership.hooked[index(side)].get()
+    }
+
+    /// The socket of a side.
+    pub(super) fn socket(&self, side: Side) -> &OwnedFd {
+        &self.sockets[index(side)]
+    }
+
+    /// What the program has counted of what this side sends.
+    pub(super) fn moved(&self, side: Side) -> Moved {
+        self.station().kernel.moved(self.membership.slots[index(side)])
+    }
+
+    /// Tells the program what it may do with what this side sends.
+    pub(super) fn allow(&self, side: Side, allowed: &Allowed) {
+        self.station().kernel.allow(self.membership.slots[index(side)], allowed);
+    }
+
+    /// Also hears of these events.
+    pub(super) fn wish(&self, side: Side, wish: EventFlags) {
+        self.watched.wish(index(side), self.socket(side), wish);
+    }
+
+    /// What the worker has.
+    pub(super) fn station(&self) -> &Rc<Station> {
+        &self.membership.station
+    }
+}
+
+/// Looks at both sockets and gives them names and targets.
+fn enter(
+    station: &Rc<Station>,
+    sockets: &[OwnedFd; 2],
+    seat: &Seat,
+) -> Result<([Basis; 2], Membership), FallbackReason> {
+    let kernel = |_: io::Error| FallbackReason::Kernel;
+    let [client, server] = sockets;
+    // Only of a client is anything ever taken: its PROXY header.
+    let (taken, waiting, client_accepted) = taken_bytes(client).map_err(kernel)?;
+    if taken > 0 && waiting > 0 {
+        // The program gets whole segments, also those of which a part was taken (net/ipv4/tcp.c, tcp_read_skb).
+        return Err(FallbackReason::PartlyTaken);
+    }
+    let server_accepted = net::tcp_info(server).map_err(kernel)?.accepted;
+    let cookies = [net::cookie(client).map_err(kernel)?, net::cookie(server).map_err(kernel)?];
+    let slots = seat.slots();
+    let membership = Membership { station: Rc::clone(station), cookies, slots, hooked: Default::default() };
+    let mut maps = station.maps.borrow_mut();
+    let inserted = (|| {
+        maps.aim(slots[0], server)?;
+        maps.aim(slots[1], client)?;
+        maps.name(cookies[0], slots[0])?;
+        maps.name(cookies[1], slots[1])
+    })();
+    drop(maps);
+    inserted.map_err(|refusal: Refusal| FallbackReason::from(refusal))?;
+    let up = Basis { taken, accepted: server_accepted };
+    Ok(([up, Basis { taken: 0, accepted: client_accepted }], membership))
+}
+
+/// How many bytes were taken of what a socket has received, how many wait, and how many it has accepted. Bytes that come in between are no matter:
+/// then it is asked again.
+fn taken_bytes(socket: &OwnedFd) -> io::Result<(u64, u64, u64)> {
+    let mut before = net::tcp_info(socket)?;
+    loop {
+        let waiting = net::waiting_bytes(socket)?;
+        let after = net::tcp_info(socket)?;
+        if after.received == before.received {
+            return Ok((after.received.saturating_sub(waiting), waiting, after.accepted));
+        }
+        before = after;
+    }
+}
+
+impl From<Refusal> for FallbackReason {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::NotEstablished => Self::NotEstablished,
+            Refusal::Kernel(errno) => {
+                tracing::debug!(%errno, "the kernel takes no socket into a map");
+                Self::Kernel
+            }
+        }
+    }
+}
+
+impl Drop for Membership {
+    fn drop(&mut self) {
+        let mut maps = self.station.maps.borrow_mut();
+        // First nobody judges any more, then nobody is a target.
+        self.slots.into_iter().for_each(|slot| maps.unhook(slot));
+        for (cookie, slot) in self.cookies.into_iter().zip(self.slots) {
+            maps.forget(cookie, slot);
+        }
+    }
+}

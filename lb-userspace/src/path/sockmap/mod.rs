@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Path `sockmap`: a BPF program hands every segment that one socket receives to the other, inside the kernel.
+//!
+//! **Hand-over.** Nothing of the client's is ever taken before, so that all of it goes one way: names, targets, and then the program
+//! ([`legs`]). The kernel does not run it for what waits already, so each socket is kicked.
+//!
+//! **Bounds.** What the kernel queues for a socket that takes nothing has no bound, and the sender's window stays open. So each
+//! direction has a window of cost ([`window`]), taken from a pool for all flows ([`pool`]). The program calls user space when a part
+//! of it is used; user space looks at the counters and grants more, or takes the sender's socket out of the program's hands until
+//! the receiver has caught up. Bytes then wait in its receive buffer, and the sender with them. If user space does not come, the
+//! program drops what is beyond a hard limit, and all that follows: then the flow ends with a reset. A socket that has begun to close
+//! cannot come into the map again: then user space moves the rest ([`pump`]).
+//!
+//! **Ends.** The kernel carries neither FIN nor RST across, and closing a socket discards what is queued for it. So user space
+//! listens for ends ([`watch`]), waits until the receiver's socket has accepted every byte that the sender's has received, by the
+//! kernel's own counters, and then sends the FIN. Both sockets reset on close until both directions have ended.
+
+mod lane;
+mod legs;
+mod pool;
+mod pump;
+mod run;
+mod watch;
+mod window;
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::os::fd::OwnedFd;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_common::reason::{CloseReason, FallbackReason};
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::{Instant, sleep, sleep_until};
+
+pub use legs::Refused;
+pub use pool::Pool;
+pub use watch::Watch;
+
+use self::lane::{Grant, Lane};
+use self::legs::{Legs, index};
+use self::run::{Ending, Run};
+use super::drain::RESET_DRAIN_MAX;
+use super::moment::Moment;
+use super::{FlowEnd, Meter, Side, Tools};
+use crate::config;
+use crate::kernel::{Maps, Sockmap};
+use crate::net;
+
+/// What a worker needs for this path.
+#[derive(Debug)]
+pub struct Station {
+    /// The kernel's side.
+    pub kernel: Arc<Sockmap>,
+    /// This worker's descriptors of the maps.
+    pub maps: RefCell<Maps>,
+    /// Where ends are heard.
+    pub watch: Rc<Watch>,
+    /// The memory for all flows.
+    pub pool: Arc<Pool>,
+    /// `lb_sockmap_pauses_total`
+    pub pauses: Counter,
+}
+
+/// Carries a flow between client and server to its end, and says why it ended; both sockets are closed then. `meter` is up to date
+/// whenever this future is not being polled.
+///
+/// # Errors
+/// The sockets, untouched: another path must carry them.
+pub async fn carry(
+    station: &Rc<Station>,
+    sockets: [OwnedFd; 2],
+    backend: &config::Backend,
+    tools: &Tools,
+    meter: &mut Meter,
+) -> Result<FlowEnd, Refused> {
+    let grants = Grant::first(&station.pool).zip(Grant::first(&station.pool));
+    let Some((up, down)) = grants else { return Err(Refused { sockets, reason: FallbackReason::Memory }) };
+    let now = Moment::now();
+    let (legs, [up_basis, down_basis]) = Legs::insert(station, sockets, [up.allowed(), down.allowed()])?;
+    let lanes = [
+        Lane::new(Side::Client, up, up_basis, legs.is_hooked(Side::Client)),
+        Lane::new(Side::Server, down, down_basis, legs.is_hooked(Side::Server)),
+    ];
+    let ending = {
+        let mut run = Run::new(&legs, lanes, backend, tools, meter, now);
+        let mut tick = pin!(sleep_until(now.instant()));
+        poll_fn(|cx| run.poll(cx, tick.as_mut())).await
+    };
+    let (reason, silent) = match ending {
+        Ending::Clean => {
+            legs.sockets.iter().for_each(net::end_cleanly);
+            (CloseReason::Finished, None)
+        }
+        Ending::Cut(reason, silent) => (reason, silent),
+        Ending::Reset(side, reason) => {
+            wait_until_acknowledged(&legs, side.other()).await;
+            (reason, None)
+        }
+    };
+    drop(legs);
+    Ok(FlowEnd { reason, silent })
+}
+
+/// Waits until the peer's kernel has everything, so that a reset behind it discards nothing; not longer than [`RESET_DRAIN_MAX`]
+/// without progress, and not for a peer that is gone.
+async fn wait_until_acknowledged(legs: &Legs, side: Side) {
+    let (mut pause, mut least, mut progress_at) = (Duration::from_millis(1), u32::MAX, Instant::now());
+    while progress_at.elapsed() < RESET_DRAIN_MAX {
+        let is_gone = legs.watched.take()[index(side)].contains(rustix::event::epoll::EventFlags::ERR);
+        match net::unacknowledged_bytes(legs.socket(side)) {
+            Ok(0) | Err(_) => return,
+            Ok(_) if is_gone => return,
+            Ok(bytes) if bytes < least => (least, progress_at) = (bytes, Instant::now()),
+            Ok(_) => {}
+        }
+        sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_millis(50));
+    }
+}

@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! User space moves what the program may not judge any more: what the socket has received since it was taken out of the map.
+//!
+//! With splice(2), for recv(2) may not find it: the kernel leaves a socket that was judged once with the recv(2) of such sockets,
+//! which takes an empty message queue behind a FIN for the end (net/ipv4/tcp_bpf.c, tcp_bpf_recvmsg_parser). Nor does splice(2) say
+//! when a direction has ended; only counters do.
+
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::io::Errno;
+use rustix::pipe::SpliceFlags;
+
+use crate::path::{Pipe, Tools};
+
+/// Asked of one splice(2).
+const SPLICE_CHUNK: usize = 1 << 20;
+
+/// Bytes after which other flows of the worker have a turn.
+const TURN_BYTES: u64 = 1 << 20;
+
+/// What stopped it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// There will be nothing more.
+    Over,
+    /// The sender's socket has nothing, for now.
+    Sender,
+    /// The receiver's socket takes nothing, for now.
+    Receiver,
+    /// Others want to move bytes, too.
+    Turn,
+}
+
+/// Bytes that were taken and not delivered, and how many were delivered.
+#[derive(Debug, Default)]
+pub(super) struct Pump {
+    /// A pipe with so many bytes.
+    pipe: Option<(Box<Pipe>, usize)>,
+    /// Delivered, in bytes.
+    pub(super) spliced: u64,
+}
+
+impl Pump {
+    /// Whether bytes were taken that are not delivered.
+    pub(super) fn is_holding(&self) -> bool {
+        self.pipe.is_some()
+    }
+
+    /// Delivers what is there.
+    pub(super) fn run(&mut self, from: &OwnedFd, to: &OwnedFd, tools: &Tools) -> Stop {
+        let turn_ends = self.spliced + TURN_BYTES;
+        while self.spliced < turn_ends {
+            let Some((pipe, len)) = &mut self.pipe else {
+                match self.take(from, tools) {
+                    Some(stop) => return stop,
+                    None => continue,
+                }
+            };
+            // An error of the socket is also an event.
+            let Ok(sent) = splice(&pipe.reader, to, *len) else { return Stop::Receiver };
+            *len -= sent;
+            self.spliced += sent as u64;
+            if *len == 0
+                && let Some((pipe, _)) = self.pipe.take()
+            {
+                tools.pipes.give_back(pipe);
+            }
+        }
+        Stop::Turn
+    }
+
+    /// Takes bytes into a pipe; `Some`: there are none.
+    fn take(&mut self, from: &OwnedFd, tools: &Tools) -> Option<Stop> {
+        let Some(pipe) = tools.pipes.borrow() else {
+            tools.pipes_exhausted.inc();
+            return Some(Stop::Sender);
+        };
+        match splice(from, &pipe.writer, SPLICE_CHUNK) {
+            Ok(len) if len > 0 => {
+                self.pipe = Some((pipe, len));
+                None
+            }
+            other => {
+                tools.pipes.give_back(pipe);
+                let is_over = other.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock);
+                Some(if is_over { Stop::Over } else { Stop::Sender })
+            }
+        }
+    }
+}
+
+fn splice(from: &OwnedFd, to: &OwnedFd, most: usize) -> io::Result<usize> {
+    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
+    rustix::pipe::splice(from, None, to, None, most, flags).map_err(|errno: Errno| errno.into())
+}

@@ -1,0 +1,341 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A flow inside the kernel, as user space has it: asleep until an end, a call of the program or a timeout.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use lb_common::reason::CloseReason;
+use rustix::event::epoll::EventFlags;
+use tokio::time::Sleep;
+
+use super::lane::{Lane, Sight, Step};
+use super::legs::{Legs, index};
+use crate::config;
+use crate::net::{self, TcpInfo};
+use crate::path::drain::RESET_DRAIN_MAX;
+use crate::path::flow::{COUNTING_DELAY_MAX, SETTLED_AGE};
+use crate::path::meter::Meter;
+use crate::path::moment::Moment;
+use crate::path::silence::{Allowed, Outstanding, Silence, shorter};
+use crate::path::{Side, Tools};
+
+/// After something has moved: when to look whether it still does.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+const SIDES: [Side; 2] = [Side::Client, Side::Server];
+
+/// What is left to do when no more bytes will move.
+#[derive(Debug)]
+pub(super) enum Ending {
+    /// Both directions ended with a FIN.
+    Clean,
+    /// This side is gone; what it sent is in the other's socket.
+    Reset(Side, CloseReason),
+    /// Both sides are cut now; who let a timeout pass, if it was one.
+    Cut(CloseReason, Option<Side>),
+}
+
+/// The state of a flow while it runs.
+pub(super) struct Run<'a> {
+    pub(super) legs: &'a Legs,
+    /// By sender.
+    lanes: [Lane; 2],
+    backend: &'a config::Backend,
+    tools: &'a Tools,
+    meter: &'a mut Meter,
+    /// By side: its FIN has come.
+    fins: [bool; 2],
+    /// The side that reset or died, once known, and what that makes of the flow.
+    gone: Option<(Side, CloseReason)>,
+    silence: Silence,
+    again_at: Option<Moment>,
+    look_at: Option<Moment>,
+    settles_at: Option<Moment>,
+    counts_at: Option<Moment>,
+    has_started: bool,
+}
+
+impl<'a> Run<'a> {
+    pub(super) fn new(
+        legs: &'a Legs,
+        lanes: [Lane; 2],
+        backend: &'a config::Backend,
+        tools: &'a Tools,
+        meter: &'a mut Meter,
+        now: Moment,
+    ) -> Self {
+        Self {
+            legs,
+            lanes,
+            backend,
+            tools,
+            meter,
+            fins: [false; 2],
+            gone: None,
+            silence: Silence::new(now),
+            again_at: None,
+            look_at: None,
+            settles_at: Some(now + SETTLED_AGE),
+            counts_at: None,
+            has_started: false,
+        }
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, mut tick: Pin<&mut Sleep>) -> Poll<Ending> {
+        self.legs.seat.listen(cx.waker());
+        self.legs.watched.listen(cx.waker());
+        loop {
+            let now = Moment::now();
+            let heard = self.hear(now);
+            let is_called = self.legs.seat.take_call();
+            let is_due =
+                self.again_at.is_some_and(|at| now >= at) || self.look_at.is_some_and(|at| now >= at);
+            if (heard || is_called || is_due || !std::mem::replace(&mut self.has_started, true))
+                && let Some(ending) = self.look(now, is_called)
+            {
+                return Poll::Ready(ending);
+            }
+            if let Some(ending) = self.overdue(now) {
+                return Poll::Ready(ending);
+            }
+            let next = self.next_tick(now).instant();
+            if tick.deadline() != next || tick.is_elapsed() {
+                tick.as_mut().reset(next);
+            }
+            if tick.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Takes in what the sockets report; whether that is anything.
+    fn hear(&mut self, now: Moment) -> bool {
+        let events = self.legs.watched.take();
+        for side in SIDES {
+            let event = events[index(side)];
+            if event.contains(EventFlags::ERR) {
+                self.note_gone(side, now);
+            } else if event.contains(EventFlags::RDHUP) && !self.fins[index(side)] {
+                self.fins[index(side)] = true;
+                self.silence.break_at(now);
+            }
+        }
+        events.iter().any(|event| !event.is_empty())
+    }
+
+    /// Notes that a side has reset. If it is the server, and its FIN was carried across before, its answer is complete.
+    fn note_gone(&mut self, side: Side, now: Moment) {
+        if self.gone.is_some() {
+            return;
+        }
+        let error = net::pending_error(self.legs.socket(side));
+        tracing::debug!(backend = %self.backend.name, ?side, %error, "one end is gone");
+        let is_answered = side == Side::Server && self.lanes[index(Side::Server)].has_ended;
+        let reason = if is_answered { CloseReason::ServerClosed } else { side.reset_reason() };
+        self.gone = Some((side, reason));
+        if side == Side::Server {
+            self.meter.leave_server();
+        }
+        // Nobody takes what the other side still sends.
+        self.legs.unhook(side.other());
+        self.silence.break_with(now, self.outstanding());
+    }
+
+    /// Looks at both directions, and does what is due. `Some`: the flow ends.
+    fn look(&mut self, now: Moment, is_called: bool) -> Option<Ending> {
+        let infos = self.infos();
+        let before = self.meter.carried;
+        let was_backlogged = self.is_backlogged();
+        self.again_at = None;
+        for side in SIDES {
+            if self.lanes[index(side)].has_ended || self.gone.is_some_and(|(gone, _)| gone != side) {
+                continue;
+            }
+            let step = self.step(side, &infos, now);
+            if step.is_broken {
+                tracing::warn!(backend = %self.backend.name, ?side, "bytes on path sockmap do not arrive: both ends are reset");
+                return Some(Ending::Cut(CloseReason::PathFailed, None));
+            }
+            if step.is_complete
+                && let Some(ending) = self.complete(side, now)
+            {
+                return Some(ending);
+            }
+            if let Some(again) = step.again {
+                self.again_at = self.again_at.into_iter().chain([now + again]).min();
+            }
+        }
+        self.wish();
+        if self.meter.carried != before {
+            self.note_activity(&infos, now);
+        } else if self.look_at.is_some_and(|at| now >= at) {
+            self.lanes.iter_mut().for_each(|lane| lane.shrink(self.legs));
+            self.look_at = was_backlogged.then_some(now + LOOK_AGAIN);
+        } else if is_called {
+            self.look_at.get_or_insert(now + LOOK_AGAIN);
+        }
+        None
+    }
+
+    /// By side.
+    fn infos(&self) -> [TcpInfo; 2] {
+        // The kernel answers for every TCP socket that is open.
+        SIDES.map(|side| net::tcp_info(self.legs.socket(side)).unwrap_or_default())
+    }
+
+    fn step(&mut self, side: Side, infos: &[TcpInfo; 2], now: Moment) -> Step {
+        let sight = Sight {
+            infos,
+            has_fin: self.fins[index(side)] && self.gone.is_none(),
+            is_gone: self.gone.is_some(),
+            now,
+        };
+        let delivered = match side {
+            Side::Client => &mut self.meter.carried.up,
+            Side::Server => &mut self.meter.carried.down,
+        };
+        self.lanes[index(side)].step(self.legs, &sight, self.tools, delivered)
+    }
+
+    /// Everything that this side sent is in the other's socket.
+    fn complete(&mut self, side: Side, now: Moment) -> Option<Ending> {
+        if let Some((gone, reason)) = self.gone {
+            return Some(Ending::Reset(gone, reason));
+        }
+        self.lanes[index(side)].has_ended = true;
+        // The half-close timeout begins with the half-close, however long the flow was silent before.
+        self.silence.break_at(now);
+        if self.lanes.iter().all(|lane| lane.has_ended) {
+            // The last FIN goes with the close.
+            return Some(Ending::Clean);
+        }
+        net::send_fin(self.legs.socket(side.other()));
+        None
+    }
+
+    /// Hears of input and room where a direction waits for it.
+    fn wish(&self) {
+        for side in SIDES {
+            let (sends, receives) = (&self.lanes[index(side)], &self.lanes[index(side.other())]);
+            let mut wish = EventFlags::empty();
+            wish.set(EventFlags::IN, sends.wants_input);
+            wish.set(EventFlags::OUT, receives.wants_room);
+            self.legs.wish(side, wish);
+        }
+    }
+
+    /// Something has been delivered since the last look: it came when bytes last came, or just now, if they had been waiting.
+    fn note_activity(&mut self, infos: &[TcpInfo; 2], now: Moment) {
+        let silent_for = infos.iter().map(|info| info.silent_for).min().unwrap_or_default();
+        let at = if self.is_backlogged() { now } else { now - silent_for };
+        self.silence.break_at(at);
+        self.look_at = Some(now + LOOK_AGAIN);
+        self.counts_at.get_or_insert(now + COUNTING_DELAY_MAX);
+    }
+
+    fn is_backlogged(&self) -> bool {
+        self.lanes.iter().any(|lane| lane.backlog() > 0)
+    }
+
+    /// What waits in the send buffers and in front of them.
+    fn outstanding(&self) -> Outstanding {
+        SIDES.map(|side| {
+            // A socket that is gone has nothing outstanding.
+            let unacknowledged = net::unacknowledged_bytes(self.legs.socket(side)).unwrap_or(0);
+            let backlog = u32::try_from(self.lanes[index(side.other())].backlog()).unwrap_or(u32::MAX);
+            unacknowledged.saturating_add(backlog)
+        })
+    }
+
+    /// Whose turn it is: who does not take what is there for it, or else has not answered the other's FIN, or else the client.
+    fn silent_side(&self) -> Side {
+        let [for_client, for_server] = self.outstanding();
+        let [up_ended, down_ended] = self.lanes.each_ref().map(|lane| lane.has_ended);
+        match () {
+            () if for_client > 0 => Side::Client,
+            () if for_server > 0 => Side::Server,
+            () if up_ended && !down_ended => Side::Server,
+            () => Side::Client,
+        }
+    }
+
+    /// The silence that is allowed in this state.
+    fn allowed(&self) -> Allowed {
+        if let Some((_, reason)) = self.gone {
+            let drain = Some((RESET_DRAIN_MAX, reason));
+            return Allowed { quiet: drain, stuck: drain };
+        }
+        let (frontend, backend) = (self.meter.frontend(), self.backend);
+        let idle = shorter(frontend.idle_timeout, backend.idle_timeout);
+        let idle = idle.map(|timeout| (timeout, CloseReason::IdleTimeout));
+        if !self.lanes.iter().any(|lane| lane.has_ended) {
+            return Allowed { quiet: idle, stuck: idle };
+        }
+        let half_closed = shorter(frontend.half_close_timeout, backend.half_close_timeout);
+        let half_closed = half_closed.map(|timeout| (timeout, CloseReason::HalfCloseTimeout));
+        Allowed { quiet: half_closed.or(idle), stuck: idle }
+    }
+
+    fn next_tick(&self, now: Moment) -> Moment {
+        let far_off = now + Duration::from_secs(24 * 3600);
+        let silence = self.silence.next_look(self.allowed());
+        [silence, self.again_at, self.look_at, self.settles_at, self.counts_at]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(far_off)
+    }
+
+    /// Does what is due. `Some`: the flow ends.
+    fn overdue(&mut self, now: Moment) -> Option<Ending> {
+        if self.counts_at.is_some_and(|at| now >= at) {
+            self.counts_at = None;
+            self.meter.count();
+        }
+        if self.settles_at.is_some_and(|at| now >= at) {
+            self.settles_at = None;
+            settle(self.legs, self.backend);
+        }
+        if self.silence.next_look(self.allowed()).is_none_or(|at| now < at) {
+            return None;
+        }
+        // Nobody has told of what was carried meanwhile.
+        if let Some(ending) = self.look(now, false) {
+            return Some(ending);
+        }
+        let (allowed, outstanding) = (self.allowed(), self.outstanding());
+        let reason = self.silence.overdue(now, allowed, || outstanding)?;
+        match self.gone {
+            Some((side, reason)) => Some(Ending::Reset(side, reason)),
+            None => Some(Ending::Cut(reason, Some(self.silent_side()))),
+        }
+    }
+}
+
+impl Drop for Run<'_> {
+    /// What was carried since the last look counts, too, whatever ends the flow.
+    fn drop(&mut self) {
+        let infos = self.infos();
+        for (lane, delivered) in
+            self.lanes.iter().zip([&mut self.meter.carried.up, &mut self.meter.carried.down])
+        {
+            // Behind its end, the FIN would count until it is sent.
+            if !lane.has_ended {
+                lane.account(&infos, delivered);
+            }
+        }
+    }
+}
+
+/// Sets what a long-lived flow needs on the server's leg. The client's leg inherited it from the listener.
+fn settle(legs: &Legs, backend: &config::Backend) {
+    let server = legs.socket(Side::Server);
+    // The kernel only refuses values that the configuration does not allow.
+    if let Some(keepalive) = backend.keepalive {
+        let _ = net::set_keepalive(server, keepalive);
+    }
+    if let Some(timeout) = backend.user_timeout {
+        let _ = net::set_user_timeout(server, timeout);
+    }
+}

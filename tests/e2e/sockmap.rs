@@ -1,0 +1,273 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Path `sockmap`: what only flows inside the kernel can get wrong.
+
+use std::net::TcpStream;
+use std::time::Duration;
+
+use lb_tests::agent::Agent;
+use lb_tests::config::Path;
+use lb_tests::net::Net;
+use lb_tests::random::Random;
+use lb_tests::size;
+use lb_tests::stream::{
+    End, finish, receive, receive_all, receive_at_most, receive_exactly, say, send, send_until_blocked,
+};
+use rustix::process::Signal;
+
+use crate::support::{PORT, Relay, SERVER_PORT, allow_many_connections, assert_received, tcp_config};
+
+/// A message that waits in the client's socket when the flow is handed over is delivered at once, without another one behind it.
+#[test]
+fn what_waits_at_the_hand_over_needs_no_further_segment() {
+    let relay = Relay::start(Path::Sockmap);
+    for round in 0..size(50, 1_000_u32) {
+        let client = relay.client();
+        say(&client, &round.to_be_bytes());
+        let server = relay.listener.accept();
+        assert_eq!(receive_exactly(&server, 4), round.to_be_bytes());
+        say(&server, b"answer");
+        assert_eq!(receive_exactly(&client, 6), b"answer");
+    }
+    relay.agent.until_idle();
+    relay.agent.assert_inside(100);
+}
+
+/// Redirected messages wake nobody: not one wake-up a thousand messages.
+#[test]
+fn messages_wake_the_agent_for_accounting_alone() {
+    let relay = Relay::start(Path::Sockmap);
+    let (client, server) = relay.pair();
+    let messages = size(50_000, 100_000_u64);
+    let wakeups = || relay.agent.scrape().count("lb_worker_wakeups_total", &[]);
+    say(&client, b"begin");
+    assert_eq!(receive_exactly(&server, 5), b"begin");
+    let (before, begin) = (wakeups(), std::time::Instant::now());
+    for _ in 0..messages / 2 {
+        say(&client, &[1; 64]);
+        receive_exactly(&server, 64);
+        say(&server, &[2; 64]);
+        receive_exactly(&client, 64);
+    }
+    // Looks at a flow that moves, and timers of the agent's own, come by the second; two of each, for two workers.
+    let periodic = (begin.elapsed().as_secs() + 2) * 8;
+    let woken = wakeups() - before;
+    assert!(
+        woken < messages / 1000 + periodic,
+        "{woken} wake-ups for {messages} messages, {periodic} periodic"
+    );
+    relay.agent.assert_inside(99);
+}
+
+/// Both ends send and neither reads: both are held up, and nothing is lost once they read.
+#[test]
+fn two_readers_that_stop_lose_nothing() {
+    let relay = Relay::start(Path::Sockmap);
+    let (client, server) = relay.pair();
+    let calm = Duration::from_secs(1);
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| send_until_blocked(&client, 1, calm));
+        let down = scope.spawn(|| send_until_blocked(&server, 2, calm));
+        let (up, down) = (up.join().expect("no panic"), down.join().expect("no panic"));
+        finish(&client);
+        finish(&server);
+        let reader = scope.spawn(|| receive(&client, 2));
+        assert_received(&receive(&server, 1), up, End::Finished);
+        assert_received(&reader.join().expect("no panic"), down, End::Finished);
+    });
+    assert_eq!(relay.close_reason(), "finished");
+}
+
+/// A stream to a reader that keeps up goes inside the kernel, and so does its end.
+#[test]
+fn a_stream_stays_inside_the_kernel() {
+    let relay = Relay::start(Path::Sockmap);
+    let bytes = size(256 << 20, 4 << 30);
+    for (up, down) in [(bytes, 0), (0, bytes)] {
+        let (client, server) = relay.pair();
+        std::thread::scope(|scope| {
+            for (stream, seed, bytes) in [(&client, 1, up), (&server, 2, down)] {
+                scope.spawn(move || send(stream, seed, bytes).expect("a reader that keeps up"));
+            }
+            let reader = scope.spawn(|| receive_at_most(&client, 2, down));
+            assert_received(&receive_at_most(&server, 1, up), up, End::Silent);
+            assert_received(&reader.join().expect("no panic"), down, End::Silent);
+        });
+        finish(&client);
+        finish(&server);
+    }
+    relay.agent.until_idle();
+    relay.agent.assert_inside(100);
+}
+
+/// A body and its FIN go to a server that reads late: nothing is cut off.
+#[test]
+fn a_body_and_its_end_wait_for_a_late_reader() {
+    let relay = Relay::start(Path::Sockmap);
+    for bytes in [1, 100_000, 3_000_000, size(20_000_000, 64 << 20)] {
+        let (client, server) = relay.pair();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                send(&client, 1, bytes).expect("a late reader");
+                finish(&client);
+            });
+            std::thread::sleep(Duration::from_millis(300));
+            assert_received(&receive(&server, 1), bytes, End::Finished);
+        });
+        say(&server, b"thanks");
+        finish(&server);
+        assert_eq!(receive_all(&client), (b"thanks".to_vec(), End::Finished));
+    }
+}
+
+/// One direction ends, with a FIN in a segment of its own, while the other streams to a reader that pauses.
+#[test]
+fn a_half_close_does_not_touch_a_stream_to_a_slow_reader() {
+    let relay = Relay::start(Path::Sockmap);
+    for delay in [0, 50, 500] {
+        let (client, server) = relay.pair();
+        let bytes = size(30_000_000, 256 << 20);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                send(&server, 1, bytes).expect("a slow reader");
+                finish(&server);
+            });
+            std::thread::sleep(Duration::from_millis(delay));
+            finish(&client);
+            assert_eq!(receive_all(&server), (Vec::new(), End::Finished));
+            std::thread::sleep(Duration::from_millis(300));
+            assert_received(&receive(&client, 1), bytes, End::Finished);
+        });
+    }
+}
+
+/// Clients and servers that send, end or wait at any moment around the hand-over. Afterwards nothing is left of them.
+#[test]
+fn flows_that_race_the_hand_over_are_exact_and_leave_nothing() {
+    let net = Net::new(1);
+    allow_many_connections(&net);
+    let relay = Relay::over(net, Path::Sockmap, "");
+    let descriptors = relay.agent.process.descriptors();
+    let mut random = Random::new(7);
+    let flows = size(200, 10_000);
+    for _ in 0..flows {
+        let [up, down] = [(); 2].map(|()| {
+            let scale = random.below(18);
+            random.below(1 << scale) as u64
+        });
+        let (client, server_first) = (relay.client(), random.below(2) == 0);
+        std::thread::scope(|scope| {
+            let client = &client;
+            scope.spawn(move || {
+                send(client, 1, up).expect("the server reads");
+                finish(client);
+            });
+            let server = relay.listener.accept();
+            let answer = |server: &TcpStream| {
+                send(server, 2, down).expect("the client reads");
+                finish(server);
+            };
+            let reader = scope.spawn(move || receive(client, 2));
+            if server_first {
+                answer(&server);
+            }
+            assert_received(&receive(&server, 1), up, End::Finished);
+            if !server_first {
+                answer(&server);
+            }
+            assert_received(&reader.join().expect("no panic"), down, End::Finished);
+        });
+    }
+    let records = relay.agent.until_records(flows);
+    assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
+    relay.agent.until_idle();
+    assert!(relay.agent.process.descriptors() <= descriptors + 4, "descriptors are left");
+    assert_eq!(relay.agent.scrape().count("lb_sockmap_memory_bytes", &[]), 0);
+}
+
+/// The agent is killed with bytes queued inside the kernel: both ends are reset, neither takes what it got for all.
+#[test]
+fn a_killed_agent_never_ends_a_backlogged_flow_cleanly() {
+    let relay = Relay::start(Path::Sockmap);
+    let (client, server) = relay.pair();
+    let taken = send_until_blocked(&client, 1, Duration::from_millis(500));
+    relay.agent.process.signal(Signal::KILL);
+    let received = receive(&server, 1);
+    assert_eq!((received.wrong_at, received.end), (None, End::Reset));
+    assert!(received.bytes < taken);
+    assert_eq!(receive_all(&client).1, End::Reset);
+}
+
+/// A server's reset arrives while bytes of the client wait for it, and the other way round.
+#[test]
+fn a_reset_arrives_past_a_backlog() {
+    let relay = Relay::start(Path::Sockmap);
+    let (client, server) = relay.pair();
+    send_until_blocked(&client, 1, Duration::from_millis(500));
+    lb_tests::stream::reset(server);
+    assert_eq!(receive_all(&client).1, End::Reset);
+    assert_eq!(relay.close_reason(), "server-reset");
+}
+
+/// Without privileges the same configuration runs, says why, and carries its flows in user space.
+#[test]
+fn without_privileges_flows_are_carried_in_user_space() {
+    let net = Net::new(1);
+    let listener = net.server().listen(SERVER_PORT);
+    let agent = Agent::launch(&net).unprivileged().start(&tcp_config(&net, Path::Sockmap, ""));
+    let client = net.client.connect(net.frontend(PORT));
+    say(&client, b"request");
+    assert_eq!(receive_exactly(&listener.accept(), 7), b"request");
+    drop(client);
+    let scrape = agent.scrape();
+    let off = [("path", "sockmap"), ("reason", "no-privilege")];
+    assert_eq!(scrape.value("lb_path_available", &off).to_bits(), 0_f64.to_bits());
+    assert_eq!(scrape.count("lb_path_fallbacks_total", &[("reason", "unavailable")]), 1);
+    agent.until_records(1);
+    let lines = agent.process.stderr();
+    assert_eq!(lines.iter().filter(|line| line.contains("path sockmap is off")).count(), 1, "{lines:?}");
+}
+
+/// With no more than the two capabilities for loading, the path works; and nothing is left of them.
+#[test]
+fn privileges_are_given_up_once_the_path_is_loaded() {
+    let net = Net::new(1);
+    let listener = net.server().listen(SERVER_PORT);
+    let wrapper = [
+        "setpriv",
+        "--reuid=65534",
+        "--regid=65534",
+        "--clear-groups",
+        "--inh-caps=-all,+bpf,+net_admin",
+        "--ambient-caps=-all,+bpf,+net_admin",
+        "--bounding-set=-all,+bpf,+net_admin",
+        "--",
+    ];
+    let agent = Agent::launch(&net).through(&wrapper).start(&tcp_config(&net, Path::Sockmap, ""));
+    let client = net.client.connect(net.frontend(PORT));
+    say(&client, b"request");
+    let server = listener.accept();
+    assert_eq!(receive_exactly(&server, 7), b"request");
+    finish(&client);
+    finish(&server);
+    agent.until_records(1);
+    agent.assert_inside(100);
+    let process = format!("/proc/{}/task", agent.process.pid());
+    for task in std::fs::read_dir(process).expect("a living process") {
+        let status = task.expect("a thread").path().join("status");
+        let status = std::fs::read_to_string(status).expect("a living thread");
+        for set in ["CapEff", "CapPrm", "CapAmb"] {
+            assert!(status.contains(&format!("{set}:\t0000000000000000")), "{set} in {status}");
+        }
+    }
+}
+
+/// Where the path is required and cannot be had, the connection is refused, loudly.
+#[test]
+fn a_required_path_that_is_off_refuses() {
+    let net = Net::new(1);
+    let _listener = net.server().listen(SERVER_PORT);
+    let config = tcp_config(&net, Path::Sockmap, "path = \"sockmap\"\npath-required = true");
+    let agent = Agent::launch(&net).unprivileged().start(&config);
+    assert_eq!(net.client.connect_to_the_end(net.frontend(PORT)), (Vec::new(), End::Reset));
+    assert_eq!(agent.until_records(1)[0].close(), "path-unavailable");
+}
