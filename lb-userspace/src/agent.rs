@@ -36,7 +36,6 @@ use crate::prelude::pending::PendingHellos;
 use crate::resolve::{self, Resolution};
 use crate::worker::{self, Entrance, Inbox, Order, Peer, Shared};
 
-
 pub use error::StartError;
 
 /// How long log lines may take at the end: first those of the connections that are cut to be queued, then all to be written.
