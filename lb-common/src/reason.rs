@@ -92,6 +92,8 @@ labelled! {
         Memory => "memory",
         /// Part of a segment was taken before, as a PROXY header, and the rest waits.
         PartlyTaken => "partly-taken",
+        /// A peer is on this host: what it writes in one call, the kernel hands over before anything else gets a processor.
+        LocalPeer => "local-peer",
         /// The kernel refused for another reason.
         Kernel => "kernel",
     }

@@ -261,6 +261,18 @@ fn privileges_are_given_up_once_the_path_is_loaded() {
     }
 }
 
+/// A client on the balancer itself could outrun it: user space carries what it sends.
+#[test]
+fn a_client_on_the_same_host_is_carried_in_user_space() {
+    let net = Net::new(1);
+    let listener = net.server().listen(SERVER_PORT);
+    let agent = Agent::start(&net, &tcp_config(&net, Path::Sockmap, ""));
+    let client = net.balancer.connect(net.frontend(PORT));
+    say(&client, b"request");
+    assert_eq!(receive_exactly(&listener.accept(), 7), b"request");
+    assert_eq!(agent.scrape().count("lb_path_fallbacks_total", &[("reason", "local-peer")]), 1);
+}
+
 /// Where the path is required and cannot be had, the connection is refused, loudly.
 #[test]
 fn a_required_path_that_is_off_refuses() {

@@ -177,6 +177,19 @@ pub fn waiting_bytes(socket: impl AsFd) -> io::Result<u64> {
     Ok(rustix::io::ioctl_fionread(socket)?)
 }
 
+/// Whether a connection is one of this host with itself, as far as its addresses tell: by loopback, or with both ends at one address.
+///
+/// # Errors
+/// The connection is gone.
+pub fn is_with_this_host(socket: impl AsFd) -> io::Result<bool> {
+    let ip = |address: rustix::net::SocketAddrAny| {
+        SocketAddr::try_from(address).map(|address| canonical(address).ip())
+    };
+    let here = ip(rustix::net::getsockname(&socket)?)?;
+    let there = ip(rustix::net::getpeername(&socket)?.ok_or(io::ErrorKind::NotConnected)?)?;
+    Ok(there.is_loopback() || there == here)
+}
+
 /// What identifies a socket on this host for ever (SO_COOKIE, socket(7)).
 ///
 /// # Errors

@@ -172,6 +172,12 @@ fn enter(
 ) -> Result<([Basis; 2], Membership), FallbackReason> {
     let kernel = |_: io::Error| FallbackReason::Kernel;
     let [client, server] = sockets;
+    for socket in sockets {
+        // A peer that is gone has closed or reset.
+        if net::is_with_this_host(socket).map_err(|_| FallbackReason::NotEstablished)? {
+            return Err(FallbackReason::LocalPeer);
+        }
+    }
     // Only of a client is anything ever taken: its PROXY header.
     let (taken, waiting, client_accepted) = taken_bytes(client).map_err(kernel)?;
     if taken > 0 && waiting > 0 {
