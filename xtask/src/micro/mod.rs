@@ -20,8 +20,9 @@ use times::{Effort, Time, duration};
 /// The counts that were accepted last, and what counted them.
 const COMMITTED: &str = "lb-userspace/benches/instructions.toml";
 
-/// How far a count may be from the committed one before it is worth a word, in percent.
-const TOLERANCE_PERCENT: f64 = 3.0;
+/// How far a count may be from the committed one before it is worth a word, in percent. Less would tell of inlining, which changes
+/// elsewhere in the crate move by up to 8 %.
+const TOLERANCE_PERCENT: f64 = 10.0;
 
 /// How a new count is accepted.
 const ACCEPT: &str = "cargo xtask bench micro --accept";
@@ -37,7 +38,7 @@ const TUNABLES: &str =
 #[derive(clap::Args)]
 #[group(skip)]
 pub struct Args {
-    /// Suite micro: counts instructions only, and fails if one of the counts has grown by more than 3 %
+    /// Suite micro: counts instructions only, and fails if one of the counts has grown by more than 10 %
     #[arg(long, conflicts_with = "accept")]
     check: bool,
     /// Suite micro: counts instructions only, and makes them what --check compares with
@@ -332,10 +333,10 @@ mod tests {
 
     #[test]
     fn more_than_the_tolerance_above_fails_and_below_does_not() {
-        check(Some(1029.0), Some(1000.0), Verdict::Same);
-        check(Some(1031.0), Some(1000.0), Verdict::Failed);
-        check(Some(971.0), Some(1000.0), Verdict::Same);
-        check(Some(969.0), Some(1000.0), Verdict::Fallen);
+        check(Some(1099.0), Some(1000.0), Verdict::Same);
+        check(Some(1101.0), Some(1000.0), Verdict::Failed);
+        check(Some(901.0), Some(1000.0), Verdict::Same);
+        check(Some(899.0), Some(1000.0), Verdict::Fallen);
         check(Some(1.0), None, Verdict::Failed);
         check(None, Some(1.0), Verdict::Failed);
     }
