@@ -7,6 +7,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -360,7 +361,7 @@ impl<'a> Run<'a> {
         }
         if self.settles_at.is_some_and(|at| now >= at) {
             self.settles_at = None;
-            settle(self.flow);
+            settle(self.flow.server.get_ref(), self.flow.backend);
         }
         if let Some((_, reason)) = self.gone.filter(|_| self.drains_until().is_some_and(|until| now >= until))
         {
@@ -372,12 +373,12 @@ impl<'a> Run<'a> {
 }
 
 /// Sets what a long-lived flow needs on the server's leg. The client's leg inherited it from the listener.
-fn settle(flow: &Flow<'_>) {
+pub(super) fn settle(server: &OwnedFd, backend: &config::Backend) {
     // The kernel only refuses values that the configuration does not allow.
-    if let Some(keepalive) = flow.backend.keepalive {
-        let _ = net::set_keepalive(flow.server.get_ref(), keepalive);
+    if let Some(keepalive) = backend.keepalive {
+        let _ = net::set_keepalive(server, keepalive);
     }
-    if let Some(timeout) = flow.backend.user_timeout {
-        let _ = net::set_user_timeout(flow.server.get_ref(), timeout);
+    if let Some(timeout) = backend.user_timeout {
+        let _ = net::set_user_timeout(server, timeout);
     }
 }

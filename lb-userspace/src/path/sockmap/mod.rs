@@ -29,11 +29,11 @@ use std::os::fd::OwnedFd;
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lb_common::reason::{CloseReason, FallbackReason};
 use prometheus_client::metrics::counter::Counter;
-use tokio::time::{Instant, sleep, sleep_until};
+use rustix::event::epoll::EventFlags;
+use tokio::time::{sleep_until, timeout_at};
 
 pub use legs::Refused;
 pub use pool::Pool;
@@ -42,7 +42,7 @@ pub use watch::Watch;
 use self::lane::{Grant, Lane};
 use self::legs::{Legs, index};
 use self::run::{Ending, Run};
-use super::drain::RESET_DRAIN_MAX;
+use super::drain::acknowledged;
 use super::moment::Moment;
 use super::{FlowEnd, Meter, Side, Tools};
 use crate::config;
@@ -84,10 +84,11 @@ pub async fn carry(
         Lane::new(Side::Client, up, up_basis, legs.is_hooked(Side::Client)),
         Lane::new(Side::Server, down, down_basis, legs.is_hooked(Side::Server)),
     ];
-    let ending = {
+    let (ending, drains_until) = {
         let mut run = Run::new(&legs, lanes, backend, tools, meter, now);
         let mut tick = pin!(sleep_until(now.instant()));
-        poll_fn(|cx| run.poll(cx, tick.as_mut())).await
+        let ending = poll_fn(|cx| run.poll(cx, tick.as_mut())).await;
+        (ending, run.drains_until().unwrap_or_else(Moment::now))
     };
     let (reason, silent) = match ending {
         Ending::Clean => {
@@ -96,27 +97,13 @@ pub async fn carry(
         }
         Ending::Cut(reason, silent) => (reason, silent),
         Ending::Reset(side, reason) => {
-            wait_until_acknowledged(&legs, side.other()).await;
+            let other = side.other();
+            let is_gone = || legs.watched.take()[index(other)].contains(EventFlags::ERR);
+            // Missed: the rest goes with the reset.
+            let _ = timeout_at(drains_until.instant(), acknowledged(legs.socket(other), is_gone)).await;
             (reason, None)
         }
     };
     drop(legs);
     Ok(FlowEnd { reason, silent })
-}
-
-/// Waits until the peer's kernel has everything, so that a reset behind it discards nothing; not longer than [`RESET_DRAIN_MAX`]
-/// without progress, and not for a peer that is gone.
-async fn wait_until_acknowledged(legs: &Legs, side: Side) {
-    let (mut pause, mut least, mut progress_at) = (Duration::from_millis(1), u32::MAX, Instant::now());
-    while progress_at.elapsed() < RESET_DRAIN_MAX {
-        let is_gone = legs.watched.take()[index(side)].contains(rustix::event::epoll::EventFlags::ERR);
-        match net::unacknowledged_bytes(legs.socket(side)) {
-            Ok(0) | Err(_) => return,
-            Ok(_) if is_gone => return,
-            Ok(bytes) if bytes < least => (least, progress_at) = (bytes, Instant::now()),
-            Ok(_) => {}
-        }
-        sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_millis(50));
-    }
 }

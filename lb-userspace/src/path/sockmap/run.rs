@@ -13,8 +13,8 @@ use super::lane::{Lane, Sight, Step};
 use super::legs::{Legs, index};
 use crate::config;
 use crate::net::{self, TcpInfo};
-use crate::path::drain::RESET_DRAIN_MAX;
-use crate::path::flow::{COUNTING_DELAY_MAX, SETTLED_AGE};
+use crate::path::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX};
+use crate::path::flow::{COUNTING_DELAY_MAX, SETTLED_AGE, settle};
 use crate::path::meter::Meter;
 use crate::path::moment::Moment;
 use crate::path::silence::{Allowed, Outstanding, Silence, shorter};
@@ -48,6 +48,8 @@ pub(super) struct Run<'a> {
     fins: [bool; 2],
     /// The side that reset or died, once known, and what that makes of the flow.
     gone: Option<(Side, CloseReason)>,
+    /// Until when the other side may take what that one sent, at the latest.
+    drains_until: Option<Moment>,
     silence: Silence,
     again_at: Option<Moment>,
     look_at: Option<Moment>,
@@ -73,6 +75,7 @@ impl<'a> Run<'a> {
             meter,
             fins: [false; 2],
             gone: None,
+            drains_until: None,
             silence: Silence::new(now),
             again_at: None,
             look_at: None,
@@ -134,6 +137,7 @@ impl<'a> Run<'a> {
         let is_answered = side == Side::Server && self.lanes[index(Side::Server)].has_ended;
         let reason = if is_answered { CloseReason::ServerClosed } else { side.reset_reason() };
         self.gone = Some((side, reason));
+        self.drains_until = Some(now + RESET_DRAIN_ALL_MAX);
         if side == Side::Server {
             self.meter.leave_server();
         }
@@ -277,10 +281,15 @@ impl<'a> Run<'a> {
         Allowed { quiet: half_closed.or(idle), stuck: idle }
     }
 
+    /// Until when the side that is not gone may take what the other sent; `None`: neither is gone.
+    pub(super) fn drains_until(&self) -> Option<Moment> {
+        self.drains_until
+    }
+
     fn next_tick(&self, now: Moment) -> Moment {
         let far_off = now + Duration::from_secs(24 * 3600);
         let silence = self.silence.next_look(self.allowed());
-        [silence, self.again_at, self.look_at, self.settles_at, self.counts_at]
+        [silence, self.again_at, self.look_at, self.settles_at, self.counts_at, self.drains_until]
             .into_iter()
             .flatten()
             .min()
@@ -295,7 +304,10 @@ impl<'a> Run<'a> {
         }
         if self.settles_at.is_some_and(|at| now >= at) {
             self.settles_at = None;
-            settle(self.legs, self.backend);
+            settle(self.legs.socket(Side::Server), self.backend);
+        }
+        if let Some((_, reason)) = self.gone.filter(|_| self.drains_until.is_some_and(|until| now >= until)) {
+            return Some(Ending::Cut(reason, None));
         }
         if self.silence.next_look(self.allowed()).is_none_or(|at| now < at) {
             return None;
@@ -325,17 +337,5 @@ impl Drop for Run<'_> {
                 lane.account(&infos, delivered);
             }
         }
-    }
-}
-
-/// Sets what a long-lived flow needs on the server's leg. The client's leg inherited it from the listener.
-fn settle(legs: &Legs, backend: &config::Backend) {
-    let server = legs.socket(Side::Server);
-    // The kernel only refuses values that the configuration does not allow.
-    if let Some(keepalive) = backend.keepalive {
-        let _ = net::set_keepalive(server, keepalive);
-    }
-    if let Some(timeout) = backend.user_timeout {
-        let _ = net::set_user_timeout(server, timeout);
     }
 }
