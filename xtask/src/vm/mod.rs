@@ -10,17 +10,19 @@ mod plan;
 mod programs;
 mod results;
 mod suite;
+mod table;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use self::initramfs::Initramfs;
-use self::kernel::{FOLDER, KERNELS, Kernel};
+pub use self::kernel::KERNELS;
+use self::kernel::{FOLDER, Kernel};
 use self::machine::Machine;
 use self::modules::Modules;
-use self::plan::Test;
+use self::plan::{Scope, Test};
 use self::programs::Programs;
 use self::results::Results;
 use crate::report::Outcome;
@@ -40,13 +42,19 @@ const MODULES: [&str; 6] = ["veth", "sch_netem", "nf_tables", "nft_limit", "nft_
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// What `vm` can be told.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct Args {
     /// Only this kernel; without it, all
     #[arg(long, value_parser = KERNELS.map(|kernel| kernel.label))]
     kernel: Option<String>,
     /// Runs only tests whose name contains this
     filter: Option<String>,
+    /// Does as little as CI does
+    #[arg(long)]
+    quick: bool,
+    /// Writes what came out into the table in ARCHITECTURE.md
+    #[arg(long, conflicts_with_all = ["kernel", "filter", "quick"])]
+    update_table: bool,
 }
 
 /// Runs the tests on one kernel or all.
@@ -56,18 +64,27 @@ pub struct Args {
 /// A machine does not come to its end, or a test failed or is missing.
 pub fn run(args: &Args) -> Result<()> {
     let programs = Programs::build()?;
-    let tests = plan::chosen(&programs, args.filter.as_deref())?;
-    let mut failed = Vec::new();
+    let scope = if args.quick { Scope::Ci } else { Scope::Whole };
+    let tests = plan::chosen(&programs, args.filter.as_deref(), scope)?;
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for kernel in &KERNELS {
-        if args.kernel.as_deref().is_none_or(|label| label == kernel.label)
-            && let Err(error) = test(kernel, &programs, &tests)
-        {
-            eprintln!("error: kernel {}: {error:#}", kernel.label);
-            failed.push(kernel.label);
+        if args.kernel.as_deref().is_some_and(|label| label != kernel.label) {
+            continue;
+        }
+        match test(kernel, &programs, &tests) {
+            Ok(row) => rows.push(row),
+            Err(error) => {
+                eprintln!("error: kernel {}: {error:#}", kernel.label);
+                failed.push(kernel.label);
+            }
         }
     }
+    println!("{}", rows.join("\n"));
     if !failed.is_empty() {
         bail!("kernels that did not pass: {}", failed.join(", "));
+    }
+    if args.update_table {
+        table::write(&rows)?;
     }
     Ok(())
 }
@@ -81,12 +98,13 @@ pub fn stage() -> Result<Outcome> {
     if let Err(reason) = machine::is_possible() {
         return Ok(Outcome::NotRun(reason));
     }
-    run(&Args { kernel: Some(CI_KERNEL.to_owned()), filter: None })?;
+    run(&Args { kernel: Some(CI_KERNEL.to_owned()), quick: true, ..Args::default() })?;
     Ok(Outcome::Passed)
 }
 
-/// Boots a kernel and runs tests there.
-fn test(kernel: &Kernel, programs: &Programs, tests: &[Test]) -> Result<()> {
+/// Boots a kernel, runs tests there, and returns its row of the table.
+fn test(kernel: &Kernel, programs: &Programs, tests: &[Test]) -> Result<String> {
+    let start = Instant::now();
     let files = kernel.files()?;
     let folder = root().join(FOLDER).join(kernel.label);
     std::fs::create_dir_all(&folder)?;
@@ -104,8 +122,9 @@ fn test(kernel: &Kernel, programs: &Programs, tests: &[Test]) -> Result<()> {
     };
     let mut results = Results::default();
     machine.run(PATIENCE, |line| results.hear(line))?;
-    println!("{}: {results:?}", files.version);
-    results.judge(tests).with_context(|| machine.last_words())
+    results.judge(tests).with_context(|| machine.last_words())?;
+    println!("kernel {}: {} tests passed in {:.0?}", results.release, tests.len(), start.elapsed());
+    Ok(table::row(kernel, &files.version, &results))
 }
 
 /// The file system: the tests, what they start, and what they are to do.
@@ -130,7 +149,7 @@ fn pack(modules: &Modules, programs: &Programs, tests: &[Test]) -> Result<Initra
         plan.push(format!("module {}", file.display()));
     }
     plan.extend(["set LB_AGENT /usr/bin/lb", "set LB_TELL_CARRIED yes"].map(str::to_owned));
-    plan.extend(tests.iter().map(Test::line));
+    plan.extend(tests.iter().flat_map(Test::lines));
     initramfs.file(Path::new("/plan"), 0o644, plan.join("\n").as_bytes());
     Ok(initramfs)
 }
