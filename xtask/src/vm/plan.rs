@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which tests run on each kernel: the one list of them.
+
+use anyhow::{Result, ensure};
+
+use super::programs::{Programs, tests};
+use crate::test::{Size, links};
+
+/// A group of tests, all whose name begins so.
+struct Group {
+    program: &'static str,
+    prefix: &'static str,
+    /// How many there are at least, so that none gets lost unseen.
+    least: usize,
+    /// How much they do, outside CI.
+    size: Size,
+}
+
+/// What runs on every kernel.
+const GROUPS: [Group; 7] = [
+    // Loading, the self-test, and what comes without privileges.
+    Group { program: "unit", prefix: "kernel::", least: 8, size: Size::Small },
+    Group { program: "e2e", prefix: "sockmap", least: 13, size: Size::Small },
+    Group { program: "e2e", prefix: links::PREFIX, least: 15, size: Size::Soak },
+    Group { program: "e2e", prefix: "transfer::", least: 12, size: Size::Small },
+    Group { program: "e2e", prefix: "ends::", least: 44, size: Size::Small },
+    Group { program: "e2e", prefix: "backpressure::", least: 8, size: Size::Small },
+    Group { program: "e2e", prefix: "early_data::", least: 8, size: Size::Small },
+];
+
+/// Tests of these groups that do not run there, each with the reason.
+const LEFT_OUT: [(&str, &str); 0] = [];
+
+/// How long one test may take, in seconds. Emulated processors are some twenty times slower.
+const PATIENCE_SECONDS: u32 = 200;
+
+/// For whom the tests are chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// For the table: everything.
+    Whole,
+    /// For every change: what fits into some minutes.
+    Ci,
+}
+
+/// A test to run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Test {
+    /// `unit` or `e2e`.
+    pub program: &'static str,
+    /// Its whole name.
+    pub name: String,
+    /// How much it does.
+    pub size: Size,
+}
+
+impl Test {
+    /// What the guest is told.
+    pub fn lines(&self) -> [String; 2] {
+        let size = format!("set LB_TEST_SIZE {}", self.size.label());
+        [size, format!("test {} {} {PATIENCE_SECONDS}", self.program, self.name)]
+    }
+}
+
+/// The tests whose name contains `filter`.
+///
+/// # Errors
+/// A group has fewer tests than it should, or none is left.
+pub fn chosen(programs: &Programs, filter: Option<&str>, scope: Scope) -> Result<Vec<Test>> {
+    let (unit, e2e) = (tests(&programs.unit)?, tests(&programs.e2e)?);
+    let mut all = Vec::new();
+    for group in &GROUPS {
+        let names = if group.program == "unit" { &unit } else { &e2e };
+        let found = names.iter().filter(|name| name.starts_with(group.prefix));
+        let size = if scope == Scope::Ci { Size::Small } else { group.size };
+        let found: Vec<_> =
+            found.map(|name| Test { program: group.program, name: name.clone(), size }).collect();
+        let (count, least, prefix) = (found.len(), group.least, group.prefix);
+        ensure!(count >= least, "{count} tests begin with {prefix}, at least {least} should");
+        all.extend(found);
+    }
+    all.retain(|test| scope == Scope::Whole || !is_long(&test.name));
+    all.retain(|test| LEFT_OUT.iter().all(|(name, _)| test.name != *name));
+    all.retain(|test| filter.is_none_or(|filter| test.name.contains(filter)));
+    ensure!(!all.is_empty(), "no test of those that run here has such a name");
+    Ok(all)
+}
+
+/// Whether a test takes too long for CI.
+fn is_long(name: &str) -> bool {
+    name.contains("gigabyte")
+}
