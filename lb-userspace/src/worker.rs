@@ -181,7 +181,7 @@ impl Worker {
             hello_buffers: HelloBuffers::new(shared.hello_wire_max),
             tools: Tools {
                 pipes: Pipes::new(Arc::clone(&shared.pipes), shared.peers.len()),
-                buffer: RefCell::new(vec![0; path::COPY_CHUNK].into_boxed_slice()),
+                buffer: RefCell::new(vec![0; path::COPY_BUFFER].into_boxed_slice()),
                 pipes_exhausted: shared.metrics.pipes_exhausted.clone(),
             },
             index,
