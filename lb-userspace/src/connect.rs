@@ -18,7 +18,7 @@ const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
 /// An established connection with a server.
 #[derive(Debug)]
 pub struct Connected {
-    /// The socket; everything written to it so far is the PROXY header.
+    /// The socket; everything written to it so far is the PROXY header, if that does not go with the client's first bytes.
     pub socket: Socket,
     /// The place on the server.
     pub slot: ServerSlot,
@@ -52,7 +52,7 @@ pub struct Attempts {
 /// What goes to the server in front of the client's bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Opening<'a> {
-    /// The PROXY header; empty: none.
+    /// The PROXY header; empty: none, or it goes with the client's first bytes.
     pub header: &'a [u8],
     /// The client's first bytes are there already: they may share the header's segment.
     pub has_bytes_waiting: bool,
@@ -191,12 +191,12 @@ async fn try_server(backend: &Backend, slot: &ServerSlot, opening: Opening<'_>) 
     let speaks_first = opening.has_bytes_waiting || !opening.header.is_empty();
     let socket = start_connect(backend, slot, speaks_first)?;
     let deadline = Instant::now() + backend.settings.connect_timeout;
-    timeout_at(deadline, net::connect_decided(&socket)).await.map_err(io::Error::from)??;
+    if !net::is_connected(&socket)? {
+        timeout_at(deadline, net::connected(&socket)).await.map_err(io::Error::from)??;
+    }
     if opening.header.is_empty() {
-        net::connect_result(&socket)?;
         return Ok(socket);
     }
-    // Sending reports a failed connect as well as asking for it would.
     let sent = if opening.has_bytes_waiting {
         net::send_with_more_to_come(&socket, opening.header)?
     } else {

@@ -35,19 +35,20 @@ const SESSION_MAX: usize = if cfg!(debug_assertions) { 416 } else { 408 };
 // Not `async`: that would keep every parameter twice, as it came and as it is used.
 pub fn run(worker: Rc<Worker>, client: Socket, mut journal: Box<Journal>) -> impl Future<Output = ()> {
     small(async move {
-        let (backend, Connected { socket, slot }) = match Box::pin(open(&worker, &client, &mut journal)).await
-        {
-            Ok(opened) => opened,
-            Err(close) => return end(&worker, client, *journal, close),
-        };
-        let choice = backend.settings.path.unwrap_or(journal.frontend().settings.path);
+        let (backend, Connected { socket, slot }, header) =
+            match Box::pin(open(&worker, &client, &mut journal)).await {
+                Ok(opened) => opened,
+                Err(close) => return end(&worker, client, *journal, close),
+            };
+        let choice = path_choice(backend, &journal);
         if choice.path == PathWish::Sockmap {
             return move_inside(&worker, Legs { client, server: socket }, journal, slot, choice);
         }
-        let start = Start { strategy: Strategy::of(choice.path), has_bytes_waiting: journal.has_hello() };
+        let strategy = Strategy::of(choice.path);
+        let start = Start { strategy, has_bytes_waiting: journal.has_hello(), header };
         let flow = Flow { client: &client, server: &socket, backend: &backend.settings };
         let may_be_cut = slot.server().may_be_cut().then(|| Arc::clone(slot.server()));
-        let meter = journal.hand_over(slot, start.strategy.first());
+        let meter = journal.hand_over(slot, strategy.first());
         let flow_end = match may_be_cut {
             None => path::carry(&flow, start, &worker.tools, meter).await,
             Some(server) => Box::pin(until_cut(path::carry(&flow, start, &worker.tools, meter), server))
@@ -58,6 +59,11 @@ pub fn run(worker: Rc<Worker>, client: Socket, mut journal: Box<Journal>) -> imp
         journal.note_silent_side(flow_end.silent);
         end(&worker, client, *journal, flow_end.reason);
     })
+}
+
+/// How a connection's flow is to be carried.
+fn path_choice(backend: &Backend, journal: &Journal) -> PathChoice {
+    backend.settings.path.unwrap_or(journal.frontend().settings.path)
 }
 
 /// The two connections of a flow.
@@ -88,7 +94,7 @@ async fn run_inside(
         Outcome::Outside(legs) => {
             let strategy = Strategy::of(choice.path);
             journal.fall_back(strategy.first());
-            let start = Start { strategy, has_bytes_waiting: journal.has_hello() };
+            let start = Start { strategy, has_bytes_waiting: journal.has_hello(), header: None };
             let flow = Flow { client: &legs.client, server: &legs.server, backend: &backend.settings };
             let carrying = path::carry(&flow, start, &worker.tools, journal.meter());
             match may_be_cut {
@@ -178,7 +184,7 @@ async fn open<'w>(
     worker: &'w Worker,
     client: &Socket,
     journal: &mut Journal,
-) -> Result<(&'w Backend, Connected), CloseReason> {
+) -> Result<(&'w Backend, Connected, JoinedHeader), CloseReason> {
     let frontend = &Arc::clone(journal.frontend());
     if let Some(accept) = &frontend.settings.accept_proxy
         && accept.is_from(journal.client().ip())
@@ -191,7 +197,7 @@ async fn open<'w>(
     // Boxed once more: in one piece they exceed what the C library reuses at once (1,032 bytes with glibc's malloc), and what
     // outlives them leaves gaps that cost every idle flow 130 bytes.
     match Box::pin(open_server(backend, client, journal)).await {
-        Ok(connected) => Ok((backend, connected)),
+        Ok((connected, header)) => Ok((backend, connected, header)),
         Err(close) => {
             let is_gone = matches!(close, CloseReason::ConnectAborted | CloseReason::QueueAborted);
             if journal.has_hello() && !is_gone {
@@ -295,7 +301,10 @@ async fn apply_policy(
     }
 }
 
-/// Connects a server and sends it the PROXY header.
+/// A PROXY header that goes out with the client's first bytes. Boxed, because a flow keeps room for it.
+type JoinedHeader = Option<Box<Vec<u8>>>;
+
+/// Connects a server and sends it the PROXY header, unless that goes out with the client's first bytes.
 ///
 /// # Errors
 /// Why the connection ends here.
@@ -303,14 +312,20 @@ async fn open_server(
     backend: &Backend,
     client: &Socket,
     journal: &mut Journal,
-) -> Result<Connected, CloseReason> {
+) -> Result<(Connected, JoinedHeader), CloseReason> {
     let header = opening_header(backend, journal);
+    let path = path_choice(backend, journal).path;
+    let is_joined = journal.has_hello()
+        && path != PathWish::Sockmap
+        && !header.is_empty()
+        && Strategy::of(path).joins(header.len());
+    let (header, joined) = if is_joined { (Vec::new(), Some(Box::new(header))) } else { (header, None) };
     let opening = Opening { header: &header, has_bytes_waiting: journal.has_hello() };
     let key = backend.key(journal.client().ip(), journal.server_name());
     let mut attempts = Attempts::new(key);
     let connected = connect::connect(backend, client, opening, &mut attempts).await;
     journal.note_attempts(&attempts, connected.is_ok());
-    connected
+    Ok((connected?, joined))
 }
 
 /// The PROXY header towards the server, if one goes out. What it is made of is gone then, also if none does: it may be 64 KiB, and

@@ -16,7 +16,7 @@ use lb_common::reason::{CloseReason, FallbackReason};
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use tokio::io::unix::AsyncFd;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local, yield_now};
 
 use crate::backend::Backend;
@@ -38,6 +38,9 @@ const ACCEPT_BATCH: u32 = 16;
 
 /// How long accepting pauses when the host is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often a worker wakes up while connections come, at most: shorter than [`path::COUNTING_DELAY_MAX`], the first timer of a flow.
+const BEAT: Duration = Duration::from_millis(900);
 
 /// How often a shortage is worth a message.
 const SHORTAGE_MESSAGE_EVERY: Duration = Duration::from_secs(60);
@@ -132,6 +135,7 @@ pub struct Worker {
     shared: Shared,
     index: usize,
     warned_at: Cell<Option<Instant>>,
+    has_new: Notify,
 }
 
 /// Runs a worker on the calling thread until it is told to stop.
@@ -165,6 +169,7 @@ pub fn run(
         if let Some(station) = &worker.station {
             spawn_local(hear_ends(Rc::clone(&station.watch)));
         }
+        spawn_local(beat(Rc::clone(&worker)));
         spawn_local(serve_inbox(worker, inbox));
         // An error is the end of the thread that gives orders: nothing is left to wait for.
         let _ = orders.wait_for(|order| *order == Order::Stop).await;
@@ -181,12 +186,13 @@ impl Worker {
             hello_buffers: HelloBuffers::new(shared.hello_wire_max),
             tools: Tools {
                 pipes: Pipes::new(Arc::clone(&shared.pipes), shared.peers.len()),
-                buffer: RefCell::new(vec![0; path::COPY_CHUNK].into_boxed_slice()),
+                buffer: RefCell::new(vec![0; path::COPY_BUFFER].into_boxed_slice()),
                 pipes_exhausted: shared.metrics.pipes_exhausted.clone(),
             },
             index,
             shared,
             warned_at: Cell::new(None),
+            has_new: Notify::new(),
         })
     }
 
@@ -241,6 +247,15 @@ async fn hear_ends(watch: Rc<Watch>) {
     if let Err(error) = watch.serve().await {
         tracing::error!(%error, "a worker cannot hear the ends of connections");
         std::process::exit(exit::OS_ERROR.into());
+    }
+}
+
+/// Waits for a timer that ends before any of a new flow does, while connections come. The runtime wakes itself up for a timer that ends
+/// before all others, by a write(2) to a descriptor of its own: without this, once for each connection that comes alone.
+async fn beat(worker: Rc<Worker>) {
+    loop {
+        worker.has_new.notified().await;
+        tokio::time::sleep(BEAT).await;
     }
 }
 
@@ -376,6 +391,7 @@ async fn serve_inbox(worker: Rc<Worker>, mut inbox: Inbox) {
 fn serve(worker: Rc<Worker>, Accepted { fd, journal }: Accepted) {
     match net::register(fd) {
         Ok(client) => {
+            worker.has_new.notify_one();
             spawn_local(session::run(worker, client, journal));
         }
         // fs.epoll.max_user_watches, or no memory.

@@ -9,6 +9,7 @@ mod syscalls;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -55,21 +56,29 @@ pub fn start_connect(address: SocketAddr, source: Source<'_>, speaks_first: bool
     }
 }
 
-/// Waits until the connect of [`start_connect`] has succeeded or failed.
+/// Whether the connect of [`start_connect`] has succeeded. To a server on this host or beside it that is often so at once.
 ///
 /// # Errors
-/// The reactor of this worker is gone.
-pub async fn connect_decided(socket: &Socket) -> io::Result<()> {
-    drop(socket.writable().await?);
-    Ok(())
+/// Why it has failed.
+pub fn is_connected(socket: &Socket) -> io::Result<bool> {
+    // Nothing is sent, but while the connect goes on that would have to wait (net/ipv4/tcp.c, tcp_sendmsg_locked).
+    match send(socket, &[]) {
+        Ok(_) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
-/// How the connect of [`start_connect`] went.
+/// Waits until the connect of [`start_connect`] has succeeded.
 ///
 /// # Errors
-/// Why the connection was not established (SO_ERROR, socket(7)).
-pub fn connect_result(socket: &Socket) -> io::Result<()> {
-    Ok(sockopt::socket_error(socket.get_ref())??)
+/// Why it has failed, or that the reactor of this worker is gone.
+pub async fn connected(socket: &Socket) -> io::Result<()> {
+    let readiness = socket.writable().await?;
+    if readiness.ready().is_write_closed() && !is_connected(socket)? {
+        return Err(io::ErrorKind::NotConnected.into());
+    }
+    Ok(())
 }
 
 /// Sets TCP keepalive on a socket (tcp(7)).
@@ -108,7 +117,20 @@ pub fn peek(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
 
 /// Whether urgent data (tcp(7)) ever came on a socket, as the reactor saw it.
 pub fn has_urgent_data(socket: &Socket) -> bool {
-    socket.try_io(Interest::PRIORITY, |_| Ok(())).is_ok()
+    if socket.try_io(Interest::PRIORITY, |_| Ok(())).is_err() {
+        return false;
+    }
+    // So far that may also be the peer's FIN (tokio's Interest::PRIORITY).
+    let mut nobody = Context::from_waker(Waker::noop());
+    match pin!(socket.ready(Interest::PRIORITY)).poll(&mut nobody) {
+        Poll::Ready(Ok(readiness)) => readiness.ready().is_priority(),
+        _ => true,
+    }
+}
+
+/// Whether a socket has an error to tell, as the reactor saw it.
+pub fn has_error(socket: &Socket) -> bool {
+    socket.try_io(Interest::ERROR, |_| Ok(())).is_ok()
 }
 
 /// Whether the peer has ended its direction, as the reactor saw it; bytes before the end may still wait. To be asked while nobody waits

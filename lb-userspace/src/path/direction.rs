@@ -18,6 +18,13 @@ use crate::net::{self, Socket};
 /// Most bytes that one read of path `copy` takes, and so the most that a direction holds in user space.
 pub const COPY_CHUNK: usize = 64 * 1024;
 
+/// Most bytes of a header that goes out with the first chunk of a copy. All that say no more than addresses and a name are shorter, and
+/// so much fits into every empty send buffer.
+pub const JOINED_HEADER_MAX: usize = 536;
+
+/// Length of the buffer that copies pass through.
+pub const COPY_BUFFER: usize = JOINED_HEADER_MAX + COPY_CHUNK;
+
 /// Asked of one splice(2). The pipe's slots are the real bound (pipe(7): 16 by default, each up to one page fragment).
 const SPLICE_CHUNK: u32 = 1 << 20;
 
@@ -36,7 +43,7 @@ const SHORT_SPLICES: u8 = 4;
 pub struct Tools {
     /// Pipes for splice.
     pub pipes: Pipes,
-    /// The buffer that copies pass through, [`COPY_CHUNK`] long; never holds anything between two polls.
+    /// The buffer that copies pass through, [`COPY_BUFFER`] long; never holds anything between two polls.
     pub buffer: RefCell<Box<[u8]>>,
     /// Chunks that were copied because no pipe was free.
     pub pipes_exhausted: Counter,
@@ -77,6 +84,8 @@ impl Lane<'_> {
 #[derive(Debug)]
 enum Held {
     Nothing,
+    /// What is sent with the first bytes; at most [`JOINED_HEADER_MAX`] long.
+    Header(Box<Vec<u8>>),
     /// So many, at most [`SPLICE_CHUNK`].
     InPipe {
         pipe: Box<Pipe>,
@@ -90,6 +99,8 @@ enum Held {
 struct Rest {
     bytes: Box<[u8]>,
     start: usize,
+    /// Bytes from `start` on that are the header's.
+    header_len: usize,
 }
 
 /// How user space moves bytes.
@@ -112,6 +123,8 @@ pub struct Direction {
     is_eager: bool,
     /// The sender has closed: behind the bytes that wait, nothing but its FIN (or a reset) comes.
     has_fin_behind: bool,
+    /// Everything before the sender's FIN was taken: what a further read would say is known.
+    is_over: bool,
     /// Why the receiver takes no more. The kernel says it once (SO_ERROR, socket(7)): an error that is dropped is lost.
     refusal: Option<io::Error>,
 }
@@ -130,19 +143,21 @@ impl Direction {
             streak: 0,
             is_eager: false,
             has_fin_behind: false,
+            is_over: false,
             refusal: None,
         }
     }
 
-    /// Tells that bytes of the sender wait already.
-    pub fn with_bytes_waiting(mut self, has_bytes_waiting: bool) -> Self {
+    /// Tells that bytes of the sender wait already, and what goes out with them.
+    pub fn with_bytes_waiting(mut self, has_bytes_waiting: bool, header: Option<Box<Vec<u8>>>) -> Self {
         self.is_eager = has_bytes_waiting;
+        self.held = header.map_or(Held::Nothing, Held::Header);
         self
     }
 
     /// Whether bytes wait for the receiver.
     pub fn is_stalled(&self) -> bool {
-        !matches!(self.held, Held::Nothing)
+        !matches!(self.held, Held::Nothing | Held::Header(_))
     }
 
     /// Moves what can be moved. `Pending`: nothing to read, or nothing more fits.
@@ -171,6 +186,9 @@ impl Direction {
 
     /// Takes bytes from the sender into `held`; `Ok(0)` is its FIN.
     fn poll_take(&mut self, cx: &mut Context<'_>, lane: &mut Lane<'_>) -> Poll<io::Result<usize>> {
+        if self.is_over {
+            return Poll::Ready(Ok(0));
+        }
         if std::mem::take(&mut self.is_eager) && lane.from.poll_read_ready(cx).is_pending() {
             match self.take(lane) {
                 Err(error) if is_temporary(&error) => {}
@@ -189,6 +207,8 @@ impl Direction {
                     let is_short = self.method == Method::Copy && len < COPY_CHUNK && len > 0;
                     if is_short && !net::has_urgent_data(lane.from) {
                         readiness.clear_ready();
+                        // And if a FIN was in the queue before, it is all that is left of it.
+                        self.is_over = self.has_fin_behind && !net::has_error(lane.from);
                     }
                     self.adapt(len);
                     return Poll::Ready(Ok(len));
@@ -251,23 +271,34 @@ impl Direction {
     fn take_by_copy(&mut self, lane: &mut Lane<'_>) -> io::Result<usize> {
         let tools = lane.tools;
         let mut buffer = tools.buffer.borrow_mut();
-        let len = net::receive(lane.from, &mut buffer)?;
+        let header_len = match &self.held {
+            Held::Header(header) => {
+                buffer[..header.len()].copy_from_slice(header);
+                header.len()
+            }
+            _ => 0,
+        };
+        let len = net::receive(lane.from, &mut buffer[header_len..header_len + COPY_CHUNK])?;
         if len == 0 {
             return Ok(0);
         }
+        self.held = Held::Nothing;
         // The last bytes share a segment with the FIN that follows at once.
         let is_last = self.has_fin_behind && len < COPY_CHUNK;
         let send = if is_last { net::send_with_more_to_come } else { net::send };
-        let sent = match send(lane.to, &buffer[..len]) {
+        let all = &buffer[..header_len + len];
+        let sent = match send(lane.to, all) {
             Err(error) if !is_temporary(&error) => {
                 self.refusal = Some(error);
                 return Ok(len);
             }
             sent => sent.unwrap_or(0),
         };
-        lane.moved[PathKind::Copy.index()] += sent as u64;
-        if sent < len {
-            self.held = Held::InBuffer(Box::new(Rest { bytes: Box::from(&buffer[sent..len]), start: 0 }));
+        lane.moved[PathKind::Copy.index()] += sent.saturating_sub(header_len) as u64;
+        if sent < all.len() {
+            let header_len = header_len.saturating_sub(sent);
+            self.held =
+                Held::InBuffer(Box::new(Rest { bytes: Box::from(&all[sent..]), start: 0, header_len }));
         }
         Ok(len)
     }
@@ -291,7 +322,7 @@ impl Direction {
 
     fn deliver_some(&mut self, lane: &mut Lane<'_>) -> io::Result<()> {
         match &mut self.held {
-            Held::Nothing => {}
+            Held::Nothing | Held::Header(_) => {}
             Held::InPipe { pipe, len } => {
                 let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
                 let to = lane.to.get_ref();
@@ -303,7 +334,9 @@ impl Direction {
             Held::InBuffer(rest) => {
                 let sent = net::send(lane.to, &rest.bytes[rest.start..])?;
                 rest.start += sent;
-                lane.moved[PathKind::Copy.index()] += sent as u64;
+                let header_len = sent.min(rest.header_len);
+                rest.header_len -= header_len;
+                lane.moved[PathKind::Copy.index()] += (sent - header_len) as u64;
             }
         }
         Ok(())
@@ -311,7 +344,7 @@ impl Direction {
 
     fn held_len(&self) -> usize {
         match &self.held {
-            Held::Nothing => 0,
+            Held::Nothing | Held::Header(_) => 0,
             Held::InPipe { len, .. } => *len as usize,
             Held::InBuffer(rest) => rest.bytes.len() - rest.start,
         }

@@ -30,7 +30,7 @@ use crate::net::{self, Socket};
 pub(super) const SETTLED_AGE: Duration = Duration::from_secs(5);
 
 /// How late the counters may show bytes of a flow that goes on.
-pub(super) const COUNTING_DELAY_MAX: Duration = Duration::from_secs(1);
+pub const COUNTING_DELAY_MAX: Duration = Duration::from_secs(1);
 
 /// Two connected sockets and what the configuration says of bytes between them.
 #[derive(Debug)]
@@ -44,12 +44,14 @@ pub struct Flow<'a> {
 }
 
 /// How a flow begins.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Start {
     /// How bytes move.
     pub strategy: Strategy,
     /// The client's first bytes wait in its socket.
     pub has_bytes_waiting: bool,
+    /// What goes to the server with them, in one segment, and is not counted; only where [`Strategy::joins`] says so.
+    pub header: Option<Box<Vec<u8>>>,
 }
 
 impl Flow<'_> {
@@ -71,7 +73,7 @@ pub fn carry<'a>(
     let mut run = Run::new(flow, start, tools, meter);
     async move {
         let ending = {
-            let mut tick = pin!(sleep_until(run.next_tick().instant()));
+            let mut tick = pin!(sleep_until(run.next_tick(Moment::now()).instant()));
             let run = &mut run;
             poll_fn(move |cx| run.poll(cx, tick.as_mut())).await
         };
@@ -166,7 +168,7 @@ impl<'a> Run<'a> {
             flow,
             tools,
             meter,
-            up: Direction::new(start.strategy).with_bytes_waiting(start.has_bytes_waiting),
+            up: Direction::new(start.strategy).with_bytes_waiting(start.has_bytes_waiting, start.header),
             down: Direction::new(start.strategy),
             up_ended: false,
             down_ended: false,
@@ -174,35 +176,39 @@ impl<'a> Run<'a> {
             rare: None,
             silence: Silence::new(now),
             settles_at: Some(now + SETTLED_AGE),
-            counts_at: None,
+            // Not only when they have moved, because that would set the timer anew.
+            counts_at: start.has_bytes_waiting.then(|| now + COUNTING_DELAY_MAX),
         }
     }
 
     fn poll(&mut self, cx: &mut Context<'_>, mut tick: Pin<&mut Sleep>) -> Poll<Ending> {
         let before = self.meter.carried;
-        self.poll_directions(cx);
+        let mut now = Moment::now();
+        self.poll_directions(cx, now);
         if self.meter.carried != before {
-            self.note_activity();
+            self.note_activity(now);
         }
-        self.poll_watches(cx);
+        self.note_errors();
         if let Some(ending) = self.ending() {
             return Poll::Ready(ending);
         }
+        self.poll_watches(cx);
         loop {
-            if let Some(cut) = self.overdue(Moment::now()) {
+            if let Some(cut) = self.overdue(now) {
                 return Poll::Ready(cut);
             }
-            let next = self.next_tick().instant();
+            let next = self.next_tick(now).instant();
             if tick.deadline() > next || tick.is_elapsed() {
                 tick.as_mut().reset(next);
             }
             if tick.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
+            now = Moment::now();
         }
     }
 
-    fn poll_directions(&mut self, cx: &mut Context<'_>) {
+    fn poll_directions(&mut self, cx: &mut Context<'_>, now: Moment) {
         let (&Flow { client, server, .. }, tools) = (self.flow, self.tools);
         if !self.up_ended
             && let Poll::Ready(end) = self
@@ -210,7 +216,7 @@ impl<'a> Run<'a> {
                 .poll(cx, &mut Lane { from: client, to: server, tools, moved: &mut self.meter.carried.up })
         {
             self.up_ended = true;
-            self.ended(end, Side::Client);
+            self.ended(end, Side::Client, now);
         }
         if !self.down_ended
             && let Poll::Ready(end) = self
@@ -218,14 +224,14 @@ impl<'a> Run<'a> {
                 .poll(cx, &mut Lane { from: server, to: client, tools, moved: &mut self.meter.carried.down })
         {
             self.down_ended = true;
-            self.ended(end, Side::Server);
+            self.ended(end, Side::Server, now);
         }
     }
 
     /// Notes the end of the direction that `sender` sends in.
-    fn ended(&mut self, end: DirectionEnd, sender: Side) {
+    fn ended(&mut self, end: DirectionEnd, sender: Side, now: Moment) {
         // The half-close timeout begins with the half-close, however long the flow was silent before.
-        self.silence.break_at(Moment::now());
+        self.silence.break_at(now);
         match end {
             // Behind a reset that the other direction met first, an end of file is not the peer's word.
             DirectionEnd::Fin if self.gone.is_some() => {}
@@ -291,12 +297,26 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Watches the sockets that nobody reads, because their direction is stalled or has ended with a FIN: nobody else would
-    /// notice that they reset.
+    /// Whether nobody reads a side's socket, because its direction is stalled or has ended with a FIN: nobody else would notice that
+    /// it resets.
+    fn is_unread(&self, side: Side) -> bool {
+        self.gone.is_none() && (self.direction_from_is_stalled(side) || self.direction_from_ended(side))
+    }
+
+    /// Notes what the reactor has heard of sockets that nobody reads.
+    fn note_errors(&mut self) {
+        for side in [Side::Client, Side::Server] {
+            let socket = side.of(self.flow);
+            if self.is_unread(side) && net::has_error(socket) {
+                self.note_deaf(side, &net::pending_error(socket));
+            }
+        }
+    }
+
+    /// Has the reactor call when something happens to a socket that nobody reads. What has happened is known: [`Self::note_errors`].
     fn poll_watches(&mut self, cx: &mut Context<'_>) {
         for side in [Side::Client, Side::Server] {
-            let is_unread = self.direction_from_is_stalled(side) || self.direction_from_ended(side);
-            if self.gone.is_some() || !is_unread {
+            if !self.is_unread(side) {
                 if let Some(rare) = &mut self.rare {
                     rare.watches[side as usize] = None;
                 }
@@ -310,13 +330,13 @@ impl<'a> Run<'a> {
                 })
             });
             if watch.as_mut().poll(cx).is_ready() {
-                self.note_deaf(side, &net::pending_error(socket));
+                // Only where the reactor is gone.
+                watches[side as usize] = None;
             }
         }
     }
 
-    fn note_activity(&mut self) {
-        let now = Moment::now();
+    fn note_activity(&mut self, now: Moment) {
         self.silence.break_at(now);
         self.counts_at.get_or_insert(now + COUNTING_DELAY_MAX);
     }
@@ -343,9 +363,9 @@ impl<'a> Run<'a> {
         self.rare.as_ref()?.drains_until
     }
 
-    fn next_tick(&self) -> Moment {
+    fn next_tick(&self, now: Moment) -> Moment {
         // From this moment, not from the last activity: a tick in the past would come again at once, for ever.
-        let far_off = Moment::now() + Duration::from_secs(24 * 3600);
+        let far_off = now + Duration::from_secs(24 * 3600);
         [self.silence.next_look(self.allowed()), self.drains_until(), self.settles_at, self.counts_at]
             .into_iter()
             .flatten()

@@ -12,8 +12,8 @@ mod side;
 mod silence;
 pub mod sockmap;
 
-pub use direction::{COPY_CHUNK, Method, Tools};
-pub use flow::{Flow, FlowEnd, Start, carry};
+pub use direction::{COPY_BUFFER, COPY_CHUNK, JOINED_HEADER_MAX, Method, Tools};
+pub use flow::{COUNTING_DELAY_MAX, Flow, FlowEnd, Start, carry};
 pub use meter::{Carried, Meter, Moved};
 pub use pipes::{Pipe, PipeBudget, Pipes};
 pub use side::Side;
@@ -40,6 +40,11 @@ impl Strategy {
             PathWish::Splice => Self::Always(Method::Splice),
             PathWish::Copy => Self::Always(Method::Copy),
         }
+    }
+
+    /// Whether a header of so many bytes can go out with the client's first bytes, by the first read and write.
+    pub fn joins(self, header_len: usize) -> bool {
+        self.first() == PathKind::Copy && header_len <= JOINED_HEADER_MAX
     }
 
     /// The path that a flow begins with.

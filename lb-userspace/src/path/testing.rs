@@ -12,7 +12,7 @@ use lb_common::reason::CloseReason;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::{COPY_CHUNK, Carried, Flow, Meter, PipeBudget, Pipes, Side, Start, Strategy, Tools, carry};
+use super::{COPY_BUFFER, Carried, Flow, Meter, PipeBudget, Pipes, Side, Start, Strategy, Tools, carry};
 use crate::backend::{Backend, testing};
 use crate::config;
 use crate::net;
@@ -64,13 +64,13 @@ pub(super) fn run_on(
         let scripts = [thread::spawn(move || client(client_end)), thread::spawn(move || server(server_end))];
         let tools = Tools {
             pipes: Pipes::new(PipeBudget::new(pipes_max, Gauge::default()), 1),
-            buffer: RefCell::new(vec![0; COPY_CHUNK].into_boxed_slice()),
+            buffer: RefCell::new(vec![0; COPY_BUFFER].into_boxed_slice()),
             pipes_exhausted: Counter::default(),
         };
         let slot = backend.pick(0, &[]).expect("a server without a limit");
         let mut meter = Meter::new(Arc::new(crate::frontend::testing::frontend()), slot);
         let flow = Flow { client: &client_leg, server: &server_leg, backend: &backend.settings };
-        let start = Start { strategy, has_bytes_waiting: false };
+        let start = Start { strategy, has_bytes_waiting: false, header: None };
         let end =
             tokio::time::timeout(PATIENCE, carry(&flow, start, &tools, &mut meter)).await.expect("it ends");
         drop((client_leg, server_leg));

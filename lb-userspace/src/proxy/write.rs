@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Headers towards servers, of either version.
 
-use std::io;
 use std::net::{IpAddr, SocketAddr};
 
 use lb_common::limits::HOST_NAME_MAX;
-use ppp::v2::{AddressFamily, Builder, Command, Protocol, Version};
+use ppp::v2::{AddressFamily, Command, PROTOCOL_PREFIX, Protocol, Version};
 
 use super::read::Received;
 use super::tlv::{self, CRC32C_BYTES, TLV_HEADER, Tlv, UNIQUE_ID_MAX, kind};
@@ -53,9 +52,7 @@ pub fn header(settings: SendProxy, content: &Content<'_>) -> Vec<u8> {
     match settings {
         SendProxy::V1 => v1::line(client, local),
         SendProxy::V2(wanted) => {
-            let builder =
-                Builder::with_addresses(Version::Two | Command::Proxy, Protocol::Stream, (client, local));
-            finish(builder, wanted, &Own::new(wanted, content), content.received)
+            finish(Some((client, local)), wanted, &Own::new(wanted, content), content.received)
         }
     }
 }
@@ -68,13 +65,7 @@ pub fn header(settings: SendProxy, content: &Content<'_>) -> Vec<u8> {
 pub fn local_header(settings: SendProxy, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
     match settings {
         SendProxy::V1 => header(settings, &Content::of(from, to)),
-        SendProxy::V2(wanted) => {
-            let builder = Builder::new(
-                Version::Two | Command::Local,
-                AddressFamily::Unspecified | Protocol::Unspecified,
-            );
-            finish(builder, wanted, &Own::default(), None)
-        }
+        SendProxy::V2(wanted) => finish(None, wanted, &Own::default(), None),
     }
 }
 
@@ -128,19 +119,68 @@ impl<'a> Own<'a> {
     }
 }
 
-/// Adds the TLVs and makes the bytes.
-fn finish(builder: Builder, wanted: ProxyTlvs, own: &Own<'_>, received: Option<&Received>) -> Vec<u8> {
+/// Makes the bytes, in one allocation of the right size. Without addresses the command is LOCAL.
+fn finish(
+    addresses: Option<(SocketAddr, SocketAddr)>,
+    wanted: ProxyTlvs,
+    own: &Own<'_>,
+    received: Option<&Received>,
+) -> Vec<u8> {
     let has_checksum = wanted.crc32c || received.is_some_and(|received| received.has_checksum);
     let checksum_len = if has_checksum { TLV_HEADER + CRC32C_BYTES } else { 0 };
     let room = BEHIND_MAX - ADDRESSES_MAX - own.len() - checksum_len;
     let relayed = received.map(|received| relay(received, own, room)).unwrap_or_default();
-    let added = own.len() + relayed.len() + checksum_len;
-    let header = write(builder.reserve_capacity(added), own, &relayed, has_checksum);
-    header.expect("ppp fails above 64 KiB only, and the room was counted")
+    let mut header = begun(addresses, own.len() + relayed.len() + checksum_len);
+    for (kind, value) in own.all() {
+        tlv::append(kind, value, &mut header);
+    }
+    header.extend_from_slice(&relayed);
+    if has_checksum {
+        tlv::append(kind::CRC32C, &[0; CRC32C_BYTES], &mut header);
+        // Over the whole header, its own field being zero (section 2.2.3).
+        let checksum = crc32c::crc32c(&header).to_be_bytes();
+        let field = header.len() - CRC32C_BYTES;
+        header[field..].copy_from_slice(&checksum);
+    }
+    header
+}
+
+/// The header up to the TLVs, of which there will be so many bytes: together with addresses at most [`BEHIND_MAX`].
+fn begun(addresses: Option<(SocketAddr, SocketAddr)>, tlvs_len: usize) -> Vec<u8> {
+    let (command, family, len) = match addresses {
+        None => (Command::Local, AddressFamily::Unspecified | Protocol::Unspecified, 0),
+        Some((SocketAddr::V4(_), _)) => {
+            (Command::Proxy, AddressFamily::IPv4 | Protocol::Stream, IPV4_ADDRESSES)
+        }
+        Some((SocketAddr::V6(_), _)) => {
+            (Command::Proxy, AddressFamily::IPv6 | Protocol::Stream, ADDRESSES_MAX)
+        }
+    };
+    let mut header = Vec::with_capacity(BEFORE_ADDRESSES + len + tlvs_len);
+    header.extend_from_slice(PROTOCOL_PREFIX);
+    header.extend_from_slice(&[Version::Two | command, family]);
+    header.extend_from_slice(&((len + tlvs_len) as u16).to_be_bytes());
+    let ends = addresses.map_or([None, None], |(client, local)| [Some(client), Some(local)]);
+    for address in ends.into_iter().flatten() {
+        match address.ip() {
+            IpAddr::V4(ip) => header.extend_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => header.extend_from_slice(&ip.octets()),
+        }
+    }
+    for address in ends.into_iter().flatten() {
+        header.extend_from_slice(&address.port().to_be_bytes());
+    }
+    header
 }
 
 /// Bytes of the longest addresses that are written: IPv6.
 const ADDRESSES_MAX: usize = 36;
+
+/// Bytes of two IPv4 addresses and ports.
+const IPV4_ADDRESSES: usize = 12;
+
+/// Bytes of signature, version and command, family and protocol, length.
+const BEFORE_ADDRESSES: usize = 16;
 
 /// The received TLVs that go on, at most `room` bytes of them.
 fn relay(received: &Received, own: &Own<'_>, room: usize) -> Vec<u8> {
@@ -151,23 +191,4 @@ fn relay(received: &Received, own: &Own<'_>, room: usize) -> Vec<u8> {
         }
     }
     relayed
-}
-
-/// In one allocation of the right size.
-fn write(mut builder: Builder, own: &Own<'_>, relayed: &[u8], has_checksum: bool) -> io::Result<Vec<u8>> {
-    for (kind, value) in own.all() {
-        builder = builder.write_tlv(kind, value)?;
-    }
-    if !relayed.is_empty() {
-        builder = builder.write_payload(relayed)?;
-    }
-    if !has_checksum {
-        return builder.build();
-    }
-    let mut header = builder.write_tlv(kind::CRC32C, &[0; CRC32C_BYTES])?.build()?;
-    // Over the whole header, its own field being zero (section 2.2.3).
-    let checksum = crc32c::crc32c(&header).to_be_bytes();
-    let field = header.len() - CRC32C_BYTES;
-    header[field..].copy_from_slice(&checksum);
-    Ok(header)
 }

@@ -42,6 +42,9 @@ impl AlpnList {
     /// escape is whole or absent. Nothing longer is made on the way.
     pub fn to_clipped_string(&self, max_bytes: usize) -> String {
         const MARK: &str = "...";
+        if let Some(text) = self.plain().filter(|text| text.len() <= max_bytes) {
+            return text;
+        }
         let mut text = String::new();
         // The beginning that leaves room for the mark.
         let mut kept_bytes = 0;
@@ -57,6 +60,20 @@ impl AlpnList {
             write!(text, "{piece}").expect("a String takes every byte");
         }
         text
+    }
+
+    /// What [`fmt::Display`] shows where nothing is escaped, as in every list that is in use; `None` elsewhere.
+    fn plain(&self) -> Option<String> {
+        let is_plain =
+            |byte: &u8| matches!(byte, b' '..=b'~') && !matches!(byte, b',' | b'"' | b'\'' | b'\\');
+        let mut text = String::with_capacity(self.0.len());
+        for name in self {
+            if !text.is_empty() {
+                text.push(',');
+            }
+            text.push_str(str::from_utf8(name).ok().filter(|_| name.iter().all(is_plain))?);
+        }
+        Some(text)
     }
 
     /// The ASCII characters of each byte and separator: what is not printable ASCII, and a comma in a name, is escaped.
@@ -179,6 +196,10 @@ mod tests {
         };
         assert_eq!(shown(&[]), "");
         assert_eq!(shown(&[b"h2", b"http/1.1"]), "h2,http/1.1");
+        for byte in 0..=u8::MAX {
+            let list = AlpnList::from_wire(&[2, b'a', byte, 1, b'b']).unwrap();
+            assert_eq!(list.to_clipped_string(100), list.to_string(), "{byte}");
+        }
         assert_eq!(shown(&[b"a,b", b"\x0a\x0a", b"\xfa\"\\", b","]), r#"a\x2cb,\n\n,\xfa\"\\,\x2c"#);
     }
 

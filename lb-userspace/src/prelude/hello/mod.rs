@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The ClientHello, from peeked bytes to what routing needs. Pure: no sockets, no time.
 //!
-//! `records` walks the TLS records and finds where the handshake message ends; only then `message` reads it, once, with
-//! tls-parser's grammar and every length checked against the one that encloses it.
+//! `records` walks the TLS records and finds where the handshake message ends; only then `message` reads it, once, with every
+//! length checked against the one that encloses it.
 
 use lb_common::limits::{TLS_HANDSHAKE_HEADER, TLS_RECORD_HEADER};
 
