@@ -8,7 +8,9 @@
 #[macro_use]
 mod support;
 
+mod accounting;
 mod admin;
+mod backlog;
 mod backpressure;
 mod balance;
 mod bench;
@@ -20,12 +22,15 @@ mod early_data;
 mod ends;
 mod exceptions;
 mod flows;
+mod half_close;
+mod hand_over;
 mod harness;
 mod health;
 mod health_cost;
 mod health_proxy;
 mod health_traffic;
 mod hello;
+mod leftovers;
 mod limits;
 mod logs;
 mod marked;
@@ -41,8 +46,12 @@ mod retries;
 mod routes;
 mod servers;
 mod slow_clients;
+mod slow_readers;
+mod socket_kinds;
 mod sockmap;
 mod source;
+mod taken_bytes;
 mod timeouts;
 mod transfer;
 mod verbs;
+mod wakeups;

@@ -6,9 +6,11 @@ use std::net::{SocketAddr, TcpStream};
 
 use lb_tests::agent::Agent;
 use lb_tests::config::{Config, Path};
+use lb_tests::kernel::{named_sockets, redirected};
 use lb_tests::net::{Listener, Net};
 use lb_tests::peer::{Report, Service, ask, reporter};
-use lb_tests::stream::{End, Received};
+use lb_tests::stream::{End, Received, receive_exactly, say};
+use lb_tests::wait::until;
 
 /// Makes tests of scenarios that take a path: one in module `splice` and one in module `copy`.
 macro_rules! on_both_paths {
@@ -70,6 +72,35 @@ impl Relay {
         (self.client(), self.listener.accept())
     }
 
+    /// A new connection of which the path's own counters say that it is handed over, before any byte goes but one each way.
+    #[track_caller]
+    pub(crate) fn handed_over(&self, path: Path) -> (TcpStream, TcpStream) {
+        let is_inside = path == Path::Sockmap;
+        let flows = self.agent.own_flows(path);
+        let named = if is_inside { redirected(&self.agent.process) } else { BTreeMap::new() };
+        let (client, server) = self.pair();
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            say(from, b"?");
+            assert_eq!(receive_exactly(to, 1), b"?");
+        }
+        // What the program has counted shows at once, and metrics when the agent next looks.
+        until("the flow to be handed over", || {
+            if !is_inside {
+                return self.agent.own_flows(path) > flows;
+            }
+            let new =
+                redirected(&self.agent.process).into_iter().filter(|(socket, _)| !named.contains_key(socket));
+            new.filter(|(_, bytes)| *bytes == 1).count() == 2
+        });
+        (client, server)
+    }
+
+    /// Asserts that nothing is left of flows: no connection, no memory, no socket that the program in the kernel can find.
+    #[track_caller]
+    pub(crate) fn assert_nothing_left(&self, path: Path) {
+        assert_nothing_left(&self.agent, path);
+    }
+
     #[track_caller]
     pub(crate) fn client(&self) -> TcpStream {
         self.net.client.connect(self.address())
@@ -85,6 +116,16 @@ impl Relay {
         let records = self.agent.until_records(1);
         let [record] = &records[..] else { panic!("{} connections", records.len()) };
         record.close().to_owned()
+    }
+}
+
+/// Asserts that nothing is left of flows: no connection, no memory, no socket that the program in the kernel can find.
+#[track_caller]
+pub(crate) fn assert_nothing_left(agent: &Agent, path: Path) {
+    agent.until_idle();
+    assert_eq!(agent.scrape().count("lb_sockmap_memory_bytes", &[]), 0);
+    if path == Path::Sockmap {
+        assert_eq!(named_sockets(&agent.process), 0, "sockets in the program's map");
     }
 }
 
