@@ -9,7 +9,7 @@ use lb_tests::config::{Config, Path};
 use lb_tests::net::Net;
 use lb_tests::random::Random;
 use lb_tests::stream::{End, finish, receive, receive_all, receive_at_most, reset, send, send_until_blocked};
-use rustix::process::Signal;
+use lb_tests::wait::until;
 
 use crate::support::{PORT, Relay, SERVER_PORT, assert_received, limit_socket_buffers};
 
@@ -55,8 +55,9 @@ fn bytes_of_flows_that_are_timed_out_are_those_that_arrived(path: Path) {
 
 fn bytes_of_flows_that_are_cut_are_those_that_arrived(path: Path) {
     arrived(path, "shutdown", |(client, _server), agent| {
-        agent.process.signal(Signal::TERM);
-        agent.process.signal(Signal::TERM);
+        agent.terminate();
+        until("/readyz to say 503", || agent.admin("/readyz").is_some_and(|response| response.status == 503));
+        agent.terminate();
         assert_eq!(receive_all(&client), (Vec::new(), End::Reset));
     });
 }

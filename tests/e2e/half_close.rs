@@ -56,7 +56,9 @@ fn a_stream_to_who_has_ended(path: Path, roles: impl Fn((TcpStream, TcpStream)) 
         assert_eq!(receive_all(&reader), (Vec::new(), End::Finished));
     }
     relay.assert_nothing_left(path);
-    relay.agent.assert_share(path, 99);
+    // Towards one who has ended, the agent's socket of the other is in a state in which no socket map takes it again after a pause.
+    let has_paused = relay.agent.scrape().count("lb_sockmap_pauses_total", &[]) > 0;
+    relay.agent.assert_share(path, if has_paused { 1 } else { 99 });
     assert!(relay.agent.records().iter().all(|record| record.close() == "finished"));
 }
 

@@ -36,6 +36,7 @@ mod logs;
 mod marked;
 mod mistakes;
 mod names;
+mod pauses;
 mod proxy_header;
 mod proxy_in;
 mod proxy_programs;

@@ -11,7 +11,7 @@ use lb_tests::random::Random;
 use lb_tests::stream::{End, finish, receive, receive_exactly, say, send};
 use lb_tests::{proxy_header, size};
 
-use crate::support::{PORT, Relay, SERVER_PORT, assert_received};
+use crate::support::{PORT, Relay, SERVER_PORT, assert_received, stream_both_ways};
 
 on_all_paths! {
     a_gigabyte_each_way_at_once_is_exact,
@@ -87,7 +87,7 @@ fn tiny_send_buffers_neither_double_nor_lose(path: Path) {
     let bytes = size(16 << 20, 64 << 20);
     for (up, down) in [(bytes, 0), (0, bytes), (bytes, bytes)] {
         let (client, server) = relay.handed_over(path);
-        both_ways(&client, &server, up, down);
+        stream_both_ways(&client, &server, up, down);
     }
     relay.assert_nothing_left(path);
     relay.agent.assert_share(path, 99);

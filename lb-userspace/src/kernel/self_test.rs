@@ -22,6 +22,11 @@ const BODY: usize = 3 << 20;
 /// The send buffer's size there, in bytes.
 const SMALL_BUFFER: usize = 16 << 10;
 
+/// Sent to a socket that is out of the map, in bytes and in segments: so little that any receive buffer holds it, whatever
+/// net.ipv4.tcp_rmem says.
+const PAUSED_BYTES: usize = 1000;
+const PAUSED_SEGMENTS: usize = 10;
+
 /// What the kernel failed at.
 #[derive(Debug, thiserror::Error)]
 pub enum SelfTestError {
@@ -111,16 +116,18 @@ impl<'a> Rig<'a> {
         net::set_receive_low_water(&self.legs[0], 1 << 20)?;
         self.maps.unhook(slot);
         let before = self.kernel.moved(slot).redirected;
-        self.client.write_all(&[7; 100_000])?;
+        for _ in 0..PAUSED_SEGMENTS {
+            self.client.write_all(&[7; PAUSED_BYTES / PAUSED_SEGMENTS])?;
+        }
         let deadline = Instant::now() + PATIENCE;
-        while net::tcp_info(&self.legs[0])?.received < before + 100_000 {
+        while net::tcp_info(&self.legs[0])?.received < before + PAUSED_BYTES as u64 {
             check(Instant::now() < deadline, "receiving for a socket that is out of the map")?;
             thread::sleep(Duration::from_millis(1));
         }
         check(self.kernel.moved(slot).redirected == before, "leaving a socket alone that is out of the map")?;
         self.maps.hook(slot, &self.legs[0]).map_err(SelfTestError::Refused)?;
         net::kick(&self.legs[0]);
-        self.expect_at_server(&[7; 100_000], "going on with a socket that comes back")
+        self.expect_at_server(&[7; PAUSED_BYTES], "going on with a socket that comes back")
     }
 
     /// A FIN in a segment of its own does not harm what waits for the socket that received it.
