@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use lb_common::layout::{DIRECTIONS, Moved, SLOTS};
+use lb_common::layout::{DIRECTIONS, Moved, SLOTS, SOCKMAP_VERDICT};
 use serde_json::Value;
 
 use crate::process::{Process, run};
@@ -57,19 +57,17 @@ pub fn tcp_sockets() -> u64 {
     counts.iter().sum()
 }
 
-/// The maps of the only program that a process has a descriptor of: numbers by name.
+/// The maps of the verdict's program that a process has a descriptor of: numbers by name.
 #[track_caller]
 fn maps(process: &Process) -> BTreeMap<String, String> {
     let listing = std::fs::read_dir(format!("/proc/{}/fdinfo", process.pid())).expect("a living process");
     // A descriptor may be closed between listing and reading.
     let infos = listing.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
-    let programs: BTreeSet<String> = infos
-        .filter_map(|info| {
-            info.lines().find_map(|line| Some(line.strip_prefix("prog_id:")?.trim().to_owned()))
-        })
-        .collect();
-    assert_eq!(programs.len(), 1, "programs of the process: {programs:?}");
-    let program = bpftool(&["prog", "show", "id", programs.first().expect("one")]);
+    let number =
+        |info: String| info.lines().find_map(|line| Some(line.strip_prefix("prog_id:")?.trim().to_owned()));
+    let programs: BTreeSet<String> = infos.filter_map(number).collect();
+    let mut shown = programs.iter().map(|id| bpftool(&["prog", "show", "id", id]));
+    let program = shown.find(|program| program["name"] == SOCKMAP_VERDICT).expect("path sockmap is on");
     let ids = program["map_ids"].as_array().expect("a program with maps").iter().map(Value::to_string);
     let named = |id: String| {
         let map = bpftool(&["map", "show", "id", &id]);
