@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The harness itself, without the agent: what the other tests believe of it must be true of direct connections.
 
-use std::net::{Shutdown, SocketAddrV4};
+use std::net::{Shutdown, SocketAddrV4, TcpStream};
 use std::time::Duration;
 
 use lb_tests::authority::{Authority, Identity};
@@ -59,6 +59,60 @@ fn a_changed_byte_is_located() {
     });
     let at = received.wrong_at.expect("a difference");
     assert!((150_000 - 64 * 1024..=150_000).contains(&at), "{at}");
+}
+
+/// How a relay can be wrong about one byte.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    None,
+    Dropped,
+    Doubled,
+    Swapped,
+}
+
+/// A relay that is wrong about one byte in the middle of a megabyte is caught, and one that is not is not.
+#[test]
+fn a_relay_that_drops_doubles_or_swaps_a_byte_is_caught() {
+    let bytes = 1_000_000;
+    for (fault, arriving) in [
+        (Fault::None, bytes),
+        (Fault::Dropped, bytes - 1),
+        (Fault::Doubled, bytes + 1),
+        (Fault::Swapped, bytes),
+    ] {
+        let net = Net::new(1);
+        let (front, back) = (net.balancer.listen(80), net.server().listen(80));
+        let client = net.client.connect(net.balancer.address(80));
+        let (inwards, outwards) = (front.accept(), net.balancer.connect(net.server().address(80)));
+        let server = back.accept();
+        let (sent, received) = std::thread::scope(|scope| {
+            let sent = scope.spawn(|| send(&client, 1, bytes).inspect(|_| finish(&client)));
+            scope.spawn(|| relay_with(fault, &inwards, &outwards));
+            let received = receive(&server, 1);
+            (sent.join().expect("no panic").expect("sent"), received)
+        });
+        let is_right = matches!(fault, Fault::None);
+        assert_eq!((received.bytes, received.end), (arriving, End::Finished), "{fault:?}");
+        assert_eq!(received.wrong_at.is_none(), is_right, "{fault:?}");
+        assert_eq!(received.sha256 == sent, is_right, "{fault:?}");
+    }
+}
+
+fn relay_with(fault: Fault, inwards: &TcpStream, outwards: &TcpStream) {
+    let (mut bytes, _) = receive_all(inwards);
+    let middle = bytes.len() / 2;
+    match fault {
+        Fault::None => {}
+        Fault::Dropped => drop(bytes.remove(middle)),
+        Fault::Doubled => bytes.insert(middle, bytes[middle]),
+        Fault::Swapped => {
+            // The next byte that differs.
+            let other = (middle..).find(|at| bytes[*at] != bytes[middle]).expect("not all bytes are equal");
+            bytes.swap(middle, other);
+        }
+    }
+    say(outwards, &bytes);
+    finish(outwards);
 }
 
 #[test]

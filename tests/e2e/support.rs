@@ -6,9 +6,11 @@ use std::net::{SocketAddr, TcpStream};
 
 use lb_tests::agent::Agent;
 use lb_tests::config::{Config, Path};
+use lb_tests::kernel::{named_sockets, redirected};
 use lb_tests::net::{Listener, Net};
 use lb_tests::peer::{Report, Service, ask, reporter};
-use lb_tests::stream::{End, Received};
+use lb_tests::stream::{End, Received, finish, receive_all, receive_at_most, receive_exactly, say, send};
+use lb_tests::wait::until;
 
 /// Makes tests of scenarios that take a path: one in module `splice` and one in module `copy`.
 macro_rules! on_both_paths {
@@ -70,6 +72,35 @@ impl Relay {
         (self.client(), self.listener.accept())
     }
 
+    /// A new connection of which the path's own counters say that it is handed over, before any byte goes but one each way.
+    #[track_caller]
+    pub(crate) fn handed_over(&self, path: Path) -> (TcpStream, TcpStream) {
+        let is_inside = path == Path::Sockmap;
+        let flows = self.agent.own_flows(path);
+        let named = if is_inside { redirected(&self.agent.process) } else { BTreeMap::new() };
+        let (client, server) = self.pair();
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            say(from, b"?");
+            assert_eq!(receive_exactly(to, 1), b"?");
+        }
+        // What the program has counted shows at once, and metrics when the agent next looks.
+        until("the flow to be handed over", || {
+            if !is_inside {
+                return self.agent.own_flows(path) > flows;
+            }
+            let new =
+                redirected(&self.agent.process).into_iter().filter(|(socket, _)| !named.contains_key(socket));
+            new.filter(|(_, bytes)| *bytes == 1).count() == 2
+        });
+        (client, server)
+    }
+
+    /// Asserts that nothing is left of flows: no connection, no memory, no socket that the program in the kernel can find.
+    #[track_caller]
+    pub(crate) fn assert_nothing_left(&self, path: Path) {
+        assert_nothing_left(&self.agent, path);
+    }
+
     #[track_caller]
     pub(crate) fn client(&self) -> TcpStream {
         self.net.client.connect(self.address())
@@ -85,6 +116,48 @@ impl Relay {
         let records = self.agent.until_records(1);
         let [record] = &records[..] else { panic!("{} connections", records.len()) };
         record.close().to_owned()
+    }
+}
+
+/// Streams both ways at once, and ends both directions once everything has arrived: whoever ends before that lets user space carry what
+/// has to wait, also on path `sockmap`.
+#[track_caller]
+pub(crate) fn stream_both_ways(client: &TcpStream, server: &TcpStream, up: u64, down: u64) {
+    std::thread::scope(|scope| {
+        let sent_up = scope.spawn(|| send(client, 1, up).expect("the server reads"));
+        let sent_down = scope.spawn(|| send(server, 2, down).expect("the client reads"));
+        let received_down = scope.spawn(|| receive_at_most(client, 2, down));
+        let received_up = receive_at_most(server, 1, up);
+        let received_down = received_down.join().expect("no panic");
+        assert_received(&received_up, up, End::Silent);
+        assert_received(&received_down, down, End::Silent);
+        assert_eq!(received_up.sha256, sent_up.join().expect("no panic"));
+        assert_eq!(received_down.sha256, sent_down.join().expect("no panic"));
+    });
+    finish(client);
+    finish(server);
+    for stream in [client, server] {
+        assert_eq!(receive_all(stream), (Vec::new(), End::Finished));
+    }
+}
+
+/// Waits until so many open flows have carried something both ways by the path itself, by its own counters. What the program in the
+/// kernel has counted shows at once; metrics, when the agent next looks.
+#[track_caller]
+pub(crate) fn until_handed_over(agent: &Agent, path: Path, flows: usize) {
+    until("all flows to be handed over", || match path {
+        Path::Sockmap => redirected(&agent.process).values().filter(|bytes| **bytes > 0).count() == flows * 2,
+        _ => agent.own_flows(path) >= flows as u64,
+    });
+}
+
+/// Asserts that nothing is left of flows: no connection, no memory, no socket that the program in the kernel can find.
+#[track_caller]
+pub(crate) fn assert_nothing_left(agent: &Agent, path: Path) {
+    agent.until_idle();
+    assert_eq!(agent.scrape().count("lb_sockmap_memory_bytes", &[]), 0);
+    if path == Path::Sockmap {
+        assert_eq!(named_sockets(&agent.process), 0, "sockets in the program's map");
     }
 }
 

@@ -11,12 +11,13 @@ use lb_tests::random::Random;
 use lb_tests::stream::{End, finish, receive, receive_exactly, say, send};
 use lb_tests::{proxy_header, size};
 
-use crate::support::{PORT, Relay, SERVER_PORT, assert_received};
+use crate::support::{PORT, Relay, SERVER_PORT, assert_received, stream_both_ways};
 
 on_all_paths! {
     a_gigabyte_each_way_at_once_is_exact,
     conversations_of_every_shape_are_exact,
     single_bytes_are_passed_on_at_once,
+    tiny_send_buffers_neither_double_nor_lose,
 }
 
 fn a_gigabyte_each_way_at_once_is_exact(path: Path) {
@@ -75,6 +76,21 @@ fn single_bytes_are_passed_on_at_once(path: Path) {
         say(&server, &[!round]);
         assert_eq!(receive_exactly(&client, 1), [!round]);
     }
+}
+
+/// The balancer's sockets take 4 KiB at a time, so that the kernel hands over nearly everything in parts (net/core/skmsg.c once sent a
+/// part again after it: Linux commit 3b4f14b79428).
+fn tiny_send_buffers_neither_double_nor_lose(path: Path) {
+    let net = Net::new(1);
+    net.balancer.sysctl("net/ipv4/tcp_wmem", "4096 4096 4096");
+    let relay = Relay::over(net, path, "");
+    let bytes = size(16 << 20, 64 << 20);
+    for (up, down) in [(bytes, 0), (0, bytes), (bytes, bytes)] {
+        let (client, server) = relay.handed_over(path);
+        stream_both_ways(&client, &server, up, down);
+    }
+    relay.assert_nothing_left(path);
+    relay.agent.assert_share(path, 99);
 }
 
 /// Both ends send and receive at once, then end; everything must arrive.

@@ -102,10 +102,22 @@ impl Agent {
     /// Asserts that at least `percent` of all bytes so far went inside the kernel.
     #[track_caller]
     pub fn assert_inside(&self, percent: u64) {
+        self.assert_share(Path::Sockmap, percent);
+    }
+
+    /// Asserts that bytes went, and that at least `percent` of them went the way that `path` itself is.
+    #[track_caller]
+    pub fn assert_share(&self, path: Path, percent: u64) {
         let scrape = self.scrape();
         let all = scrape.count("lb_path_bytes_total", &[]);
-        let inside = scrape.count("lb_path_bytes_total", &[("path", "sockmap")]);
-        assert!(inside * 100 >= all * percent, "{inside} of {all} bytes went inside the kernel");
+        let own = own_count(&scrape, path, "lb_path_bytes_total");
+        assert!(all > 0 && own * 100 >= all * percent, "{own} of {all} bytes went over {path:?}");
+    }
+
+    /// Flows that `path` itself has carried something of. One that goes on is counted within a second.
+    #[track_caller]
+    pub fn own_flows(&self, path: Path) -> u64 {
+        own_count(&self.scrape(), path, "lb_path_flows_total")
     }
 
     /// The lines about connections so far, in the order in which the connections were accepted.
@@ -209,6 +221,10 @@ impl Launch {
         command.args(&words[1..]).args(["run", "--config"]).arg(file);
         command
     }
+}
+
+fn own_count(scrape: &Scrape, path: Path, name: &str) -> u64 {
+    path.own_labels().iter().map(|label| scrape.count(name, &[("path", label)])).sum()
 }
 
 /// The binary under test.

@@ -41,6 +41,14 @@ impl Path {
             Self::Auto => &["splice", "copy"],
         }
     }
+
+    /// What they call what it carries itself, without what it leaves to others.
+    pub fn own_labels(self) -> &'static [&'static str] {
+        match self {
+            Self::Sockmap => &["sockmap"],
+            others => others.labels(),
+        }
+    }
 }
 
 /// A configuration that grows table by table.

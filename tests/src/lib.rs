@@ -12,6 +12,7 @@ pub mod clients;
 pub mod config;
 pub mod dns;
 pub mod hello;
+pub mod kernel;
 pub mod metrics;
 pub mod net;
 pub mod peer;
@@ -21,6 +22,7 @@ pub mod proxy_protocol;
 pub mod random;
 pub mod servers;
 pub mod stream;
+pub mod trace;
 pub mod wait;
 
 /// How much a scenario does, by the environment variable `LB_TEST_SIZE` (`small`, the default, or `soak`).

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
-use socket2::{Domain, SockRef, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::process::{Process, run};
 use crate::stream::{End, end_of, receive_all};
@@ -177,6 +177,22 @@ impl Namespace {
     /// Whatever connect(2) says.
     pub fn try_connect(&self, address: SocketAddr) -> std::io::Result<TcpStream> {
         self.enter(|| try_connect_here(address))
+    }
+
+    /// Opens a connection by Multipath TCP (RFC 8684), which both ends have to speak, or else it is one of plain TCP.
+    ///
+    /// # Panics
+    /// If the connection is not established, or the kernel was built without CONFIG_MPTCP.
+    #[track_caller]
+    pub fn connect_multipath(&self, address: SocketAddr) -> TcpStream {
+        let connected = self.enter(|| {
+            let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::MPTCP))?;
+            socket.connect_timeout(&address.into(), PATIENCE)?;
+            let stream = TcpStream::from(socket);
+            be_patient(&stream)?;
+            Ok::<_, std::io::Error>(stream)
+        });
+        connected.unwrap_or_else(|error| panic!("cannot connect {address} by Multipath TCP: {error}"))
     }
 
     /// Opens a connection that the other end is expected to end, and returns what came and how it ended. A RST may come before

@@ -110,6 +110,19 @@ impl Process {
         line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
     }
 
+    /// How often its threads went to sleep, and so were woken, all together (proc(5), /proc/pid/task/tid/status,
+    /// voluntary_ctxt_switches). Threads that have ended do not count.
+    pub fn naps(&self) -> u64 {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("a living process");
+        let statuses =
+            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
+        let count = |status: String| -> u64 {
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            line.expect("Linux says").trim().parse().expect("a number")
+        };
+        statuses.map(count).sum()
+    }
+
     /// Open file descriptors.
     pub fn descriptors(&self) -> usize {
         self.open_files().len()

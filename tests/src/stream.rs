@@ -80,11 +80,25 @@ impl Pattern {
 ///
 /// # Errors
 /// As write(2).
-pub fn send(mut stream: &TcpStream, seed: u64, bytes: u64) -> std::io::Result<[u8; 32]> {
+pub fn send(stream: &TcpStream, seed: u64, bytes: u64) -> std::io::Result<[u8; 32]> {
+    send_in_pieces(stream, seed, bytes, || CHUNK)
+}
+
+/// The same by calls of write(2) with at most as many bytes as `next` says, and at most 64 KiB.
+///
+/// # Errors
+/// As write(2).
+pub fn send_in_pieces(
+    mut stream: &TcpStream,
+    seed: u64,
+    bytes: u64,
+    mut next: impl FnMut() -> usize,
+) -> std::io::Result<[u8; 32]> {
     let (mut pattern, mut digest, mut left) = (Pattern::new(seed), Sha256::new(), bytes);
     let mut chunk = vec![0; CHUNK];
     while left > 0 {
-        let count = usize::try_from(left.min(CHUNK as u64)).expect("at most a chunk");
+        let most = next().clamp(1, CHUNK);
+        let count = usize::try_from(left.min(most as u64)).expect("at most a chunk");
         pattern.fill(&mut chunk[..count]);
         stream.write_all(&chunk[..count])?;
         digest.update(&chunk[..count]);
@@ -124,7 +138,18 @@ pub fn receive(stream: &TcpStream, seed: u64) -> Received {
 }
 
 /// Reads until the end of the stream or so many bytes (then the end is [`End::Silent`]), and compares with a pattern.
-pub fn receive_at_most(mut stream: &TcpStream, seed: u64, most: u64) -> Received {
+pub fn receive_at_most(stream: &TcpStream, seed: u64, most: u64) -> Received {
+    receive_in_pieces(stream, seed, most, || CHUNK)
+}
+
+/// The same by calls of read(2) for at most as many bytes as `next` says, and at most 64 KiB. Whoever wants a slow reader takes its time
+/// there.
+pub fn receive_in_pieces(
+    mut stream: &TcpStream,
+    seed: u64,
+    most: u64,
+    mut next: impl FnMut() -> usize,
+) -> Received {
     let (mut pattern, mut digest) = (Pattern::new(seed), Sha256::new());
     let (mut bytes, mut wrong_at) = (0, None);
     let (mut chunk, mut expected) = (vec![0; CHUNK], vec![0; CHUNK]);
@@ -133,6 +158,7 @@ pub fn receive_at_most(mut stream: &TcpStream, seed: u64, most: u64) -> Received
         if room == 0 {
             break End::Silent;
         }
+        let room = room.min(next().clamp(1, CHUNK));
         let count = match stream.read(&mut chunk[..room]) {
             Ok(0) => break End::Finished,
             Ok(count) => count,

@@ -24,6 +24,11 @@ const BODY: usize = 1 << 20;
 /// The send buffer's size there, and where a reader does not read the receive buffer's, too, in bytes.
 const SMALL_BUFFER: usize = 16 << 10;
 
+/// Sent to a socket that is out of the map, in bytes and in segments: so little that any receive buffer holds it, whatever
+/// net.ipv4.tcp_rmem says.
+const PAUSED_BYTES: usize = 1000;
+const PAUSED_SEGMENTS: usize = 10;
+
 /// Sent to a reader that does not read, in bytes; and the part of it that is more than the buffers on the way hold.
 const BOUND_BODY: usize = 1 << 20;
 const FILL: usize = 256 << 10;
@@ -122,16 +127,18 @@ impl<'a> Rig<'a> {
         net::set_receive_low_water(&self.legs[0], 1 << 20)?;
         self.maps.unhook(slot);
         let before = self.kernel.moved(slot).redirected;
-        self.client.write_all(&[7; 100_000])?;
+        for _ in 0..PAUSED_SEGMENTS {
+            self.client.write_all(&[7; PAUSED_BYTES / PAUSED_SEGMENTS])?;
+        }
         let deadline = Instant::now() + PATIENCE;
-        while net::tcp_info(&self.legs[0])?.received < before + 100_000 {
+        while net::tcp_info(&self.legs[0])?.received < before + PAUSED_BYTES as u64 {
             check(Instant::now() < deadline, "receiving for a socket that is out of the map")?;
             thread::sleep(Duration::from_millis(1));
         }
         check(self.kernel.moved(slot).redirected == before, "leaving a socket alone that is out of the map")?;
         self.maps.hook(slot, &self.legs[0]).map_err(SelfTestError::Refused)?;
         net::kick(&self.legs[0]);
-        self.expect_at_server(&[7; 100_000], "going on with a socket that comes back")
+        self.expect_at_server(&[7; PAUSED_BYTES], "going on with a socket that comes back")
     }
 
     /// A FIN in a segment of its own does not harm what waits for the socket that received it.

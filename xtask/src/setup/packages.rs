@@ -6,7 +6,8 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 /// Debian packages, each with what the tests do with it.
-pub const PACKAGES: [(&str, &str); 18] = [
+pub const PACKAGES: [(&str, &str); 21] = [
+    ("bpftool", "what is left in the maps of path sockmap"),
     ("chromium", "a browser's ClientHello, headless"),
     ("curl", "a TLS client, and a client of the admin surface"),
     ("dnsmasq-base", "a DNS server whose records come and go"),
@@ -14,6 +15,7 @@ pub const PACKAGES: [(&str, &str); 18] = [
     ("haproxy", "a server that reads PROXY headers, and the measure of the benchmarks"),
     ("iproute2", "network namespaces and virtual links"),
     ("libnginx-mod-stream", "nginx as a TCP proxy that writes PROXY headers, also in the benchmarks"),
+    ("mptcpize", "makes the agent's sockets ones of Multipath TCP"),
     ("nftables", "packet loss and silence on a link"),
     ("nginx-light", "TLS servers that read PROXY headers"),
     ("openssl", "a TLS client whose ClientHello can be shaped"),
@@ -22,6 +24,7 @@ pub const PACKAGES: [(&str, &str); 18] = [
     ("python3", "small peers for odd behaviour"),
     ("python3-pip", "brings peers that Debian does not have"),
     ("redis-server", "a server that scripts of checks ask"),
+    ("strace", "what the agent takes of a client, and when"),
     ("tshark", "a dissector's view of PROXY headers"),
     ("util-linux", "unshare, nsenter and prlimit"),
     ("valgrind", "counts instructions, which repeat where seconds do not"),

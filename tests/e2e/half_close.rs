@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One direction ends while the other goes on, or while its own bytes still wait: no end comes early, none is lost, and no byte.
+
+use std::net::TcpStream;
+use std::thread::sleep;
+use std::time::Duration;
+
+use lb_tests::config::Path;
+use lb_tests::net::Net;
+use lb_tests::size;
+use lb_tests::stream::{End, finish, receive, receive_all, receive_in_pieces, say, send, send_until_blocked};
+
+use crate::support::{Relay, assert_received, limit_socket_buffers};
+
+on_all_paths! {
+    the_end_of_a_client_leaves_a_stream_to_it_alone,
+    the_end_of_a_server_leaves_a_stream_to_it_alone,
+    an_end_in_the_middle_of_a_stream_to_a_slow_reader_arrives,
+    a_short_body_and_its_end_wait_for_a_late_reader,
+    a_long_body_and_its_end_wait_for_a_late_reader,
+    ends_of_both_directions_wait_behind_what_nobody_reads,
+}
+
+/// An end in a segment of its own, because everything before it has arrived; then, or in the middle of it, a stream to who has ended.
+fn the_end_of_a_client_leaves_a_stream_to_it_alone(path: Path) {
+    a_stream_to_who_has_ended(path, |pair| pair);
+}
+
+fn the_end_of_a_server_leaves_a_stream_to_it_alone(path: Path) {
+    a_stream_to_who_has_ended(path, |(client, server)| (server, client));
+}
+
+/// `roles` says who ends and reads slowly, and who streams.
+fn a_stream_to_who_has_ended(path: Path, roles: impl Fn((TcpStream, TcpStream)) -> (TcpStream, TcpStream)) {
+    let relay = Relay::start(path);
+    let bytes = size(30_000_000, 256 << 20);
+    for has_begun in [false, true] {
+        let (reader, sender) = roles(relay.handed_over(path));
+        std::thread::scope(|scope| {
+            if !has_begun {
+                finish(&reader);
+                assert_eq!(receive_all(&sender), (Vec::new(), End::Finished));
+            }
+            let sent = scope.spawn(|| send(&sender, 1, bytes).expect("a slow reader"));
+            if has_begun {
+                // Long enough for a backlog to build up.
+                sleep(Duration::from_millis(200));
+                finish(&reader);
+                assert_eq!(receive_all(&sender), (Vec::new(), End::Finished));
+            }
+            let received = read_slowly(&reader, bytes);
+            assert_received(&received, bytes, End::Silent);
+            assert_eq!(received.sha256, sent.join().expect("no panic"));
+        });
+        finish(&sender);
+        assert_eq!(receive_all(&reader), (Vec::new(), End::Finished));
+    }
+    relay.assert_nothing_left(path);
+    // Towards one who has ended, the agent's socket of the other is in a state in which no socket map takes it again after a pause.
+    let has_paused = relay.agent.scrape().count("lb_sockmap_pauses_total", &[]) > 0;
+    relay.agent.assert_share(path, if has_paused { 1 } else { 99 });
+    assert!(relay.agent.records().iter().all(|record| record.close() == "finished"));
+}
+
+/// The stream ends as well, behind bytes that wait.
+fn an_end_in_the_middle_of_a_stream_to_a_slow_reader_arrives(path: Path) {
+    let relay = Relay::start(path);
+    let bytes = size(30_000_000, 256 << 20);
+    for is_upwards in [true, false] {
+        let (client, server) = relay.handed_over(path);
+        let (sender, reader) = if is_upwards { (&client, &server) } else { (&server, &client) };
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                send(sender, 1, bytes).expect("a slow reader");
+                finish(sender);
+            });
+            sleep(Duration::from_millis(200));
+            finish(reader);
+            assert_eq!(receive_all(sender), (Vec::new(), End::Finished));
+            assert_received(&read_slowly(reader, u64::MAX), bytes, End::Finished);
+        });
+    }
+    relay.assert_nothing_left(path);
+    let records = relay.agent.until_records(2);
+    assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
+}
+
+/// Some 60 MB a second, with pauses.
+fn read_slowly(stream: &TcpStream, most: u64) -> lb_tests::stream::Received {
+    let mut reads = 0_u64;
+    receive_in_pieces(stream, 1, most, || {
+        reads += 1;
+        if reads.is_multiple_of(64) {
+            sleep(Duration::from_millis(20));
+        }
+        32 * 1024
+    })
+}
+
+/// So short that no path has to hold the sender up: what waits in the kernel must stay there, and go the same way.
+fn a_short_body_and_its_end_wait_for_a_late_reader(path: Path) {
+    for bytes in [1, 20_000, 250_000] {
+        a_body_waits(path, bytes, 99);
+    }
+}
+
+/// So long that it fills everything on its way.
+fn a_long_body_and_its_end_wait_for_a_late_reader(path: Path) {
+    a_body_waits(path, size(20_000_000, 256 << 20), 0);
+}
+
+/// In both directions. At least `percent` must go by the path itself.
+fn a_body_waits(path: Path, bytes: u64, percent: u64) {
+    let net = Net::new(1);
+    limit_socket_buffers(&net, 64 << 10);
+    let relay = Relay::over(net, path, "");
+    for is_upwards in [true, false] {
+        let (client, server) = relay.handed_over(path);
+        let (sender, reader) = if is_upwards { (&client, &server) } else { (&server, &client) };
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| {
+                let sent = send(sender, 1, bytes).expect("a late reader");
+                finish(sender);
+                sent
+            });
+            sleep(Duration::from_millis(500));
+            let received = receive(reader, 1);
+            assert_received(&received, bytes, End::Finished);
+            assert_eq!(received.sha256, sent.join().expect("no panic"));
+        });
+        say(reader, b"thanks");
+        finish(reader);
+        assert_eq!(receive_all(sender), (b"thanks".to_vec(), End::Finished));
+    }
+    relay.assert_nothing_left(path);
+    relay.agent.assert_share(path, percent);
+}
+
+/// Both ends have sent until they were blocked, and then ended. Whoever reads first, both get everything.
+fn ends_of_both_directions_wait_behind_what_nobody_reads(path: Path) {
+    let net = Net::new(1);
+    limit_socket_buffers(&net, 1 << 20);
+    let relay = Relay::over(net, path, "");
+    for is_upwards in [true, false] {
+        let (client, server) = relay.handed_over(path);
+        let (first, second) = if is_upwards { (&client, &server) } else { (&server, &client) };
+        let calm = Duration::from_secs(1);
+        std::thread::scope(|scope| {
+            let to_second = scope.spawn(|| send_until_blocked(first, 1, calm));
+            let to_first = send_until_blocked(second, 2, calm);
+            let to_second = to_second.join().expect("no panic");
+            finish(first);
+            finish(second);
+            assert_received(&receive(second, 1), to_second, End::Finished);
+            assert_received(&receive(first, 2), to_first, End::Finished);
+        });
+    }
+    let records = relay.agent.until_records(2);
+    assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
+    relay.assert_nothing_left(path);
+    if path == Path::Sockmap {
+        let scrape = relay.agent.scrape();
+        let carried = |path| scrape.count("lb_path_bytes_total", &[("path", path)]);
+        // The kernel took what fits, and user space what waited behind it.
+        assert!(scrape.count("lb_sockmap_pauses_total", &[]) >= 4 && carried("splice") > 0);
+        assert!(carried("sockmap") > carried("splice"));
+    }
+}

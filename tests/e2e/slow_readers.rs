@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A reader that is slow is no reader that is gone: it keeps its flow for as long as it takes something.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use lb_tests::config::Path;
+use lb_tests::net::Net;
+use lb_tests::size;
+use lb_tests::stream::{End, finish, receive_exactly, receive_in_pieces, send_until_blocked};
+
+use crate::support::{Relay, assert_received, limit_socket_buffers};
+
+const TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a reader has taken before it, or its socket's window, can show that to the sender.
+const MEAL: usize = 64 << 10;
+
+on_all_paths! {
+    a_server_that_takes_a_little_within_each_timeout_keeps_its_flow,
+    a_client_that_takes_a_little_within_each_timeout_keeps_its_flow,
+    a_byte_a_second_keeps_a_flow_within_its_timeout,
+}
+
+fn a_server_that_takes_a_little_within_each_timeout_keeps_its_flow(path: Path) {
+    a_slow_reader_keeps_its_flow(path, |(client, server)| (client, server));
+}
+
+fn a_client_that_takes_a_little_within_each_timeout_keeps_its_flow(path: Path) {
+    a_slow_reader_keeps_its_flow(path, |(client, server)| (server, client));
+}
+
+/// The sender has ended, so that nothing but the draining of what waits can show that the flow is alive. When the reader stops, the flow
+/// ends between one and two timeouts later.
+fn a_slow_reader_keeps_its_flow(
+    path: Path,
+    roles: impl Fn((TcpStream, TcpStream)) -> (TcpStream, TcpStream),
+) {
+    let net = Net::new(1);
+    limit_socket_buffers(&net, 256 << 10);
+    let relay = Relay::over(net, path, "idle-timeout = \"2s\"\nhalf-close-timeout = \"2s\"");
+    let meals = size(8, 300);
+    for stops in [false, true] {
+        let (sender, reader) = roles(relay.handed_over(path));
+        let taken = send_until_blocked(&sender, 1, Duration::from_millis(500));
+        finish(&sender);
+        if stops {
+            // It was read from until now: one timeout from here at the least, two at the most, and time for a busy machine.
+            let begin = Instant::now();
+            relay.agent.until_records(2);
+            assert!((TIMEOUT / 2..TIMEOUT * 4).contains(&begin.elapsed()), "{:?}", begin.elapsed());
+            break;
+        }
+        let (mut eaten, begin) = (0, Instant::now());
+        let received = receive_in_pieces(&reader, 1, u64::MAX, || {
+            if eaten % MEAL == 0 && eaten / MEAL < meals {
+                std::thread::sleep(TIMEOUT / 2);
+            }
+            eaten += MEAL / 16;
+            MEAL / 16
+        });
+        assert!(begin.elapsed() > TIMEOUT * 3, "everything was there after {:?}", begin.elapsed());
+        assert_received(&received, taken, End::Finished);
+        finish(&reader);
+    }
+    let records = relay.agent.until_records(2);
+    let reasons: Vec<&str> = records.iter().map(|record| record.close()).collect();
+    assert_eq!(reasons, ["finished", "idle-timeout"]);
+    relay.assert_nothing_left(path);
+}
+
+/// For ten minutes in the large size. A reader that is so slow shows the sender nothing for longer than that, since a window opens by
+/// whole segments (RFC 9293 section 3.8.6.2.2), so the timeout has to be longer.
+fn a_byte_a_second_keeps_a_flow_within_its_timeout(path: Path) {
+    let relay = Relay::with(path, &format!("idle-timeout = \"{}s\"", size(20, 1200)));
+    let (client, server) = relay.handed_over(path);
+    let taken = send_until_blocked(&client, 1, Duration::from_millis(500));
+    finish(&client);
+    let mut seconds = size(5, 600);
+    let received = receive_in_pieces(&server, 1, u64::MAX, || {
+        if seconds == 0 {
+            return usize::MAX;
+        }
+        seconds -= 1;
+        std::thread::sleep(Duration::from_secs(1));
+        1
+    });
+    assert_received(&received, taken, End::Finished);
+    // What goes the other way was never in doubt.
+    lb_tests::stream::say(&server, b"thanks");
+    assert_eq!(receive_exactly(&client, 6), b"thanks");
+    finish(&server);
+    assert_eq!(relay.close_reason(), "finished");
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the kernel holds: entries in the BPF maps of a process, and TCP sockets that it has not freed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::process::Command;
+
+use lb_common::layout::{DIRECTIONS, Moved, SLOTS, SOCKMAP_VERDICT};
+use serde_json::Value;
+
+use crate::process::{Process, run};
+
+/// What the program of path sockmap has handed over so far of each socket that it can find, in bytes, by the sockets' cookies.
+///
+/// What is in a socket map, the kernel does not tell; but whoever is in one can be found, and a place that is taken is refused to the
+/// next flow.
+///
+/// # Panics
+/// If the process has no such program, or `bpftool` fails.
+#[track_caller]
+pub fn redirected(process: &Process) -> BTreeMap<u64, u64> {
+    let maps = maps(process);
+    let entries = bpftool(&["map", "dump", "id", &maps[SLOTS]]);
+    let sockets = entries.as_array().expect("bpftool prints an array").iter();
+    sockets
+        .filter_map(|entry| {
+            let (cookie, slot) = (bytes(&entry["key"]), bytes(&entry["value"]));
+            Some((u64::from_ne_bytes(cookie.try_into().ok()?), moved(&maps[DIRECTIONS], &slot)?.redirected))
+        })
+        .collect()
+}
+
+/// Sockets that the program can find.
+///
+/// # Panics
+/// As [`redirected`].
+#[track_caller]
+pub fn named_sockets(process: &Process) -> usize {
+    let entries = bpftool(&["map", "dump", "id", &maps(process)[SLOTS]]);
+    entries.as_array().expect("bpftool prints an array").len()
+}
+
+/// How many TCP sockets the kernel has memory for, all namespaces together (slabinfo(5)). What a BPF socket map holds of a socket, such
+/// as bytes that wait for it, is freed before the socket is (net/core/skmsg.c, sk_psock_destroy). Free memory that a processor has set
+/// aside counts as well, so that this is exact to some hundreds.
+///
+/// # Panics
+/// Without root.
+pub fn tcp_sockets() -> u64 {
+    let slabs = std::fs::read_to_string("/proc/slabinfo").expect("slabinfo needs root");
+    let count = |line: &str| -> Option<u64> {
+        let mut words = line.split_whitespace();
+        let is_tcp = matches!(words.next(), Some("TCP" | "TCPv6"));
+        is_tcp.then(|| words.next().expect("a count").parse().expect("a number"))
+    };
+    let counts: Vec<u64> = slabs.lines().filter_map(count).collect();
+    assert!(!counts.is_empty(), "no slab of TCP sockets:\n{slabs}");
+    counts.iter().sum()
+}
+
+/// The maps of the verdict's program that a process has a descriptor of: numbers by name.
+#[track_caller]
+fn maps(process: &Process) -> BTreeMap<String, String> {
+    let listing = std::fs::read_dir(format!("/proc/{}/fdinfo", process.pid())).expect("a living process");
+    // A descriptor may be closed between listing and reading.
+    let infos = listing.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+    let number =
+        |info: String| info.lines().find_map(|line| Some(line.strip_prefix("prog_id:")?.trim().to_owned()));
+    let programs: BTreeSet<String> = infos.filter_map(number).collect();
+    let mut shown = programs.iter().map(|id| bpftool(&["prog", "show", "id", id]));
+    let program = shown.find(|program| program["name"] == SOCKMAP_VERDICT).expect("path sockmap is on");
+    let ids = program["map_ids"].as_array().expect("a program with maps").iter().map(Value::to_string);
+    let named = |id: String| {
+        let map = bpftool(&["map", "show", "id", &id]);
+        (map["name"].as_str().expect("a name").to_owned(), id)
+    };
+    ids.map(named).collect()
+}
+
+/// The program's side of a direction; `None` if its flow has just ended.
+fn moved(directions: &str, slot: &[u8]) -> Option<Moved> {
+    let mut arguments = vec!["map", "lookup", "id", directions, "key"];
+    let key: Vec<String> = slot.iter().map(u8::to_string).collect();
+    arguments.extend(key.iter().map(String::as_str));
+    let value = bytes(&bpftool(&arguments)["value"]);
+    let words = value.chunks_exact(8).map(|word| u64::from_ne_bytes(word.try_into().expect("8 bytes")));
+    let words: Vec<u64> = words.collect();
+    Some(Moved::from_words(*words.first_chunk()?))
+}
+
+/// Bytes as bpftool writes them, such as `["0x01","0x00"]`.
+fn bytes(value: &Value) -> Vec<u8> {
+    let texts = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+    texts.filter_map(|text| u8::from_str_radix(text.strip_prefix("0x")?, 16).ok()).collect()
+}
+
+#[track_caller]
+fn bpftool(arguments: &[&str]) -> Value {
+    let printed = run(Command::new("bpftool").arg("--json").args(arguments));
+    serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"))
+}
