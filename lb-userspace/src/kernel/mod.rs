@@ -14,8 +14,10 @@ use aya::maps::MapError;
 use lb_common::reason::Availability;
 use rustix::io::Errno;
 
+use crate::privileges::Lack;
+
 pub use seats::Seat;
-pub use self_test::SelfTestError;
+pub use self_test::{SelfTestError, Step};
 pub use sockmap::{Calls, Maps, Refusal, Sockmap};
 
 /// What `cargo xtask ebpf` built; the build script has compared its digest.
@@ -25,10 +27,10 @@ static OBJECT: &[u8] =
 /// Why the kernel side is not available. The agent then carries every flow in user space.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The process lacks CAP_BPF or CAP_NET_ADMIN in the initial user namespace (capabilities(7)), a security module forbids
-    /// bpf(2), or, before Linux 5.11, RLIMIT_MEMLOCK is too small for the maps.
-    #[error("not permitted: loading BPF programs needs the capabilities CAP_BPF and CAP_NET_ADMIN")]
-    NoPrivilege,
+    /// The process lacks a capability in the initial user namespace (capabilities(7)), bpf(2) is forbidden, or, before Linux 5.11,
+    /// RLIMIT_MEMLOCK is too small for the maps.
+    #[error("not permitted: {0}")]
+    NoPrivilege(Lack),
     /// The kernel knows no bpf(2), or not a kind of map or program in use: it is older than Linux 4.18, or was built without
     /// CONFIG_BPF_SYSCALL or CONFIG_BPF_STREAM_PARSER.
     #[error("the kernel is too old or built without support for BPF socket maps")]
@@ -56,14 +58,14 @@ pub fn load_sockmap(flows: u32) -> Result<(Sockmap, Calls), LoadError> {
     Sockmap::load(OBJECT, flows)
 }
 
-/// Tries whether the kernel does what the path relies on; see [`self_test`].
+/// Tries whether the kernel does what the path relies on, and tells each step that it passes; see [`self_test`].
 ///
 /// # Errors
 ///
 /// [`LoadError::SelfTest`], or that the maps cannot be opened once more.
-pub fn test_sockmap(sockmap: &Sockmap) -> Result<(), LoadError> {
+pub fn test_sockmap(sockmap: &Sockmap, passed: &mut dyn FnMut(Step)) -> Result<(), LoadError> {
     let mut maps = sockmap.maps()?;
-    self_test::run(sockmap, &mut maps).map_err(LoadError::SelfTest)
+    self_test::run(sockmap, &mut maps, passed).map_err(LoadError::SelfTest)
 }
 
 fn absent(kind: &str, name: &str) -> LoadError {
@@ -78,7 +80,8 @@ impl LoadError {
     /// The word for it in metrics.
     pub fn availability(&self) -> Availability {
         match self {
-            Self::NoPrivilege => Availability::NoPrivilege,
+            Self::NoPrivilege(Lack::Forbidden) => Availability::Forbidden,
+            Self::NoPrivilege(_) => Availability::NoPrivilege,
             Self::SelfTest(_) => Availability::SelfTest,
             Self::KernelTooOld(_) | Self::Damaged(_) | Self::Memory(_) | Self::Refused(_) => {
                 Availability::Kernel
@@ -89,12 +92,20 @@ impl LoadError {
     /// Sorts an error of aya by what an operator would do about it.
     fn from_ebpf(error: EbpfError) -> Self {
         match errno(&error) {
-            Some(Errno::PERM | Errno::ACCESS) => Self::NoPrivilege,
+            Some(errno @ (Errno::PERM | Errno::ACCESS)) => Self::not_permitted(errno, error),
             Some(errno @ (Errno::NOSYS | Errno::INVAL)) if is_creation(&error) => {
                 Self::KernelTooOld(errno.into())
             }
             Some(_) => Self::Refused(Box::new(error)),
             None => Self::Damaged(error.to_string()),
+        }
+    }
+
+    /// EACCES is also what the verifier says of a program that it does not like (kernel/bpf/verifier.c).
+    fn not_permitted(errno: Errno, error: EbpfError) -> Self {
+        match Lack::of_this_thread() {
+            Lack::Forbidden if errno == Errno::ACCESS => Self::Refused(Box::new(error)),
+            lack => Self::NoPrivilege(lack),
         }
     }
 }

@@ -5,9 +5,10 @@ use std::fs;
 use std::thread;
 
 use lb_common::layout::TARGETS;
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+use rustix::thread::{CapabilitySet, capabilities};
 
 use super::*;
+use crate::privileges::{self, Capability};
 
 /// Whether this thread may load programs: the capabilities count only in the initial user namespace (user_namespaces(7)).
 fn is_privileged() -> bool {
@@ -18,16 +19,6 @@ fn is_privileged() -> bool {
     is_capable && map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// This thread without any capability.
-fn give_up_capabilities() {
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
-    };
-    set_capabilities(None, none).expect("a thread can give up capabilities");
-}
-
 #[test]
 fn this_kernel_passes_the_self_test_or_says_that_privileges_are_missing() {
     match load_sockmap(4) {
@@ -35,15 +26,17 @@ fn this_kernel_passes_the_self_test_or_says_that_privileges_are_missing() {
             assert!(is_privileged());
             // Working with the maps needs none, as the agent has none by then.
             let tested = thread::spawn(move || {
-                give_up_capabilities();
+                privileges::give_up().expect("a thread can give up capabilities");
                 let mut maps = sockmap.maps()?;
-                let tested = self_test::run(&sockmap, &mut maps);
+                let mut steps = Vec::new();
+                let tested = self_test::run(&sockmap, &mut maps, &mut |step| steps.push(step));
                 assert_eq!(maps.entries(), 0, "entries are left");
-                tested.map_err(LoadError::SelfTest)
+                tested.map(|()| steps).map_err(LoadError::SelfTest)
             });
-            tested.join().expect("the thread ends").expect("every behaviour");
+            let steps = tested.join().expect("the thread ends").expect("every behaviour");
+            assert!(steps.len() >= 5 && steps.iter().all(|step| !step.took.is_zero()), "{steps:?}");
         }
-        Err(LoadError::NoPrivilege) => assert!(!is_privileged()),
+        Err(LoadError::NoPrivilege(_)) => assert!(!is_privileged()),
         Err(error) => panic!("{error}: {error:?}"),
     }
 }
@@ -52,10 +45,13 @@ fn this_kernel_passes_the_self_test_or_says_that_privileges_are_missing() {
 fn without_capabilities_the_reason_is_told() {
     let loaded = thread::spawn(|| {
         // Capabilities belong to a thread: the other tests keep theirs.
-        give_up_capabilities();
+        privileges::give_up().expect("a thread can give up capabilities");
         load_sockmap(4).map(drop)
     });
-    assert!(matches!(loaded.join().expect("the thread ends"), Err(LoadError::NoPrivilege)));
+    let missing = Lack::Capabilities(Capability::FOR_SOCKMAP.to_vec());
+    assert!(
+        matches!(loaded.join().expect("the thread ends"), Err(LoadError::NoPrivilege(lack)) if lack == missing)
+    );
 }
 
 #[test]
@@ -73,7 +69,7 @@ fn errors_are_sorted_by_what_an_operator_would_do() {
             MapError::CreateError { name: TARGETS.to_owned(), io_error: errno.into() }.into(),
         )
     };
-    assert!(matches!(creation(Errno::PERM), LoadError::NoPrivilege));
+    assert!(matches!(creation(Errno::PERM), LoadError::NoPrivilege(_)));
     assert!(matches!(creation(Errno::INVAL), LoadError::KernelTooOld(_)));
     assert!(matches!(creation(Errno::NOSYS), LoadError::KernelTooOld(_)));
     assert!(matches!(creation(Errno::NOMEM), LoadError::Refused(_)));
