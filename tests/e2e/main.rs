@@ -42,6 +42,7 @@ mod real_clients;
 mod retries;
 mod routes;
 mod servers;
+mod service;
 mod slow_clients;
 mod sockmap;
 mod source;

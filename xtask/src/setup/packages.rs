@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 /// Debian packages, each with what the tests do with it.
-pub const PACKAGES: [(&str, &str); 18] = [
+pub const PACKAGES: [(&str, &str); 19] = [
     ("chromium", "a browser's ClientHello, headless"),
     ("curl", "a TLS client, and a client of the admin surface"),
     ("dnsmasq-base", "a DNS server whose records come and go"),
@@ -22,6 +22,7 @@ pub const PACKAGES: [(&str, &str); 18] = [
     ("python3", "small peers for odd behaviour"),
     ("python3-pip", "brings peers that Debian does not have"),
     ("redis-server", "a server that scripts of checks ask"),
+    ("systemd", "systemd-analyze, which judges the unit file"),
     ("tshark", "a dissector's view of PROXY headers"),
     ("util-linux", "unshare, nsenter and prlimit"),
     ("valgrind", "counts instructions, which repeat where seconds do not"),
