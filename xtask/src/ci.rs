@@ -4,7 +4,7 @@
 use anyhow::Result;
 
 use crate::report::{Outcome, Report};
-use crate::{bench, ebpf, lint, micro, test};
+use crate::{bench, ebpf, lint, micro, test, vm};
 
 /// Runs all stages; what cannot run here is a failure too.
 ///
@@ -19,6 +19,7 @@ pub fn run() -> Result<()> {
         ebpf::run(&ebpf::Args { check: true })?;
         Ok(Outcome::Passed)
     });
+    report.stage("another kernel, in a virtual machine", vm::stage);
     report.stage("instruction counts", micro::stage);
     report.stage("bench, a little of everything", bench::stage);
     report.finish(true)

@@ -17,6 +17,7 @@ mod soak;
 mod test;
 #[cfg(test)]
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -48,6 +49,8 @@ enum Verb {
     Soak(soak::Args),
     /// Measures lb beside its peers
     Bench(bench::Args),
+    /// Runs the tests that depend on the kernel on other kernels, in virtual machines
+    Vm(vm::Args),
     /// Runs what must pass before a change lands
     Ci,
 }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Test(args) => test::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Soak(args) => soak::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Bench(args) => bench::run(&args).map(|()| ExitCode::SUCCESS),
+        Verb::Vm(args) => vm::run(&args).map(|()| ExitCode::SUCCESS),
         Verb::Ci => ci::run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {

@@ -4,7 +4,7 @@
 use std::fs;
 use std::thread;
 
-use lb_common::layout::TARGETS;
+use lb_common::layout::{SOCKMAP_VERDICT, TARGETS};
 use rustix::thread::{CapabilitySet, capabilities};
 
 use super::*;
@@ -38,6 +38,25 @@ fn this_kernel_passes_the_self_test_or_says_that_privileges_are_missing() {
         }
         Err(LoadError::NoPrivilege(_)) => assert!(!is_privileged()),
         Err(error) => panic!("{error}: {error:?}"),
+    }
+}
+
+/// The verifier walks every way through a program and gives up after a million instructions (include/linux/bpf.h,
+/// BPF_COMPLEXITY_LIMIT_INSNS), which differ from kernel to kernel. `cargo xtask vm` reads the line that this prints.
+#[test]
+fn the_verifier_is_far_from_giving_up() {
+    let Ok((_sockmap, _calls)) = load_sockmap(4) else { return assert!(!is_privileged()) };
+    let programs = aya::programs::loaded_programs().filter_map(Result::ok);
+    let ours: Vec<_> = programs.filter(|program| program.name() == SOCKMAP_VERDICT.as_bytes()).collect();
+    assert!(!ours.is_empty(), "the kernel does not list {SOCKMAP_VERDICT}");
+    for program in ours {
+        // Since Linux 5.16.
+        let verified = program.verified_instruction_count().expect("the kernel counts them");
+        let (translated, jited) = (program.size_translated().unwrap_or(0), program.size_jitted());
+        println!(
+            "program {SOCKMAP_VERDICT}: {verified} instructions verified, {translated} bytes translated, {jited} bytes jited"
+        );
+        assert!((1..10_000).contains(&verified), "{verified} instructions");
     }
 }
 

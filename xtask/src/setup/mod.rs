@@ -25,6 +25,9 @@ pub struct Args {
     /// Installs also what `cargo xtask bench` compares lb with: a newer HAProxy, Envoy, sozu, and clients; takes some minutes
     #[arg(long)]
     pub bench: bool,
+    /// Installs also what `cargo xtask vm` needs: QEMU
+    #[arg(long)]
+    pub vm: bool,
     /// Does not ask before it uses sudo
     #[arg(long)]
     pub yes: bool,
@@ -44,6 +47,9 @@ pub fn run(args: &Args) -> Result<()> {
     if args.bench {
         install(packages::missing(&packages::BENCH_PACKAGES)?, args.yes)?;
         peers::install()?;
+    }
+    if args.vm {
+        install(packages::missing(&packages::VM_PACKAGES)?, args.yes)?;
     }
     Ok(())
 }

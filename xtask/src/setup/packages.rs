@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The one list of Debian packages that the tests use, and the one of those that the benchmarks use besides.
+//! The one list of Debian packages that the tests use, and those that benchmarks and virtual machines use besides.
 
 use std::process::{Command, Stdio};
 
@@ -34,6 +34,10 @@ pub const BENCH_PACKAGES: [(&str, &str); 3] = [
     ("protobuf-compiler", "what sozu is built with"),
     ("wrk", "downloads over HTTP/1.1"),
 ];
+
+/// Debian packages that only virtual machines need, each with what for.
+pub const VM_PACKAGES: [(&str, &str); 2] =
+    [("qemu-system-x86", "emulates the machine"), ("xz-utils", "unpacks modules of kernels")];
 
 /// Those of these packages that are not installed; all of them where there is no dpkg.
 ///
@@ -73,9 +77,11 @@ mod tests {
 
     #[test]
     fn the_lists_are_sorted_and_without_doubles() {
-        for list in [&PACKAGES[..], &BENCH_PACKAGES] {
+        for list in [&PACKAGES[..], &BENCH_PACKAGES, &VM_PACKAGES] {
             assert!(list.windows(2).all(|pair| pair[0].0 < pair[1].0));
         }
-        assert!(BENCH_PACKAGES.iter().all(|(name, _)| PACKAGES.iter().all(|(other, _)| other != name)));
+        for list in [&BENCH_PACKAGES[..], &VM_PACKAGES] {
+            assert!(list.iter().all(|(name, _)| PACKAGES.iter().all(|(other, _)| other != name)));
+        }
     }
 }

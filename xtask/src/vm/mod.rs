@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `cargo xtask vm`: the tests that depend on the kernel, on the kernels that people run. Each boots in a machine of its own under QEMU,
+//! emulated in software, from Debian's packages and a file system that is made here.
+
+mod initramfs;
+mod kernel;
+mod machine;
+mod modules;
+mod plan;
+mod programs;
+mod results;
+mod suite;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use self::initramfs::Initramfs;
+use self::kernel::{FOLDER, KERNELS, Kernel};
+use self::machine::Machine;
+use self::modules::Modules;
+use self::plan::Test;
+use self::programs::Programs;
+use self::results::Results;
+use crate::report::Outcome;
+use crate::repository::root;
+
+/// The kernel that CI runs: the one that takes the least to download.
+const CI_KERNEL: &str = "6.1";
+
+/// Programs of this machine that tests start.
+const PROGRAMS: [&str; 12] =
+    ["cat", "cp", "ip", "nft", "prlimit", "setpriv", "sh", "ss", "tc", "timeout", "true", "unshare"];
+
+/// Modules that tests need and that no program asks for: links, their faults, and filters.
+const MODULES: [&str; 6] = ["veth", "sch_netem", "nf_tables", "nft_limit", "nft_numgen", "tls"];
+
+/// How long a machine may run.
+const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// What `vm` can be told.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Only this kernel; without it, all
+    #[arg(long, value_parser = KERNELS.map(|kernel| kernel.label))]
+    kernel: Option<String>,
+    /// Runs only tests whose name contains this
+    filter: Option<String>,
+}
+
+/// Runs the tests on one kernel or all.
+///
+/// # Errors
+///
+/// A machine does not come to its end, or a test failed or is missing.
+pub fn run(args: &Args) -> Result<()> {
+    let programs = Programs::build()?;
+    let tests = plan::chosen(&programs, args.filter.as_deref())?;
+    let mut failed = Vec::new();
+    for kernel in &KERNELS {
+        if args.kernel.as_deref().is_none_or(|label| label == kernel.label)
+            && let Err(error) = test(kernel, &programs, &tests)
+        {
+            eprintln!("error: kernel {}: {error:#}", kernel.label);
+            failed.push(kernel.label);
+        }
+    }
+    if !failed.is_empty() {
+        bail!("kernels that did not pass: {}", failed.join(", "));
+    }
+    Ok(())
+}
+
+/// A stage of CI: one kernel.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn stage() -> Result<Outcome> {
+    if let Err(reason) = machine::is_possible() {
+        return Ok(Outcome::NotRun(reason));
+    }
+    run(&Args { kernel: Some(CI_KERNEL.to_owned()), filter: None })?;
+    Ok(Outcome::Passed)
+}
+
+/// Boots a kernel and runs tests there.
+fn test(kernel: &Kernel, programs: &Programs, tests: &[Test]) -> Result<()> {
+    let files = kernel.files()?;
+    let folder = root().join(FOLDER).join(kernel.label);
+    std::fs::create_dir_all(&folder)?;
+    let initramfs = folder.join("initramfs");
+    pack(&Modules::open(&files.modules)?, programs, tests)?.write(&initramfs)?;
+    let machine = Machine {
+        kernel: files.image,
+        initramfs,
+        // What the kernel does not know goes into the environment of the first process.
+        command_line: "quiet PATH=/usr/sbin:/usr/bin".to_owned(),
+        drives: Vec::new(),
+        memory_mib: 2048,
+        processors: 2,
+        folder,
+    };
+    let mut results = Results::default();
+    machine.run(PATIENCE, |line| results.hear(line))?;
+    println!("{}: {results:?}", files.version);
+    results.judge(tests).with_context(|| machine.last_words())
+}
+
+/// The file system: the tests, what they start, and what they are to do.
+fn pack(modules: &Modules, programs: &Programs, tests: &[Test]) -> Result<Initramfs> {
+    let mut initramfs = Initramfs::new();
+    for name in PROGRAMS {
+        initramfs.program(name)?;
+    }
+    for (from, to) in [
+        (&programs.guest, Path::new("/init")),
+        (&programs.agent, Path::new("/usr/bin/lb")),
+        (&programs.e2e, Path::new("/tests/e2e")),
+        (&programs.unit, Path::new("/tests/unit")),
+        (&programs.peer, &programs.peer),
+    ] {
+        initramfs.program_at(from, to)?;
+    }
+    let mut plan = Vec::new();
+    for module in modules.with_dependencies(&MODULES)? {
+        let file = Path::new("/modules").join(&module.name);
+        initramfs.file(&file, 0o644, &module.image);
+        plan.push(format!("module {}", file.display()));
+    }
+    plan.extend(["set LB_AGENT /usr/bin/lb", "set LB_TELL_CARRIED yes"].map(str::to_owned));
+    plan.extend(tests.iter().map(Test::line));
+    initramfs.file(Path::new("/plan"), 0o644, plan.join("\n").as_bytes());
+    Ok(initramfs)
+}
