@@ -10,6 +10,7 @@ mod plan;
 mod programs;
 mod results;
 mod suite;
+mod systemd;
 
 use std::path::Path;
 use std::time::Duration;
@@ -45,6 +46,9 @@ pub struct Args {
     /// Only this kernel; without it, all
     #[arg(long, value_parser = KERNELS.map(|kernel| kernel.label))]
     kernel: Option<String>,
+    /// Only a guest with systemd, in which config/lb.service runs; without it and without a kernel or a name, that as well
+    #[arg(long, conflicts_with_all = ["kernel", "filter"])]
+    systemd: bool,
     /// Runs only tests whose name contains this
     filter: Option<String>,
 }
@@ -56,6 +60,9 @@ pub struct Args {
 /// A machine does not come to its end, or a test failed or is missing.
 pub fn run(args: &Args) -> Result<()> {
     let programs = Programs::build()?;
+    if args.systemd {
+        return systemd::run(&programs);
+    }
     let tests = plan::chosen(&programs, args.filter.as_deref())?;
     let mut failed = Vec::new();
     for kernel in &KERNELS {
@@ -65,6 +72,13 @@ pub fn run(args: &Args) -> Result<()> {
             eprintln!("error: kernel {}: {error:#}", kernel.label);
             failed.push(kernel.label);
         }
+    }
+    if args.kernel.is_none()
+        && args.filter.is_none()
+        && let Err(error) = systemd::run(&programs)
+    {
+        eprintln!("error: systemd: {error:#}");
+        failed.push("that with systemd");
     }
     if !failed.is_empty() {
         bail!("kernels that did not pass: {}", failed.join(", "));
@@ -81,7 +95,20 @@ pub fn stage() -> Result<Outcome> {
     if let Err(reason) = machine::is_possible() {
         return Ok(Outcome::NotRun(reason));
     }
-    run(&Args { kernel: Some(CI_KERNEL.to_owned()), filter: None })?;
+    run(&Args { kernel: Some(CI_KERNEL.to_owned()), systemd: false, filter: None })?;
+    Ok(Outcome::Passed)
+}
+
+/// Another stage of CI: the unit under systemd.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn systemd_stage() -> Result<Outcome> {
+    if let Err(reason) = machine::is_possible() {
+        return Ok(Outcome::NotRun(reason));
+    }
+    run(&Args { kernel: None, systemd: true, filter: None })?;
     Ok(Outcome::Passed)
 }
 
