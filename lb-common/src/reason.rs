@@ -110,6 +110,10 @@ labelled! {
         NoPrivilege => "no-privilege",
         /// bpf(2) is forbidden by a seccomp filter or a security module.
         Forbidden => "forbidden",
+        /// The process lacks CAP_PERFMON alone: what waits inside the kernel could not be bounded.
+        NoPerfmon => "no-perfmon",
+        /// The kernel does not describe its types (BTF): likewise.
+        NoBtf => "no-btf",
         /// The kernel lacks what it needs.
         Kernel => "kernel",
         /// The kernel does not do what it should.

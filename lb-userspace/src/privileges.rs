@@ -43,9 +43,9 @@ impl Capability {
     /// What it is for, in a few words.
     pub const fn purpose(self) -> &'static str {
         match self {
-            Self::Bpf => "loads the BPF program of path sockmap",
+            Self::Bpf => "loads the BPF programs of path sockmap",
             Self::NetAdmin => "makes the socket maps of path sockmap",
-            Self::Perfmon => "lets the program of path sockmap read the kernel's structures",
+            Self::Perfmon => "lets path sockmap see in the kernel how much a socket has accepted",
             Self::NetBindService => "binds low ports",
         }
     }

@@ -44,7 +44,7 @@ fn nobody_sees_everything_that_can_be_seen() {
 
 #[test]
 fn each_missing_capability_is_named() {
-    for missing in ["CAP_BPF", "CAP_NET_ADMIN"] {
+    for missing in FOR_SOCKMAP {
         let held: Vec<&str> = FOR_SOCKMAP.into_iter().filter(|name| *name != missing).collect();
         let findings = examine(Path::Sockmap, |launch| launch.with_capabilities(&held), UNAVAILABLE);
         assert_eq!(lacking(&findings), format!("{missing} sockmap"));
@@ -64,8 +64,10 @@ fn a_user_namespace_is_seen_through() {
 
 #[test]
 fn hidden_types_are_noticed() {
-    let findings = examine(Path::Sockmap, hidden_btf, 0);
-    assert_eq!(find(&findings, "BTF")["verdict"], "note");
+    let findings = examine(Path::Sockmap, hidden_btf, UNAVAILABLE);
+    assert_eq!(lacking(&findings), "BTF sockmap");
+    let change = find(&findings, "sockmap")["change"].as_str().expect("what to change");
+    assert!(change.contains("CONFIG_DEBUG_INFO_BTF=y"), "{change}");
 }
 
 #[test]

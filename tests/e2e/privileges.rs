@@ -57,10 +57,11 @@ fn without_cap_net_admin_flows_are_spliced() {
     check(lacking, Off("no-privilege", "CAP_NET_ADMIN is missing"));
 }
 
-/// No program reads the kernel's structures so far.
+/// What waits inside the kernel could not be bounded.
 #[test]
-fn without_cap_perfmon_the_path_is_available() {
-    check(|launch| launch.with_capabilities(&without("CAP_PERFMON")), Available);
+fn without_cap_perfmon_flows_are_spliced() {
+    let lacking = |launch: Launch| launch.with_capabilities(&without("CAP_PERFMON"));
+    check(lacking, Off("no-perfmon", "CAP_PERFMON is missing"));
 }
 
 #[test]
@@ -86,10 +87,10 @@ fn where_bpf_is_forbidden_flows_are_spliced() {
     check(filtered(enosys), Off("kernel", "kernel is too old"));
 }
 
-/// Nothing needs the kernel's types so far.
+/// The program would not find what bounds it.
 #[test]
-fn without_btf_the_path_is_available() {
-    check(hidden_btf, Available);
+fn without_btf_flows_are_spliced() {
+    check(hidden_btf, Off("no-btf", "/sys/kernel/btf/vmlinux"));
 }
 
 /// No path needs control groups.

@@ -10,14 +10,18 @@ use crate::config::needs::wants_sockmap;
 use crate::config::{Config, PathWish};
 use crate::kernel::{self, Calls, LoadError, Sockmap};
 use crate::observe::metrics::ProcessMetrics;
-use crate::path::sockmap::Pool;
+use crate::path::sockmap::{Limits, Pool};
 
 /// What loading has given; `None`: nothing asks for the path.
 pub(super) type Loaded = Option<Result<(Sockmap, Calls), LoadError>>;
 
 /// Loads the path, which is all of it that needs privileges.
 pub(super) fn load(config: &Config, connections: u32) -> Loaded {
-    wants_sockmap(config).then(|| kernel::load_sockmap(connections))
+    wants_sockmap(config).then(|| kernel::load_sockmap(connections, limits(config).overdraft()))
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits::new(config.global.sockmap_memory, config.global.sockmap_direction_memory)
 }
 
 /// Whether somebody would rather have no connection than another path.
@@ -43,7 +47,7 @@ pub(super) fn open(
         Ok(sockmap) => {
             metrics.paths.note(PathKind::Sockmap, Availability::Available);
             tracing::info!("path sockmap is available");
-            Some((Arc::new(sockmap), Pool::of_this_host(metrics.paths.sockmap_memory.clone())))
+            Some((Arc::new(sockmap), Pool::new(limits(config), metrics.paths.sockmap_memory.clone())))
         }
         Err(error) => {
             metrics.paths.note(PathKind::Sockmap, error.availability());

@@ -10,7 +10,9 @@ use super::destination::{self, Question};
 use crate::config::needs::{
     self, Descriptors, PER_CONNECTION, PER_PIPE, RESERVE, privileged_binds, wants_sockmap,
 };
+use crate::config::units::{Bytes, format_size};
 use crate::config::{Address, Config, Mode};
+use crate::path::sockmap::Limits;
 use crate::privileges::{self, Capability};
 use crate::route::coalescing::backends_by_name;
 
@@ -52,6 +54,9 @@ pub(super) fn explain(config: &Config, question: &Question<'_>, system: &System)
     let mut text = format!("# The configuration with all defaults.\n\n{}", config.to_toml());
     section(&mut text, "Capabilities", &capabilities(config, system));
     section(&mut text, "File descriptors", &descriptors(config, system));
+    if wants_sockmap(config) {
+        section(&mut text, "Memory of path sockmap", &sockmap_memory(config));
+    }
     let names = names(config);
     if !names.is_empty() {
         section(&mut text, "Names", &names);
@@ -126,6 +131,20 @@ fn descriptors(config: &Config, system: &System) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What may wait inside the kernel.
+fn sockmap_memory(config: &Config) -> Vec<String> {
+    let limits = Limits::new(config.global.sockmap_memory, config.global.sockmap_direction_memory);
+    let whence = match config.global.sockmap_memory {
+        Some(_) => "",
+        None => ", a quarter of what net.ipv4.tcp_mem allows TCP",
+    };
+    let shown = |bytes| format_size(Bytes(bytes));
+    vec![
+        format!("all connections: {}{whence}; half of it for shares, half beyond them", shown(limits.total)),
+        format!("one direction: {}", shown(limits.direction)),
+    ]
 }
 
 /// Whether names decide between backends somewhere.

@@ -2,6 +2,7 @@
 //! The kernel side: loads the BPF object, and hides aya from everybody else. The object is the one in `lb-ebpf/prebuilt`, so that
 //! one commit is one binary, whatever tools the machine has.
 
+mod btf;
 mod directions;
 mod seats;
 mod self_test;
@@ -14,8 +15,9 @@ use aya::maps::MapError;
 use lb_common::reason::Availability;
 use rustix::io::Errno;
 
-use crate::privileges::Lack;
+use crate::privileges::{Capability, Lack};
 
+pub use btf::BtfError;
 pub use seats::Seat;
 pub use self_test::{SelfTestError, Step};
 pub use sockmap::{Calls, Maps, Refusal, Sockmap};
@@ -31,6 +33,9 @@ pub enum LoadError {
     /// RLIMIT_MEMLOCK is too small for the maps.
     #[error("not permitted: {0}")]
     NoPrivilege(Lack),
+    /// The kernel does not describe its own types.
+    #[error("the kernel does not tell where it counts what a socket has accepted")]
+    NoBtf(#[source] BtfError),
     /// The kernel knows no bpf(2), or not a kind of map or program in use: it is older than Linux 4.18, or was built without
     /// CONFIG_BPF_SYSCALL or CONFIG_BPF_STREAM_PARSER.
     #[error("the kernel is too old or built without support for BPF socket maps")]
@@ -49,13 +54,14 @@ pub enum LoadError {
     Refused(#[source] Box<EbpfError>),
 }
 
-/// Loads the kernel's side of path `sockmap` for so many flows at the same time.
+/// Loads the kernel's side of path `sockmap` for so many flows at the same time, which may have so many bytes of cost waiting beyond
+/// their shares.
 ///
 /// # Errors
 ///
 /// See [`LoadError`].
-pub fn load_sockmap(flows: u32) -> Result<(Sockmap, Calls), LoadError> {
-    Sockmap::load(OBJECT, flows)
+pub fn load_sockmap(flows: u32, overdraft_max: u64) -> Result<(Sockmap, Calls), LoadError> {
+    Sockmap::load(OBJECT, flows, overdraft_max)
 }
 
 /// Tries whether the kernel does what the path relies on, and tells each step that it passes; see [`self_test`].
@@ -81,7 +87,11 @@ impl LoadError {
     pub fn availability(&self) -> Availability {
         match self {
             Self::NoPrivilege(Lack::Forbidden) => Availability::Forbidden,
+            Self::NoPrivilege(Lack::Capabilities(missing)) if missing[..] == [Capability::Perfmon] => {
+                Availability::NoPerfmon
+            }
             Self::NoPrivilege(_) => Availability::NoPrivilege,
+            Self::NoBtf(_) => Availability::NoBtf,
             Self::SelfTest(_) => Availability::SelfTest,
             Self::KernelTooOld(_) | Self::Damaged(_) | Self::Memory(_) | Self::Refused(_) => {
                 Availability::Kernel

@@ -5,23 +5,35 @@ use std::fs;
 use std::thread;
 
 use lb_common::layout::{SOCKMAP_VERDICT, TARGETS};
-use rustix::thread::{CapabilitySet, capabilities};
+use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::*;
 use crate::privileges::{self, Capability};
+
+/// This thread without CAP_PERFMON and what implies it.
+fn give_up_looking_into_sockets() {
+    let held = capabilities(None).expect("a thread can read its own capabilities");
+    let lost = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+    let less = CapabilitySets {
+        effective: held.effective - lost,
+        permitted: held.permitted - lost,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, less).expect("a thread can give up capabilities");
+}
 
 /// Whether this thread may load programs: the capabilities count only in the initial user namespace (user_namespaces(7)).
 fn is_privileged() -> bool {
     let effective = capabilities(None).expect("a thread can read its own capabilities").effective;
     let is_capable = effective.contains(CapabilitySet::SYS_ADMIN)
-        || effective.contains(CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
+        || effective.contains(CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON);
     let map = fs::read_to_string("/proc/self/uid_map").expect("/proc is mounted");
     is_capable && map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
 #[test]
 fn this_kernel_passes_the_self_test_or_says_that_privileges_are_missing() {
-    match load_sockmap(4) {
+    match load_sockmap(4, 1 << 20) {
         Ok((sockmap, _calls)) => {
             assert!(is_privileged());
             // Working with the maps needs none, as the agent has none by then.
@@ -45,7 +57,7 @@ fn this_kernel_passes_the_self_test_or_says_that_privileges_are_missing() {
 /// BPF_COMPLEXITY_LIMIT_INSNS), which differ from kernel to kernel. `cargo xtask vm` reads the line that this prints.
 #[test]
 fn the_verifier_is_far_from_giving_up() {
-    let Ok((_sockmap, _calls)) = load_sockmap(4) else { return assert!(!is_privileged()) };
+    let Ok((_sockmap, _calls)) = load_sockmap(4, 1 << 20) else { return assert!(!is_privileged()) };
     let programs = aya::programs::loaded_programs().filter_map(Result::ok);
     let ours: Vec<_> = programs.filter(|program| program.name() == SOCKMAP_VERDICT.as_bytes()).collect();
     assert!(!ours.is_empty(), "the kernel does not list {SOCKMAP_VERDICT}");
@@ -65,7 +77,7 @@ fn without_capabilities_the_reason_is_told() {
     let loaded = thread::spawn(|| {
         // Capabilities belong to a thread: the other tests keep theirs.
         privileges::give_up().expect("a thread can give up capabilities");
-        load_sockmap(4).map(drop)
+        load_sockmap(4, 1 << 20).map(drop)
     });
     let missing = Lack::Capabilities(Capability::FOR_SOCKMAP.to_vec());
     assert!(
@@ -74,9 +86,25 @@ fn without_capabilities_the_reason_is_told() {
 }
 
 #[test]
+fn without_the_one_for_looking_into_sockets_that_is_told() {
+    let may_do_the_rest = is_privileged();
+    let loaded = thread::spawn(|| {
+        give_up_looking_into_sockets();
+        load_sockmap(4, 1 << 20).map(drop)
+    });
+    match loaded.join().expect("the thread ends") {
+        Err(error @ LoadError::NoPrivilege(_)) => {
+            let expected = if may_do_the_rest { Availability::NoPerfmon } else { Availability::NoPrivilege };
+            assert_eq!(error.availability(), expected, "{error}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_truncated_object_is_damaged() {
     for length in [0, 100, OBJECT.len() / 2] {
-        let error = Sockmap::load(&OBJECT[..length], 4).map(drop);
+        let error = Sockmap::load(&OBJECT[..length], 4, 1 << 20).map(drop);
         assert!(matches!(error, Err(LoadError::Damaged(_))), "{length} bytes: {error:?}");
     }
 }

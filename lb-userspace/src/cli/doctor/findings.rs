@@ -8,10 +8,14 @@ use super::paths::Paths;
 use crate::config::Config;
 use crate::config::needs::{self, Descriptors};
 use crate::kernel::LoadError;
+use crate::path::sockmap::Limits;
 use crate::privileges::{Capability, Lack};
 
 /// Flows that path `sockmap` is tried for where no configuration says how many there may be.
 const FLOWS_DEFAULT: u32 = 1_000;
+
+/// Bytes that they may then have waiting beyond their shares; it makes no difference to what is examined.
+const OVERDRAFT_DEFAULT: u64 = 64 << 20;
 
 /// How something stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +53,8 @@ pub(super) struct Wishes {
     pub(super) capabilities: Vec<Capability>,
     /// How many flows path `sockmap` is for.
     pub(super) flows: u32,
+    /// Bytes that all of them may have waiting beyond their shares.
+    pub(super) overdraft: u64,
     /// Of `max-connections`: why the limit of open files is too low, and the one that is enough.
     pub(super) too_few_descriptors: Option<(String, u64)>,
 }
@@ -57,14 +63,21 @@ impl Wishes {
     /// Those of a configuration; without one, every path.
     pub(super) fn new(config: Option<&Config>, machine: &Machine) -> Self {
         let Some(config) = config else {
-            let (capabilities, flows) = (Capability::FOR_SOCKMAP.to_vec(), FLOWS_DEFAULT);
-            return Self { sockmap: true, capabilities, flows, too_few_descriptors: None };
+            return Self {
+                sockmap: true,
+                capabilities: Capability::FOR_SOCKMAP.to_vec(),
+                flows: FLOWS_DEFAULT,
+                overdraft: OVERDRAFT_DEFAULT,
+                too_few_descriptors: None,
+            };
         };
         let divided = Descriptors::divide(machine.descriptors(), config);
         Self {
             sockmap: needs::wants_sockmap(config),
             capabilities: needs::capabilities(config, machine.system.port_start),
             flows: divided.connections,
+            overdraft: Limits::new(config.global.sockmap_memory, config.global.sockmap_direction_memory)
+                .overdraft(),
             too_few_descriptors: too_few(config, divided.connections),
         }
     }
@@ -81,7 +94,7 @@ fn too_few(config: &Config, connections: u32) -> Option<(String, u64)> {
 
 /// Everything, in the order in which people read it.
 pub(super) fn all(machine: &Machine, wishes: &Wishes, paths: &Paths) -> Vec<Finding> {
-    let mut findings = kernel(machine);
+    let mut findings = kernel(machine, wishes);
     findings.extend(process(machine, wishes));
     findings.extend(carried(machine, wishes, paths));
     findings.extend(paths.steps.iter().map(|step| {
@@ -115,7 +128,7 @@ impl Finding {
     }
 }
 
-fn kernel(machine: &Machine) -> Vec<Finding> {
+fn kernel(machine: &Machine, wishes: &Wishes) -> Vec<Finding> {
     const SECTION: &str = "kernel";
     let bpf = match machine.bpf_disabled.as_deref() {
         // Whether this process may use it is told by path sockmap.
@@ -128,7 +141,7 @@ fn kernel(machine: &Machine) -> Vec<Finding> {
         Finding::fine(SECTION, "BTF", "there: the kernel tells its types")
     } else {
         let cure = "a kernel with CONFIG_DEBUG_INFO_BTF=y, and /sys/kernel/btf readable";
-        Finding::absent(SECTION, "BTF", false, "not there", cure)
+        Finding::absent(SECTION, "BTF", wishes.sockmap, "not there", cure)
     };
     let cgroup = match &machine.cgroup {
         Some(place) => Finding::fine(SECTION, "cgroup v2", format!("mounted at {}", place.display())),
@@ -227,6 +240,7 @@ fn cure(error: &LoadError, machine: &Machine) -> String {
         LoadError::KernelTooOld(_) => {
             "a kernel with CONFIG_BPF_SYSCALL=y and CONFIG_BPF_STREAM_PARSER=y; Debian's, from 6.1 on, have both".into()
         }
+        LoadError::NoBtf(_) => "a kernel with CONFIG_DEBUG_INFO_BTF=y; Debian's have it".into(),
         LoadError::Memory(_) => "a higher LimitNOFILE= in the systemd unit, more memory, or a smaller global.max-connections".into(),
         LoadError::Damaged(_) => "install lb anew".into(),
         LoadError::SelfTest(_) | LoadError::Refused(_) => {

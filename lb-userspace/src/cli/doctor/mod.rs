@@ -37,7 +37,7 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
     let machine = Machine::here();
     let wishes = Wishes::new(loaded.as_ref().map(|loaded| &loaded.config), &machine);
     // The last thing that needs privileges; they are given up in there.
-    let paths = paths::examine(wishes.flows);
+    let paths = paths::examine(wishes.flows, wishes.overdraft);
     let findings = findings::all(&machine, &wishes, &paths);
     match args.format {
         super::Format::Human => output::line(render::text(&findings, args.config.as_deref())),

@@ -18,10 +18,10 @@ pub(super) struct Paths {
     pub(super) steps: Vec<Step>,
 }
 
-/// Tries every path; `sockmap` for so many flows. All privileges are gone afterwards.
-pub(super) fn examine(flows: u32) -> Paths {
+/// Tries every path; `sockmap` for so many flows, and so many bytes beyond their shares. All privileges are gone afterwards.
+pub(super) fn examine(flows: u32, overdraft: u64) -> Paths {
     let mut steps = Vec::new();
-    let loaded = kernel::load_sockmap(flows);
+    let loaded = kernel::load_sockmap(flows, overdraft);
     // Where that fails the test runs with privileges, and is as good.
     let _ = privileges::give_up();
     let sockmap =

@@ -10,7 +10,7 @@ use super::paths::Paths;
 use super::*;
 use crate::cli::explain::System;
 use crate::config::Config;
-use crate::kernel::{LoadError, SelfTestError, Step};
+use crate::kernel::{BtfError, LoadError, SelfTestError, Step};
 use crate::privileges::{Capability, Lack};
 
 /// A machine that has everything, with a process that is root.
@@ -96,7 +96,7 @@ fn what_lacks_is_told_with_what_to_change() {
     let findings = examine(&nobody, Some(&config), &fails(LoadError::NoPrivilege(lack)));
     let text = render::text(&findings, Some(Path::new("lb.toml")));
     for expected in [
-        "  lacks CAP_BPF               not held: loads the BPF program of path sockmap\n  lacks CAP_NET_ADMIN ",
+        "  lacks CAP_BPF               not held: loads the BPF programs of path sockmap\n  lacks CAP_NET_ADMIN ",
         "  lacks CAP_NET_BIND_SERVICE  not held: binds low ports\n        change: AmbientCapabilities=CAP_NET_BIND_SERVICE and",
         "  lacks sockmap  off: not permitted: CAP_BPF and CAP_NET_ADMIN are missing\n",
         "        change: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN and CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN in",
@@ -147,6 +147,7 @@ fn every_failure_has_its_cure() {
     );
     check(&machine(), LoadError::Memory(io::ErrorKind::OutOfMemory.into()), "LimitNOFILE=");
     check(&machine(), LoadError::Damaged("cut".into()), "install");
+    check(&machine(), LoadError::NoBtf(BtfError::Damaged), "CONFIG_DEBUG_INFO_BTF=y");
     check(
         &machine(),
         LoadError::SelfTest(SelfTestError::Behaviour("keeping within a limit")),
