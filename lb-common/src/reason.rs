@@ -106,8 +106,10 @@ labelled! {
         Available => "available",
         /// Nothing in the configuration asks for it.
         NotConfigured => "not-configured",
-        /// The process lacks CAP_BPF or CAP_NET_ADMIN.
+        /// The process lacks a capability in the initial user namespace.
         NoPrivilege => "no-privilege",
+        /// bpf(2) is forbidden by a seccomp filter or a security module.
+        Forbidden => "forbidden",
         /// The process lacks CAP_PERFMON alone: what waits inside the kernel could not be bounded.
         NoPerfmon => "no-perfmon",
         /// The kernel does not describe its types (BTF): likewise.

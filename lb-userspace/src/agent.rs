@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Start, run, drain, stop. The order of start-up: signals, descriptors, log, threads, sockets, "ready". A client can connect as
-//! soon as a socket listens, so that whatever may fail comes before.
+//! Start, run, drain, stop. The order of start-up: signals, descriptors, what needs privileges, log, threads, listening, "ready". A client
+//! can connect as soon as a socket listens, so that whatever may fail comes before.
 
 mod descriptors;
 mod error;
+mod listeners;
 mod sockmap;
 
 use std::io;
@@ -33,8 +34,11 @@ use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
 use crate::path::PipeBudget;
 use crate::prelude::pending::PendingHellos;
+use crate::privileges;
 use crate::resolve::{self, Resolution};
 use crate::worker::{self, Entrance, Inbox, Order, Peer, Shared};
+
+use listeners::Listeners;
 
 pub use error::StartError;
 
@@ -108,7 +112,10 @@ impl Agent {
         let descriptors = descriptors::divide(&config)?;
         let metrics = Arc::new(Metrics::new(&config));
         // Before there is another thread: each has privileges of its own, and takes those of the one that starts it.
-        let inside = sockmap::open(&config, descriptors.connections, &metrics.process);
+        let inside = sockmap::load(&config, descriptors.connections);
+        let mut listeners = Listeners::bind(&config, &metrics)?;
+        give_up_privileges();
+        let inside = sockmap::open(inside, &config, &metrics.process);
         let log = AccessLog::start(&config.log, metrics.process.log_lines_dropped.clone())
             .map_err(|source| StartError::Log { target: config.log.target.to_string(), source })?;
         let (peers, inboxes): (Vec<Peer>, Vec<Inbox>) =
@@ -119,8 +126,10 @@ impl Agent {
         let is_draining = Arc::default();
         let resolution = resolve_names(&runtime, &config, &metrics, &shared, &descriptors);
         let findings = Arc::default();
-        let admin = prepare_admin(&config, &metrics, &shared, &is_draining, &findings)?;
-        let listeners = listen(&config, &metrics)?;
+        let admin =
+            prepare_admin(&config, listeners.open_admin()?, &metrics, &shared, &is_draining, &findings)?;
+        listeners.open_frontends()?;
+        let listeners = listeners.frontends;
         open(&workers, &listeners, &shared)?;
         for backend in shared.backends.iter() {
             for error in backend.source_problems() {
@@ -305,17 +314,16 @@ fn open(
     Ok(())
 }
 
-/// Listens on the address of the admin surface, if there is one.
+/// Puts the admin surface behind its listening socket, if there is one.
 fn prepare_admin(
     config: &Config,
+    listener: Option<TcpListener>,
     metrics: &Arc<Metrics>,
     shared: &Shared,
     is_draining: &Arc<AtomicBool>,
     findings: &Arc<Findings>,
 ) -> Result<Option<admin::Service>, StartError> {
-    let Some(settings) = &config.admin else { return Ok(None) };
-    let address = settings.bind;
-    let listener = TcpListener::bind(address).map_err(|source| StartError::Admin { address, source })?;
+    let Some((settings, listener)) = config.admin.as_ref().zip(listener) else { return Ok(None) };
     let surface = Surface {
         metrics: Arc::clone(metrics),
         backends: Arc::clone(&shared.backends),
@@ -327,21 +335,11 @@ fn prepare_admin(
         .map_err(StartError::system("the admin surface"))
 }
 
-/// Opens every address of every frontend.
-fn listen(config: &Config, metrics: &Metrics) -> Result<Vec<(Arc<Frontend>, Listener)>, StartError> {
-    let mut listeners = Vec::new();
-    for (settings, metrics) in config.frontends.iter().zip(&metrics.frontends) {
-        let frontend = Arc::new(Frontend::new(settings.clone(), metrics.clone()));
-        for &address in &settings.bind {
-            let listener = Listener::bind(settings, address, config.is_v6_only(address))?;
-            listeners.push((Arc::clone(&frontend), listener));
-        }
+/// From here on the agent may do what any user may, and so may whoever takes it over.
+fn give_up_privileges() {
+    if let Err(error) = privileges::give_up() {
+        tracing::warn!(%error, "privileges cannot be given up");
     }
-    // Every address is ours: no client is let in only to be reset because another address is taken.
-    for (frontend, listener) in &listeners {
-        listener.listen(&frontend.settings)?;
-    }
-    Ok(listeners)
 }
 
 /// Builds what every worker shares.

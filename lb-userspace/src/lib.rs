@@ -21,6 +21,7 @@ pub mod net;
 pub mod observe;
 pub mod path;
 pub mod prelude;
+pub mod privileges;
 pub mod proxy;
 pub mod resolve;
 pub mod route;

@@ -208,59 +208,6 @@ fn a_reset_arrives_past_a_backlog() {
     assert_eq!(relay.close_reason(), "server-reset");
 }
 
-/// Without privileges the same configuration runs, says why, and carries its flows in user space.
-#[test]
-fn without_privileges_flows_are_carried_in_user_space() {
-    let net = Net::new(1);
-    let listener = net.server().listen(SERVER_PORT);
-    let agent = Agent::launch(&net).unprivileged().start(&tcp_config(&net, Path::Sockmap, ""));
-    let client = net.client.connect(net.frontend(PORT));
-    say(&client, b"request");
-    assert_eq!(receive_exactly(&listener.accept(), 7), b"request");
-    drop(client);
-    let scrape = agent.scrape();
-    let off = [("path", "sockmap"), ("reason", "no-privilege")];
-    assert_eq!(scrape.value("lb_path_available", &off).to_bits(), 0_f64.to_bits());
-    assert_eq!(scrape.count("lb_path_fallbacks_total", &[("reason", "unavailable")]), 1);
-    agent.until_records(1);
-    let lines = agent.process.stderr();
-    assert_eq!(lines.iter().filter(|line| line.contains("path sockmap is off")).count(), 1, "{lines:?}");
-}
-
-/// With no more than the three capabilities for loading, the path works; and nothing is left of them.
-#[test]
-fn privileges_are_given_up_once_the_path_is_loaded() {
-    let net = Net::new(1);
-    let listener = net.server().listen(SERVER_PORT);
-    let wrapper = [
-        "setpriv",
-        "--reuid=65534",
-        "--regid=65534",
-        "--clear-groups",
-        "--inh-caps=-all,+bpf,+net_admin,+perfmon",
-        "--ambient-caps=-all,+bpf,+net_admin,+perfmon",
-        "--bounding-set=-all,+bpf,+net_admin,+perfmon",
-        "--",
-    ];
-    let agent = Agent::launch(&net).through(&wrapper).start(&tcp_config(&net, Path::Sockmap, ""));
-    let client = net.client.connect(net.frontend(PORT));
-    say(&client, b"request");
-    let server = listener.accept();
-    assert_eq!(receive_exactly(&server, 7), b"request");
-    finish(&client);
-    finish(&server);
-    agent.until_records(1);
-    agent.assert_inside(100);
-    let process = format!("/proc/{}/task", agent.process.pid());
-    for task in std::fs::read_dir(process).expect("a living process") {
-        let status = task.expect("a thread").path().join("status");
-        let status = std::fs::read_to_string(status).expect("a living thread");
-        for set in ["CapEff", "CapPrm", "CapAmb"] {
-            assert!(status.contains(&format!("{set}:\t0000000000000000")), "{set} in {status}");
-        }
-    }
-}
-
 /// A client on the balancer itself could outrun it: user space carries what it sends.
 #[test]
 fn a_client_on_the_same_host_is_carried_in_user_space() {

@@ -177,6 +177,30 @@ impl Launch {
         self.through(&ids).through(&["--inh-caps=-all", "--bounding-set=-all", "--"])
     }
 
+    /// Starts it as a user with these capabilities alone, named as in capabilities(7).
+    #[must_use]
+    pub fn with_capabilities(self, names: &[&str]) -> Self {
+        let plus = |name: &&str| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase());
+        let set: String = names.iter().map(plus).collect();
+        let sets = ["inh-caps", "ambient-caps", "bounding-set"].map(|kind| format!("--{kind}=-all{set}"));
+        let ids = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+        self.through(&ids).through(&[&sets[0], &sets[1], &sets[2], "--"])
+    }
+
+    /// Runs another verb than `run` in the same circumstances, to its end.
+    ///
+    /// # Panics
+    /// If it cannot be started.
+    #[track_caller]
+    pub fn verb(self, arguments: &[&str], config: &Config) -> Output {
+        let files = public_directory();
+        let file = files.path().join("lb.toml");
+        std::fs::write(&file, config.text()).expect("a temporary file");
+        let mut command = self.bare_command(&files);
+        command.args(arguments).arg("--config").arg(file);
+        self.balancer.enter(|| output(&mut command))
+    }
+
     /// Does not wait for servers: `/healthz` must answer, not `/readyz`.
     #[must_use]
     pub fn alive(self) -> Self {
@@ -214,11 +238,18 @@ impl Launch {
         let file = files.path().join("lb.toml");
         std::fs::write(&file, config.text()).expect("a temporary file");
 
+        let mut command = self.bare_command(files);
+        command.args(["run", "--config"]).arg(file);
+        command
+    }
+
+    /// The binary through its wrapper, without arguments.
+    fn bare_command(&self, files: &TempDir) -> Command {
         let mut words: Vec<String> = self.wrapper.clone();
         let binary = if words.is_empty() { binary() } else { public_copy(files) };
         words.push(binary.to_string_lossy().into_owned());
         let mut command = Command::new(&words[0]);
-        command.args(&words[1..]).args(["run", "--config"]).arg(file);
+        command.args(&words[1..]);
         command
     }
 }

@@ -56,7 +56,20 @@ impl Net {
     #[track_caller]
     pub fn new(servers: u8) -> Self {
         prepare_host();
-        let balancer = Namespace::new(Ipv4Addr::new(10, 1, 0, 1), v6(&[0xfd01, 0, 1]));
+        Self::around(Namespace::new(Ipv4Addr::new(10, 1, 0, 1), v6(&[0xfd01, 0, 1])), servers)
+    }
+
+    /// A network whose balancer is where this process is, for agents that somebody else starts. Its settings and links stay.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
+    #[track_caller]
+    pub fn around_here(servers: u8) -> Self {
+        prepare_host();
+        Self::around(Namespace::held(&[], Ipv4Addr::new(10, 1, 0, 1), v6(&[0xfd01, 0, 1])), servers)
+    }
+
+    fn around(balancer: Namespace, servers: u8) -> Self {
         let client = Namespace::new(Ipv4Addr::new(10, 1, 0, 2), v6(&[0xfd01, 0, 2]));
         client.join(&balancer, "client");
         let servers = (0..servers).map(|index| {
@@ -90,10 +103,16 @@ impl Net {
 
 impl Namespace {
     fn new(v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
+        Self::held(&["--net"], v4, v6)
+    }
+
+    /// With these options of unshare(1).
+    fn held(options: &[&str], v4: Ipv4Addr, v6: Ipv6Addr) -> Self {
         // `cat` holds the namespace until we have it open; its echo says that unshare(2) is done. It ends with its standard
         // input, so it cannot outlive the test even if that is killed.
         let mut holder = Command::new("unshare")
-            .args(["--net", "--", "cat"])
+            .args(options)
+            .args(["--", "cat"])
             // Ctrl-C in a terminal is for the process that will drop the namespace, not for this one.
             .process_group(0)
             .stdin(Stdio::piped())

@@ -20,6 +20,7 @@ pub fn run() -> Result<()> {
         Ok(Outcome::Passed)
     });
     report.stage("another kernel, in a virtual machine", vm::stage);
+    report.stage("the unit, under systemd in a virtual machine", vm::systemd_stage);
     report.stage("instruction counts", micro::stage);
     report.stage("bench, a little of everything", bench::stage);
     report.finish(true)

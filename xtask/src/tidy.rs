@@ -94,6 +94,26 @@ fn programs_use_only_the_shared_modules_that_the_digest_covers() {
 }
 
 #[test]
+fn capabilities_are_the_same_in_code_unit_and_architecture() {
+    let code = read("lb-userspace/src/privileges.rs");
+    let code = code.split("#[cfg(test)]").next().unwrap_or_default();
+    let named: Vec<&str> = code.split('"').filter(|text| text.starts_with("CAP_")).collect();
+    assert!(named.len() >= 3, "{named:?}");
+    let unit = read("config/lb.service");
+    for key in ["AmbientCapabilities=", "CapabilityBoundingSet="] {
+        let granted: Vec<&str> = unit.lines().filter_map(|line| line.strip_prefix(key)).collect();
+        assert_eq!(granted, [named.join(" ")], "config/lb.service: {key}");
+    }
+    let architecture = read("ARCHITECTURE.md");
+    let (_, rest) =
+        architecture.split_once("<!-- capabilities:begin -->").expect("ARCHITECTURE.md has the table");
+    let (table, _) = rest.split_once("<!-- capabilities:end -->").expect("the table ends");
+    let rows: Vec<&str> = table.lines().filter(|row| row.starts_with("| CAP_")).collect();
+    let told: Vec<&str> = rows.iter().filter_map(|row| row.split(' ').nth(1)).collect();
+    assert_eq!(told, named, "ARCHITECTURE.md");
+}
+
+#[test]
 fn the_quick_start_is_the_minimal_configuration() {
     let readme = read("README.md");
     let (_, rest) = readme.split_once("```toml\n").expect("README has a quick start in TOML");

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::{Value, json};
 
 use super::certificates::{self, Look};
 use super::destination::Question;
-use super::{explain, output};
+use super::{Format, explain, output};
 use crate::config::{Config, LoadError, Loaded, Problem, parse_name};
 use crate::exit;
 
@@ -26,7 +26,7 @@ pub(super) struct CheckArgs {
     config: Option<PathBuf>,
 
     /// How problems are printed: for people on stderr, or as JSON on stdout.
-    #[arg(long, value_enum, default_value_t = Format::Human)]
+    #[arg(long, value_enum, default_value_t)]
     format: Format,
 
     /// Prints the configuration with all defaults, the capabilities and file descriptors it needs, and where a connection goes.
@@ -53,12 +53,6 @@ pub(super) struct CheckArgs {
     /// Says where a client with this address goes.
     #[arg(long, value_name = "IP", requires = "explain")]
     from: Option<IpAddr>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Human,
-    Json,
 }
 
 /// Checks a configuration: 0 even with warnings, 78 with errors, 66 if it cannot be read.

@@ -4,13 +4,16 @@
 
 use std::fmt::Write;
 
-use rustix::process::{Resource, geteuid, getrlimit};
+use rustix::process::{Resource, getrlimit};
 
 use super::destination::{self, Question};
-use crate::config::needs::{Descriptors, PER_CONNECTION, PER_PIPE, RESERVE, privileged_binds, wants_sockmap};
+use crate::config::needs::{
+    self, Descriptors, PER_CONNECTION, PER_PIPE, RESERVE, privileged_binds, wants_sockmap,
+};
 use crate::config::units::{Bytes, format_size};
 use crate::config::{Address, Config, Mode};
 use crate::path::sockmap::Limits;
+use crate::privileges::{self, Capability};
 use crate::route::coalescing::backends_by_name;
 
 /// Where the kernel tells from which port on binding needs no privilege.
@@ -27,8 +30,6 @@ const CERTIFICATES: &str = "lb check --certificates makes the checks over TLS on
 pub(super) struct System {
     /// net.ipv4.ip_unprivileged_port_start
     pub(super) port_start: u16,
-    /// Whether the effective user is root.
-    pub(super) is_root: bool,
     /// The hard RLIMIT_NOFILE, which `lb run` raises the soft one to; `None`: unlimited.
     pub(super) descriptors: Option<u64>,
 }
@@ -39,7 +40,6 @@ impl System {
         let start = std::fs::read_to_string(PORT_START_FILE).ok().and_then(|text| text.trim().parse().ok());
         Self {
             port_start: start.unwrap_or(PORT_START_DEFAULT),
-            is_root: geteuid().is_root(),
             descriptors: getrlimit(Resource::Nofile).maximum,
         }
     }
@@ -79,29 +79,24 @@ fn section(text: &mut String, title: &str, lines: &[String]) {
 }
 
 fn capabilities(config: &Config, system: &System) -> Vec<String> {
-    let mut lines = bind_capabilities(config, system);
+    let needed = needs::capabilities(config, system.port_start);
+    let names: Vec<&str> = needed.iter().map(|capability| capability.name()).collect();
+    let names = if names.is_empty() { "none".into() } else { names.join(", ") };
+    let mut lines = vec![format!("at start: {names}"), "afterwards: none".into()];
     if wants_sockmap(config) {
-        lines.push(
-            "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON for path sockmap, given up after start; without them it is off".into(),
-        );
+        let names = privileges::list(&Capability::FOR_SOCKMAP);
+        lines.push(format!("{names}: path sockmap is loaded; without them it is off, see lb doctor"));
     }
-    if lines.is_empty() { vec!["none".into()] } else { lines }
-}
-
-fn bind_capabilities(config: &Config, system: &System) -> Vec<String> {
-    let binds = privileged_binds(config, system.port_start);
-    if binds.is_empty() {
-        return Vec::new();
+    let binds: Vec<String> =
+        privileged_binds(config, system.port_start).iter().map(ToString::to_string).collect();
+    if !binds.is_empty() {
+        let (binds, start) = (binds.join(", "), system.port_start);
+        lines.push(format!(
+            "{}: {binds}: below net.ipv4.ip_unprivileged_port_start = {start}; without it lb run ends with an error",
+            Capability::NetBindService
+        ));
     }
-    let binds: Vec<String> = binds.iter().map(ToString::to_string).collect();
-    let why =
-        format!("{}: below net.ipv4.ip_unprivileged_port_start = {}", binds.join(", "), system.port_start);
-    match system.is_root {
-        true => {
-            vec![format!("none beyond what root has; another user would need CAP_NET_BIND_SERVICE for {why}")]
-        }
-        false => vec![format!("CAP_NET_BIND_SERVICE for {why}")],
-    }
+    lines
 }
 
 fn descriptors(config: &Config, system: &System) -> Vec<String> {

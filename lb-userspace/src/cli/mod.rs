@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{Config, LoadError, Loaded};
 use crate::exit;
@@ -12,6 +12,7 @@ use crate::exit;
 mod certificates;
 mod check;
 mod destination;
+mod doctor;
 mod explain;
 mod hash_password;
 mod output;
@@ -31,6 +32,8 @@ enum Verb {
     Run(RunArgs),
     /// Reports every problem of a configuration, and with --explain what it amounts to.
     Check(check::CheckArgs),
+    /// Says what this machine and this process offer, tries every path, and tells what to change where something lacks.
+    Doctor(doctor::DoctorArgs),
     /// Reads a password from standard input and prints its hash for `password-hash` in [[admin.user]].
     HashPassword,
 }
@@ -40,6 +43,14 @@ struct RunArgs {
     /// The configuration.
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+}
+
+/// How a verb prints what it has to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    #[default]
+    Human,
+    Json,
 }
 
 /// Runs the verb that the command line names.
@@ -55,6 +66,7 @@ pub fn main() -> ExitCode {
     match cli.verb {
         Verb::Run(args) => run::run(&args.config),
         Verb::Check(args) => check::run(&args),
+        Verb::Doctor(args) => doctor::run(&args),
         Verb::HashPassword => hash_password::run(),
     }
 }
@@ -127,6 +139,9 @@ mod tests {
         check("lb check lb.toml --certificates", true);
         check("lb check lb.toml --certificates --explain", true);
         check("lb check lb.toml --certificates --format json", true);
+        check("lb doctor", true);
+        check("lb doctor --config lb.toml --format json", true);
+        check("lb doctor lb.toml", false);
         check("lb hash-password", true);
         check("lb hash-password secret", false);
         check("lb", false);

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use super::{Address, Config, Family, PathWish};
+use crate::privileges::Capability;
 
 /// Standard streams, epoll instances, wake-ups, signals, the log, and what comes and goes: connections about to be refused.
 pub const RESERVE: u64 = 32;
@@ -199,7 +200,19 @@ fn runtime(config: &Config) -> u64 {
     }
 }
 
-/// Whether anything is to go by path `sockmap`: only then is it loaded, which needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
+/// The capabilities that `lb run` needs at start. Afterwards it needs none.
+pub fn capabilities(config: &Config, unprivileged_port_start: u16) -> Vec<Capability> {
+    let mut needed = Vec::new();
+    if wants_sockmap(config) {
+        needed.extend(Capability::FOR_SOCKMAP);
+    }
+    if !privileged_binds(config, unprivileged_port_start).is_empty() {
+        needed.push(Capability::NetBindService);
+    }
+    needed
+}
+
+/// Whether anything is to go by path `sockmap`: only then is it loaded.
 pub fn wants_sockmap(config: &Config) -> bool {
     let frontends = config.frontends.iter().map(|frontend| frontend.path);
     let backends = config.backends.iter().filter_map(|backend| backend.path);

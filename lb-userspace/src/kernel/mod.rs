@@ -15,9 +15,11 @@ use aya::maps::MapError;
 use lb_common::reason::Availability;
 use rustix::io::Errno;
 
+use crate::privileges::{Capability, Lack};
+
 pub use btf::BtfError;
 pub use seats::Seat;
-pub use self_test::SelfTestError;
+pub use self_test::{SelfTestError, Step};
 pub use sockmap::{Calls, Maps, Refusal, Sockmap};
 
 /// What `cargo xtask ebpf` built; the build script has compared its digest.
@@ -27,13 +29,10 @@ static OBJECT: &[u8] =
 /// Why the kernel side is not available. The agent then carries every flow in user space.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
-    /// The process lacks CAP_BPF or CAP_NET_ADMIN in the initial user namespace (capabilities(7)), a security module forbids
-    /// bpf(2), or, before Linux 5.11, RLIMIT_MEMLOCK is too small for the maps.
-    #[error("not permitted: loading BPF programs needs the capabilities CAP_BPF and CAP_NET_ADMIN")]
-    NoPrivilege,
-    /// The process has these two and lacks CAP_PERFMON: the program may not look how much a socket has accepted.
-    #[error("not permitted: bounding what waits inside the kernel needs the capability CAP_PERFMON, too")]
-    NoPerfmon,
+    /// The process lacks a capability in the initial user namespace (capabilities(7)), bpf(2) is forbidden, or, before Linux 5.11,
+    /// RLIMIT_MEMLOCK is too small for the maps.
+    #[error("not permitted: {0}")]
+    NoPrivilege(Lack),
     /// The kernel does not describe its own types.
     #[error("the kernel does not tell where it counts what a socket has accepted")]
     NoBtf(#[source] BtfError),
@@ -65,14 +64,14 @@ pub fn load_sockmap(flows: u32, overdraft_max: u64) -> Result<(Sockmap, Calls), 
     Sockmap::load(OBJECT, flows, overdraft_max)
 }
 
-/// Tries whether the kernel does what the path relies on; see [`self_test`].
+/// Tries whether the kernel does what the path relies on, and tells each step that it passes; see [`self_test`].
 ///
 /// # Errors
 ///
 /// [`LoadError::SelfTest`], or that the maps cannot be opened once more.
-pub fn test_sockmap(sockmap: &Sockmap) -> Result<(), LoadError> {
+pub fn test_sockmap(sockmap: &Sockmap, passed: &mut dyn FnMut(Step)) -> Result<(), LoadError> {
     let mut maps = sockmap.maps()?;
-    self_test::run(sockmap, &mut maps).map_err(LoadError::SelfTest)
+    self_test::run(sockmap, &mut maps, passed).map_err(LoadError::SelfTest)
 }
 
 fn absent(kind: &str, name: &str) -> LoadError {
@@ -87,8 +86,11 @@ impl LoadError {
     /// The word for it in metrics.
     pub fn availability(&self) -> Availability {
         match self {
-            Self::NoPrivilege => Availability::NoPrivilege,
-            Self::NoPerfmon => Availability::NoPerfmon,
+            Self::NoPrivilege(Lack::Forbidden) => Availability::Forbidden,
+            Self::NoPrivilege(Lack::Capabilities(missing)) if missing[..] == [Capability::Perfmon] => {
+                Availability::NoPerfmon
+            }
+            Self::NoPrivilege(_) => Availability::NoPrivilege,
             Self::NoBtf(_) => Availability::NoBtf,
             Self::SelfTest(_) => Availability::SelfTest,
             Self::KernelTooOld(_) | Self::Damaged(_) | Self::Memory(_) | Self::Refused(_) => {
@@ -100,12 +102,20 @@ impl LoadError {
     /// Sorts an error of aya by what an operator would do about it.
     fn from_ebpf(error: EbpfError) -> Self {
         match errno(&error) {
-            Some(Errno::PERM | Errno::ACCESS) => Self::NoPrivilege,
+            Some(errno @ (Errno::PERM | Errno::ACCESS)) => Self::not_permitted(errno, error),
             Some(errno @ (Errno::NOSYS | Errno::INVAL)) if is_creation(&error) => {
                 Self::KernelTooOld(errno.into())
             }
             Some(_) => Self::Refused(Box::new(error)),
             None => Self::Damaged(error.to_string()),
+        }
+    }
+
+    /// EACCES is also what the verifier says of a program that it does not like (kernel/bpf/verifier.c).
+    fn not_permitted(errno: Errno, error: EbpfError) -> Self {
+        match Lack::of_this_thread() {
+            Lack::Forbidden if errno == Errno::ACCESS => Self::Refused(Box::new(error)),
+            lack => Self::NoPrivilege(lack),
         }
     }
 }

@@ -36,6 +36,18 @@ const FILL: usize = 256 << 10;
 /// What may wait in addition to that, in bytes of cost.
 const STOP_AT: u64 = 256 << 10;
 
+/// A behaviour that has been tried.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    /// What holds.
+    pub behaviour: &'static str,
+    /// How long trying it took.
+    pub took: Duration,
+}
+
+/// Tries one behaviour.
+type Try<'a> = fn(&mut Rig<'a>) -> Result<(), SelfTestError>;
+
 /// What the kernel failed at.
 #[derive(Debug, thiserror::Error)]
 pub enum SelfTestError {
@@ -61,25 +73,43 @@ struct Rig<'a> {
     seat: Seat,
 }
 
-/// Tries every behaviour.
+/// Tries every behaviour, and tells each that holds.
 ///
 /// # Errors
 /// The first that fails.
-pub fn run(kernel: &Sockmap, maps: &mut Maps) -> Result<(), SelfTestError> {
+pub fn run(kernel: &Sockmap, maps: &mut Maps, passed: &mut dyn FnMut(Step)) -> Result<(), SelfTestError> {
     let mut rig = Rig::new(kernel, maps)?;
-    rig.client.write_all(b"waits")?;
-    rig.enter()?;
-    rig.expect_at_server(b"waits", "delivering what waits when a socket comes into the map")?;
-    rig.slow_reader()?;
-    rig.pause()?;
-    rig.half_close()?;
+    rig.try_each(Rig::behaviours(), passed)?;
     drop(rig);
     let mut rig = Rig::new(kernel, maps)?;
     rig.enter()?;
-    rig.bound()
+    rig.try_each([("beyond a bound segments are turned away, and sent again", Rig::bound)], passed)
 }
 
 impl<'a> Rig<'a> {
+    /// Each in words and how it is tried; they build on each other.
+    fn behaviours() -> [(&'static str, Try<'a>); 4] {
+        [
+            ("what waits when a socket comes into the map is delivered", Self::hand_over),
+            ("a slow reader loses nothing", Self::slow_reader),
+            ("a direction pauses outside the map and goes on", Self::pause),
+            ("a half-close leaves the other direction alone", Self::half_close),
+        ]
+    }
+
+    fn try_each<const N: usize>(
+        &mut self,
+        behaviours: [(&'static str, Try<'a>); N],
+        passed: &mut dyn FnMut(Step),
+    ) -> Result<(), SelfTestError> {
+        for (behaviour, holds) in behaviours {
+            let begin = Instant::now();
+            holds(self)?;
+            passed(Step { behaviour, took: begin.elapsed() });
+        }
+        Ok(())
+    }
+
     fn new(kernel: &'a Sockmap, maps: &'a mut Maps) -> Result<Self, SelfTestError> {
         let (client, client_leg) = connection()?;
         let (server, server_leg) = connection()?;
@@ -88,6 +118,12 @@ impl<'a> Rig<'a> {
         let cookies = [net::cookie(&legs[0])?, net::cookie(&legs[1])?];
         let seat = kernel.seat().ok_or(SelfTestError::Behaviour("holding a flow"))?;
         Ok(Self { kernel, maps, client, server, legs, cookies, seat })
+    }
+
+    fn hand_over(&mut self) -> Result<(), SelfTestError> {
+        self.client.write_all(b"waits")?;
+        self.enter()?;
+        self.expect_at_server(b"waits", "delivering what waits when a socket comes into the map")
     }
 
     fn enter(&mut self) -> Result<(), SelfTestError> {

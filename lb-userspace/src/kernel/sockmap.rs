@@ -20,6 +20,7 @@ use super::btf;
 use super::directions::Directions;
 use super::seats::{Seat, Seats};
 use super::{LoadError, absent, errno, from_map};
+use crate::privileges::Lack;
 
 /// BPF_NOEXIST (include/uapi/linux/bpf.h): an entry must not be there yet.
 const NO_EXIST: u64 = 1;
@@ -246,7 +247,7 @@ fn attach(ebpf: &mut Ebpf, hooks: &MapData) -> Result<(), LoadError> {
     // The maps are there: the other two capabilities are, too. Without this one the kernel does not know the helper that looks into a
     // socket (net/core/filter.c, bpf_sk_base_func_proto).
     if !may_look_into_sockets() {
-        return Err(LoadError::NoPerfmon);
+        return Err(LoadError::NoPrivilege(Lack::of_this_thread()));
     }
     verdict.load().map_err(from_program)?;
     verdict.attach(hooks.fd()).map_err(from_program)?;

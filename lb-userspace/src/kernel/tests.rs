@@ -8,6 +8,7 @@ use lb_common::layout::{SOCKMAP_VERDICT, TARGETS};
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 
 use super::*;
+use crate::privileges::{self, Capability};
 
 /// This thread without CAP_PERFMON and what implies it.
 fn give_up_looking_into_sockets() {
@@ -30,16 +31,6 @@ fn is_privileged() -> bool {
     is_capable && map.split_whitespace().eq(["0", "0", "4294967295"])
 }
 
-/// This thread without any capability.
-fn give_up_capabilities() {
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
-    };
-    set_capabilities(None, none).expect("a thread can give up capabilities");
-}
-
 #[test]
 fn this_kernel_passes_the_self_test_or_says_that_privileges_are_missing() {
     match load_sockmap(4, 1 << 20) {
@@ -47,15 +38,17 @@ fn this_kernel_passes_the_self_test_or_says_that_privileges_are_missing() {
             assert!(is_privileged());
             // Working with the maps needs none, as the agent has none by then.
             let tested = thread::spawn(move || {
-                give_up_capabilities();
+                privileges::give_up().expect("a thread can give up capabilities");
                 let mut maps = sockmap.maps()?;
-                let tested = self_test::run(&sockmap, &mut maps);
+                let mut steps = Vec::new();
+                let tested = self_test::run(&sockmap, &mut maps, &mut |step| steps.push(step));
                 assert_eq!(maps.entries(), 0, "entries are left");
-                tested.map_err(LoadError::SelfTest)
+                tested.map(|()| steps).map_err(LoadError::SelfTest)
             });
-            tested.join().expect("the thread ends").expect("every behaviour");
+            let steps = tested.join().expect("the thread ends").expect("every behaviour");
+            assert!(steps.len() >= 5 && steps.iter().all(|step| !step.took.is_zero()), "{steps:?}");
         }
-        Err(LoadError::NoPrivilege) => assert!(!is_privileged()),
+        Err(LoadError::NoPrivilege(_)) => assert!(!is_privileged()),
         Err(error) => panic!("{error}: {error:?}"),
     }
 }
@@ -64,7 +57,7 @@ fn this_kernel_passes_the_self_test_or_says_that_privileges_are_missing() {
 /// BPF_COMPLEXITY_LIMIT_INSNS), which differ from kernel to kernel. `cargo xtask vm` reads the line that this prints.
 #[test]
 fn the_verifier_is_far_from_giving_up() {
-    let Ok((_sockmap, _calls)) = load_sockmap(4) else { return assert!(!is_privileged()) };
+    let Ok((_sockmap, _calls)) = load_sockmap(4, 1 << 20) else { return assert!(!is_privileged()) };
     let programs = aya::programs::loaded_programs().filter_map(Result::ok);
     let ours: Vec<_> = programs.filter(|program| program.name() == SOCKMAP_VERDICT.as_bytes()).collect();
     assert!(!ours.is_empty(), "the kernel does not list {SOCKMAP_VERDICT}");
@@ -83,10 +76,13 @@ fn the_verifier_is_far_from_giving_up() {
 fn without_capabilities_the_reason_is_told() {
     let loaded = thread::spawn(|| {
         // Capabilities belong to a thread: the other tests keep theirs.
-        give_up_capabilities();
+        privileges::give_up().expect("a thread can give up capabilities");
         load_sockmap(4, 1 << 20).map(drop)
     });
-    assert!(matches!(loaded.join().expect("the thread ends"), Err(LoadError::NoPrivilege)));
+    let missing = Lack::Capabilities(Capability::FOR_SOCKMAP.to_vec());
+    assert!(
+        matches!(loaded.join().expect("the thread ends"), Err(LoadError::NoPrivilege(lack)) if lack == missing)
+    );
 }
 
 #[test]
@@ -97,8 +93,10 @@ fn without_the_one_for_looking_into_sockets_that_is_told() {
         load_sockmap(4, 1 << 20).map(drop)
     });
     match loaded.join().expect("the thread ends") {
-        Err(LoadError::NoPerfmon) => assert!(may_do_the_rest),
-        Err(LoadError::NoPrivilege) => assert!(!may_do_the_rest),
+        Err(error @ LoadError::NoPrivilege(_)) => {
+            let expected = if may_do_the_rest { Availability::NoPerfmon } else { Availability::NoPrivilege };
+            assert_eq!(error.availability(), expected, "{error}");
+        }
         other => panic!("{other:?}"),
     }
 }
@@ -118,7 +116,7 @@ fn errors_are_sorted_by_what_an_operator_would_do() {
             MapError::CreateError { name: TARGETS.to_owned(), io_error: errno.into() }.into(),
         )
     };
-    assert!(matches!(creation(Errno::PERM), LoadError::NoPrivilege));
+    assert!(matches!(creation(Errno::PERM), LoadError::NoPrivilege(_)));
     assert!(matches!(creation(Errno::INVAL), LoadError::KernelTooOld(_)));
     assert!(matches!(creation(Errno::NOSYS), LoadError::KernelTooOld(_)));
     assert!(matches!(creation(Errno::NOMEM), LoadError::Refused(_)));

@@ -147,7 +147,11 @@ impl Listener {
     }
 }
 
-fn bound(address: SocketAddr, is_v6_only: bool) -> rustix::io::Result<OwnedFd> {
+/// A TCP socket that has an address and does not listen yet. `is_v6_only`: an IPv6 wildcard leaves IPv4 to others.
+///
+/// # Errors
+/// As bind(2).
+pub fn bound(address: SocketAddr, is_v6_only: bool) -> rustix::io::Result<OwnedFd> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let fd = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;

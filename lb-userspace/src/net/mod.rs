@@ -19,7 +19,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use exclusive::wait_exclusively;
-pub use listener::{ListenError, Listener, LocalAddress};
+pub use listener::{ListenError, Listener, LocalAddress, bound};
 pub use source::{Source, bind_source, explain_connect, is_out_of_ports, is_source_problem, source_problem};
 #[cfg(test)]
 pub use syscalls::is_receive_buffer_locked;

@@ -6,6 +6,7 @@
 //! module FILE
 //! set NAME VALUE               an environment variable of the tests
 //! test PROGRAM NAME SECONDS    a test of a program of Rust's test harness, and how long it may take
+//! switch FOLDER PROGRAM        the end of this plan: the folder becomes the root, and a program of it the first process
 //! ```
 //!
 //! What became of it goes to the second serial line, also a line each:
@@ -29,8 +30,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use rustix::mount::{MountFlags, mount};
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, kill_process_group, setrlimit, waitpid};
+use rustix::mount::{MountFlags, mount, mount_bind, mount_move};
+use rustix::process::{
+    Pid, Resource, Rlimit, Signal, WaitOptions, chroot, kill_process_group, setrlimit, waitpid,
+};
 use rustix::system::{RebootCommand, init_module, reboot};
 
 /// Where the report goes.
@@ -74,6 +77,10 @@ fn run() -> Result<()> {
                 test(&mut report, program, name, patience, &settings)?;
                 count += 1;
             }
+            ["switch", folder, program] => {
+                drop(report);
+                return switch(folder, program);
+            }
             _ => bail!("/plan: {line}"),
         }
     }
@@ -103,6 +110,17 @@ fn mount_all() -> Result<()> {
 fn load(file: &str) -> Result<()> {
     let image = fs::read(file).with_context(|| file.to_owned())?;
     init_module(&image, c"").with_context(|| file.to_owned())
+}
+
+/// Makes a folder the root, and runs a program there in place of this one. As switch_root(8), but the files in memory stay: the folder is
+/// among them. It is mounted on itself first, because the kernel's own first mount cannot be moved (pivot_root(2), "Notes").
+fn switch(folder: &str, program: &str) -> Result<()> {
+    mount_bind(folder, folder).context("cannot mount the root")?;
+    std::env::set_current_dir(folder).context("cannot enter the root")?;
+    mount_move(".", "/").context("cannot move the root")?;
+    chroot(".").context("cannot change the root")?;
+    std::env::set_current_dir("/").context("cannot enter the root")?;
+    Err(Command::new(program).exec()).with_context(|| format!("cannot run {program}"))
 }
 
 /// Runs one test in a process of its own and reports what became of it.

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 /// Debian packages, each with what the tests do with it.
-pub const PACKAGES: [(&str, &str); 21] = [
+pub const PACKAGES: [(&str, &str); 22] = [
     ("bpftool", "what is left in the maps of path sockmap"),
     ("chromium", "a browser's ClientHello, headless"),
     ("curl", "a TLS client, and a client of the admin surface"),
@@ -25,6 +25,7 @@ pub const PACKAGES: [(&str, &str); 21] = [
     ("python3-pip", "brings peers that Debian does not have"),
     ("redis-server", "a server that scripts of checks ask"),
     ("strace", "what the agent takes of a client, and when"),
+    ("systemd", "systemd-analyze, which judges the unit file"),
     ("tshark", "a dissector's view of PROXY headers"),
     ("util-linux", "unshare, nsenter and prlimit"),
     ("valgrind", "counts instructions, which repeat where seconds do not"),

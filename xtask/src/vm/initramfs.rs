@@ -3,6 +3,7 @@
 //! (Documentation/driver-api/early-userspace/buffer-format.rst, format `newc`).
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Component, Path, PathBuf};
@@ -31,10 +32,7 @@ impl Initramfs {
     /// One with the folders that every system has, and the two devices that its first process needs before it has mounted any.
     pub fn new() -> Self {
         let mut initramfs = Self { archive: Vec::new(), paths: BTreeSet::new() };
-        for name in MERGED {
-            initramfs.folder(&Path::new("/usr").join(name));
-            initramfs.link(&Path::new("/").join(name), &format!("usr/{name}"));
-        }
+        initramfs.merge(Path::new("/"));
         for name in ["dev", "proc", "run", "sys", "tmp"] {
             initramfs.folder(&Path::new("/").join(name));
         }
@@ -42,6 +40,39 @@ impl Initramfs {
         initramfs.entry(Path::new("/dev/null"), CHARACTER_DEVICE | 0o666, (1, 3), &[]);
         initramfs.entry(Path::new("/dev/console"), CHARACTER_DEVICE | 0o600, (5, 1), &[]);
         initramfs
+    }
+
+    /// Makes some folders below `root` links into its /usr.
+    fn merge(&mut self, root: &Path) {
+        for name in MERGED {
+            self.folder(&root.join("usr").join(name));
+            self.link(&root.join(name), format!("usr/{name}").as_ref());
+        }
+    }
+
+    /// Adds everything below a folder of this machine, as a root of its own below `root`; its owner is root.
+    ///
+    /// # Errors
+    /// Something in it cannot be read.
+    pub fn tree(&mut self, from: &Path, root: &Path) -> Result<()> {
+        self.merge(root);
+        let mut pending = vec![from.to_owned()];
+        while let Some(folder) = pending.pop() {
+            for entry in fs::read_dir(&folder).with_context(|| folder.display().to_string())? {
+                let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+                let inside = Path::new("/").join(path.strip_prefix(from).unwrap_or(&path));
+                let to = root.join(merged(&inside).strip_prefix("/").unwrap_or(&inside));
+                if kind.is_symlink() {
+                    self.link(&to, fs::read_link(&path)?.as_os_str());
+                } else if kind.is_dir() {
+                    self.folder(&to);
+                    pending.push(path);
+                } else if kind.is_file() {
+                    self.copy(&path, &to)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Adds a folder and those above it.
@@ -108,8 +139,12 @@ impl Initramfs {
         fs::write(file, &self.archive).with_context(|| format!("cannot write {}", file.display()))
     }
 
-    fn link(&mut self, path: &Path, target: &str) {
-        self.entry(path, LINK | 0o777, (0, 0), target.as_bytes());
+    /// Adds a symbolic link.
+    pub fn link(&mut self, path: &Path, target: &OsStr) {
+        if let Some(folder) = path.parent() {
+            self.folder(folder);
+        }
+        self.entry(path, LINK | 0o777, (0, 0), target.as_encoded_bytes());
     }
 
     /// Appends one entry, unless there is one at that place already.
@@ -169,6 +204,23 @@ mod tests {
         let expected = "07070100000001000081a40000000000000000000000010000000000000005\
                         000000000000000000000000000000000000000300000000ab\0\0\0\0hello\0\0\0";
         assert_eq!(String::from_utf8_lossy(&initramfs.archive), expected);
+    }
+
+    #[test]
+    fn a_tree_has_a_root_of_its_own() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let inside = |path: &str| folder.path().join(path);
+        fs::create_dir_all(inside("lib/x")).expect("our own folder");
+        fs::write(inside("lib/x/y.so.1"), "code").expect("our own folder");
+        std::os::unix::fs::symlink("y.so.1", inside("lib/x/y.so")).expect("our own folder");
+        let mut initramfs = Initramfs { archive: Vec::new(), paths: BTreeSet::new() };
+        initramfs.tree(folder.path(), Path::new("/system")).expect("a tree");
+        for path in ["/system/lib", "/system/usr/lib/x", "/system/usr/lib/x/y.so", "/system/usr/lib/x/y.so.1"]
+        {
+            assert!(initramfs.paths.contains(Path::new(path)), "{path} is not in {:?}", initramfs.paths);
+        }
+        let archive = String::from_utf8_lossy(&initramfs.archive).into_owned();
+        assert!(archive.contains("code") && archive.contains("usr/lib"), "{archive}");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod plan;
 mod programs;
 mod results;
 mod suite;
+mod systemd;
 mod table;
 
 use std::path::Path;
@@ -47,13 +48,16 @@ pub struct Args {
     /// Only this kernel; without it, all
     #[arg(long, value_parser = KERNELS.map(|kernel| kernel.label))]
     kernel: Option<String>,
+    /// Only a guest with systemd, in which config/lb.service runs; without it and without a kernel or a name, that as well
+    #[arg(long, conflicts_with_all = ["kernel", "filter"])]
+    systemd: bool,
     /// Runs only tests whose name contains this
     filter: Option<String>,
     /// Does as little as CI does
     #[arg(long)]
     quick: bool,
     /// Writes what came out into the table in ARCHITECTURE.md
-    #[arg(long, conflicts_with_all = ["kernel", "filter", "quick"])]
+    #[arg(long, conflicts_with_all = ["kernel", "filter", "quick", "systemd"])]
     update_table: bool,
 }
 
@@ -64,6 +68,9 @@ pub struct Args {
 /// A machine does not come to its end, or a test failed or is missing.
 pub fn run(args: &Args) -> Result<()> {
     let programs = Programs::build()?;
+    if args.systemd {
+        return systemd::run(&programs);
+    }
     let scope = if args.quick { Scope::Ci } else { Scope::Whole };
     let tests = plan::chosen(&programs, args.filter.as_deref(), scope)?;
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
@@ -80,6 +87,13 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     println!("{}", rows.join("\n"));
+    if args.kernel.is_none()
+        && args.filter.is_none()
+        && let Err(error) = systemd::run(&programs)
+    {
+        eprintln!("error: systemd: {error:#}");
+        failed.push("that with systemd");
+    }
     if !failed.is_empty() {
         bail!("kernels that did not pass: {}", failed.join(", "));
     }
@@ -99,6 +113,19 @@ pub fn stage() -> Result<Outcome> {
         return Ok(Outcome::NotRun(reason));
     }
     run(&Args { kernel: Some(CI_KERNEL.to_owned()), quick: true, ..Args::default() })?;
+    Ok(Outcome::Passed)
+}
+
+/// Another stage of CI: the unit under systemd.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn systemd_stage() -> Result<Outcome> {
+    if let Err(reason) = machine::is_possible() {
+        return Ok(Outcome::NotRun(reason));
+    }
+    run(&Args { systemd: true, ..Args::default() })?;
     Ok(Outcome::Passed)
 }
 

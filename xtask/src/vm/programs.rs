@@ -21,6 +21,8 @@ pub struct Programs {
     pub peer: PathBuf,
     /// What runs the tests there.
     pub guest: PathBuf,
+    /// What checks the unit where systemd runs it.
+    pub service: PathBuf,
 }
 
 impl Programs {
@@ -42,6 +44,7 @@ impl Programs {
             unit: built("lb", true)?,
             peer: built("lb-peer", false)?,
             guest: built("lb-guest", false)?,
+            service: built("lb-service", false)?,
         })
     }
 }

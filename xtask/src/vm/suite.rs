@@ -93,12 +93,22 @@ impl Suite {
         let mut download = self.apt("apt-get");
         download.args(["-o", "APT::Sandbox::User=root", "--quiet", "--quiet", "download"]);
         execute(download.args(packages).current_dir(&place))?;
-        fs::create_dir_all(folder)?;
-        for package in files(&place)? {
-            execute(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(folder))?;
-            fs::remove_file(package)?;
-        }
-        Ok(())
+        extract(&place, folder)
+    }
+
+    /// Downloads what a machine without any package would get with these, and unpacks it into `folder`; nothing is configured.
+    ///
+    /// # Errors
+    /// As [`Self::unpack`].
+    pub fn unpack_system(&self, packages: &[&str], folder: &Path) -> Result<()> {
+        let (status, archives) =
+            (self.folder.path().join("status"), self.folder.path().join("cache/archives"));
+        fs::write(&status, "").context("cannot write a list of no packages")?;
+        let mut install = self.apt("apt-get");
+        install.args(["-o", &format!("Dir::State::status={}", status.display())]);
+        install.args(["-o", "APT::Sandbox::User=root", "--quiet", "--quiet", "--yes", "--download-only"]);
+        execute(install.args(["--no-install-recommends", "install"]).args(packages))?;
+        extract(&archives, folder)
     }
 
     /// A program of apt that knows nothing but this suite; proxies and keys are the machine's.
@@ -117,10 +127,31 @@ impl Suite {
     }
 }
 
-/// The first entry of the distribution itself, for another suite.
-fn own_entry(suite: &str) -> Result<(String, Format)> {
+/// Unpacks the packages in one folder into another; they are gone afterwards.
+fn extract(packages: &Path, folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder)?;
+    for package in files(packages)? {
+        if package.extension().is_some_and(|extension| extension == "deb") {
+            execute(Command::new("dpkg-deb").arg("--extract").arg(&package).arg(folder))?;
+            fs::remove_file(package)?;
+        }
+    }
+    Ok(())
+}
+
+/// The suite that this machine is of.
+///
+/// # Errors
+/// It is no Debian.
+pub fn own_name() -> Result<String> {
     let release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
     let own = codename(&release).context("/etc/os-release names no release of Debian")?;
+    Ok(own.to_owned())
+}
+
+/// The first entry of the distribution itself, for another suite.
+fn own_entry(suite: &str) -> Result<(String, Format)> {
+    let own = &own_name()?;
     for place in ENTRIES.map(Path::new) {
         for file in files(place)? {
             let format = match file.extension().and_then(|extension| extension.to_str()) {

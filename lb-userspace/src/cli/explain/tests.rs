@@ -5,7 +5,7 @@ use std::io::ErrorKind::NotFound;
 
 use super::*;
 
-const UNPRIVILEGED: System = System { port_start: 1024, is_root: false, descriptors: Some(1024) };
+const UNPRIVILEGED: System = System { port_start: 1024, descriptors: Some(1024) };
 
 const NOTHING: Question<'_> = Question { frontend: None, name: None, alpn: &[], from: None };
 
@@ -75,16 +75,20 @@ fn certificates_are_spoken_of_where_names_decide() {
 }
 
 #[test]
-fn capabilities_are_for_low_ports() {
-    let check = |text: &str, system: System, expected: &str| {
-        assert_eq!(capabilities(&config(text), &system).join("\n"), expected);
+fn capabilities_are_for_low_ports_and_path_sockmap() {
+    let check = |text: &str, port_start: u16, expected: &[&str]| {
+        let system = System { port_start, ..UNPRIVILEGED };
+        assert_eq!(capabilities(&config(text), &system), expected);
     };
-    let why = "[::]:443: below net.ipv4.ip_unprivileged_port_start = 1024";
-    check(TEXT, UNPRIVILEGED, &format!("CAP_NET_BIND_SERVICE for {why}"));
-    check(TEXT, System { port_start: 443, ..UNPRIVILEGED }, "none");
-    check(&TEXT.replace(":443", ":4443"), UNPRIVILEGED, "none");
-    let root = format!("none beyond what root has; another user would need CAP_NET_BIND_SERVICE for {why}");
-    check(TEXT, System { is_root: true, ..UNPRIVILEGED }, &root);
+    let low = "CAP_NET_BIND_SERVICE: [::]:443: below net.ipv4.ip_unprivileged_port_start = 1024; without it lb run ends with an error";
+    let inside = "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON: path sockmap is loaded; without them it is off, see lb doctor";
+    check(TEXT, 1024, &["at start: CAP_NET_BIND_SERVICE", "afterwards: none", low]);
+    check(TEXT, 443, &["at start: none", "afterwards: none"]);
+    check(&TEXT.replace(":443", ":4443"), 1024, &["at start: none", "afterwards: none"]);
+    let text = TEXT.replace("mode = \"tcp\"", "mode = \"tcp\"\npath = \"sockmap\"");
+    let three = "at start: CAP_BPF, CAP_NET_ADMIN, CAP_PERFMON";
+    check(&text, 443, &[three, "afterwards: none", inside]);
+    check(&text, 1024, &[&format!("{three}, CAP_NET_BIND_SERVICE"), "afterwards: none", inside, low]);
 }
 
 #[test]

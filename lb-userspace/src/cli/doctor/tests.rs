@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What is said of a machine, without one.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use super::findings::{Finding, Verdict, all, is_complete};
+use super::paths::Paths;
+use super::*;
+use crate::cli::explain::System;
+use crate::config::Config;
+use crate::kernel::{BtfError, LoadError, SelfTestError, Step};
+use crate::privileges::{Capability, Lack};
+
+/// A machine that has everything, with a process that is root.
+fn machine() -> Machine {
+    Machine {
+        kernel: "Linux 6.12.1 x86_64".into(),
+        bpf_disabled: Some("2".into()),
+        has_btf: true,
+        cgroup: Some("/sys/fs/cgroup".into()),
+        user: 0,
+        held: Capability::ALL.to_vec(),
+        is_in_initial_user_namespace: true,
+        is_filtered: false,
+        soft_descriptors: Some(1_024),
+        system: System { port_start: 1024, descriptors: Some(20_000) },
+    }
+}
+
+fn config(path: &str, bind: &str, global: &str) -> Config {
+    let text = format!(
+        "[global]\nworkers = 1\n{global}\n[frontend.f]\nbind = \"{bind}\"\nmode = \"tcp\"\npath = \"{path}\"\ndefault-backend = \"b\"\n\
+         [backend.b]\nserver = [{{ name = \"1\", address = \"10.0.0.1:1\" }}]\n"
+    );
+    Config::parse(&text, "t.toml", &|_| Err(io::ErrorKind::NotFound.into())).unwrap().config
+}
+
+fn works() -> Paths {
+    let step = Step { behaviour: "a slow reader loses nothing", took: Duration::from_micros(12_345) };
+    Paths { splice: Ok(()), sockmap: Ok(()), steps: vec![step] }
+}
+
+fn fails(error: LoadError) -> Paths {
+    Paths { splice: Ok(()), sockmap: Err(error), steps: Vec::new() }
+}
+
+fn examine(machine: &Machine, config: Option<&Config>, paths: &Paths) -> Vec<Finding> {
+    all(machine, &Wishes::new(config, machine), paths)
+}
+
+/// What lacks: subjects and what to change.
+fn lacking(findings: &[Finding]) -> Vec<(&str, &str)> {
+    let lacking = findings.iter().filter(|finding| finding.verdict == Verdict::Lacking);
+    lacking.map(|finding| (&*finding.subject, finding.cure.as_deref().unwrap_or(""))).collect()
+}
+
+#[test]
+fn a_machine_with_everything_lacks_nothing() {
+    for config in [None, Some(&config("sockmap", "0.0.0.0:443", "")), Some(&config("auto", "0.0.0.0:80", ""))]
+    {
+        let findings = examine(&machine(), config, &works());
+        assert!(is_complete(&findings), "{findings:?}");
+        assert!(findings.iter().all(|finding| finding.verdict == Verdict::Fine), "{findings:?}");
+    }
+}
+
+#[test]
+fn the_page_for_people() {
+    let mut findings = examine(&machine(), None, &works());
+    findings.retain(|finding| finding.section != "this process");
+    let expected = "kernel
+  ok    release    Linux 6.12.1 x86_64
+  ok    bpf(2)     there, kernel.unprivileged_bpf_disabled = 2
+  ok    BTF        there: the kernel tells its types
+  ok    cgroup v2  mounted at /sys/fs/cgroup
+
+paths
+  ok    copy     available
+  ok    splice   available
+  ok    sockmap  available
+
+self-test of path sockmap
+  ok    a slow reader loses nothing  holds (12.3 ms)
+
+Everything that lb can use is available.";
+    assert_eq!(render::text(&findings, None), expected);
+}
+
+#[test]
+fn what_lacks_is_told_with_what_to_change() {
+    let nobody = Machine { user: 65534, held: Vec::new(), ..machine() };
+    let lack = Lack::Capabilities(vec![Capability::Bpf, Capability::NetAdmin]);
+    let config = config("sockmap", "0.0.0.0:443", "");
+    let findings = examine(&nobody, Some(&config), &fails(LoadError::NoPrivilege(lack)));
+    let text = render::text(&findings, Some(Path::new("lb.toml")));
+    for expected in [
+        "  lacks CAP_BPF               not held: loads the BPF programs of path sockmap\n  lacks CAP_NET_ADMIN ",
+        "  lacks CAP_NET_BIND_SERVICE  not held: binds low ports\n        change: AmbientCapabilities=CAP_NET_BIND_SERVICE and",
+        "  lacks sockmap  off: not permitted: CAP_BPF and CAP_NET_ADMIN are missing\n",
+        "        change: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN and CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN in",
+        "\n5 things that lb.toml asks for are not available.",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is not in\n{text}");
+    }
+}
+
+#[test]
+fn only_what_is_asked_for_lacks() {
+    let nobody = Machine { user: 65534, held: Vec::new(), ..machine() };
+    let lack = || LoadError::NoPrivilege(Lack::Capabilities(Capability::FOR_SOCKMAP.to_vec()));
+    let check = |config: Option<&Config>, expected: &[&str]| {
+        let findings = examine(&nobody, config, &fails(lack()));
+        let subjects: Vec<&str> = lacking(&findings).into_iter().map(|(subject, _)| subject).collect();
+        assert_eq!(subjects, expected, "{findings:?}");
+    };
+    check(Some(&config("auto", "0.0.0.0:8443", "")), &[]);
+    check(Some(&config("auto", "0.0.0.0:443", "")), &["CAP_NET_BIND_SERVICE"]);
+    let inside = ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "sockmap"];
+    check(Some(&config("sockmap", "0.0.0.0:8443", "")), &inside);
+    check(None, &inside);
+    let few = "CAP_NET_BIND_SERVICE";
+    check(Some(&config("auto", "0.0.0.0:443", "max-connections = 900000")), &[few, "open files"]);
+}
+
+#[test]
+fn every_failure_has_its_cure() {
+    let check = |machine: &Machine, error: LoadError, part: &str| {
+        let label = error.to_string();
+        let findings = examine(machine, None, &fails(error));
+        let lacking = lacking(&findings);
+        assert!(
+            lacking.iter().any(|(subject, cure)| *subject == "sockmap" && cure.contains(part)),
+            "{label}: {lacking:?}"
+        );
+    };
+    let filtered = Machine { is_filtered: true, ..machine() };
+    let refused = || LoadError::NoPrivilege(Lack::Forbidden);
+    check(&machine(), LoadError::NoPrivilege(Lack::UserNamespace), "PrivateUsers=no");
+    check(&filtered, refused(), "SystemCallFilter=bpf");
+    check(&machine(), refused(), "lockdown");
+    check(
+        &machine(),
+        LoadError::KernelTooOld(io::ErrorKind::Unsupported.into()),
+        "CONFIG_BPF_STREAM_PARSER=y",
+    );
+    check(&machine(), LoadError::Memory(io::ErrorKind::OutOfMemory.into()), "LimitNOFILE=");
+    check(&machine(), LoadError::Damaged("cut".into()), "install");
+    check(&machine(), LoadError::NoBtf(BtfError::Damaged), "CONFIG_DEBUG_INFO_BTF=y");
+    check(
+        &machine(),
+        LoadError::SelfTest(SelfTestError::Behaviour("keeping within a limit")),
+        "path = \"auto\"",
+    );
+}
+
+#[test]
+fn a_kernel_without_parts_is_described() {
+    let bare = Machine { bpf_disabled: None, has_btf: false, cgroup: None, ..machine() };
+    let findings = examine(&bare, Some(&config("auto", "0.0.0.0:8443", "")), &works());
+    let notes: Vec<&str> = findings
+        .iter()
+        .filter(|finding| finding.verdict == Verdict::Note)
+        .map(|finding| &*finding.subject)
+        .collect();
+    assert_eq!(notes, ["bpf(2)", "BTF", "cgroup v2"]);
+    assert!(is_complete(&findings));
+}
+
+#[test]
+fn the_object_for_machines_has_every_finding() {
+    let findings = examine(&machine(), None, &fails(LoadError::Damaged("cut".into())));
+    let object = render::json(&findings);
+    assert_eq!(object["available"], false);
+    let list = object["findings"].as_array().unwrap();
+    assert_eq!(list.len(), findings.len());
+    let sockmap = list.iter().find(|finding| finding["subject"] == "sockmap").unwrap();
+    assert_eq!((&sockmap["verdict"], &sockmap["change"]), (&"lacks".into(), &"install lb anew".into()));
+    assert_eq!(sockmap["text"], "off: the embedded BPF object is damaged: cut");
+    let object = render::json(&examine(&machine(), None, &works()));
+    let step = object["findings"].as_array().unwrap().last().unwrap();
+    assert!((step["milliseconds"].as_f64().unwrap() - 12.345).abs() < 1e-9, "{step}");
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `lb doctor`, as everybody who might ask.
+
+use lb_tests::agent::{Agent, Launch};
+use lb_tests::config::{Config, Path};
+use lb_tests::net::Net;
+use lb_tests::process::text;
+use serde_json::Value;
+
+use crate::privileges::{FOR_SOCKMAP, hidden_btf};
+use crate::support::{SERVER_PORT, tcp_config};
+
+/// sysexits.h: EX_UNAVAILABLE.
+const UNAVAILABLE: i32 = 69;
+
+#[test]
+fn root_lacks_nothing_and_sees_every_step() {
+    let findings = examine(Path::Sockmap, |launch| launch, 0);
+    assert_eq!(lacking(&findings), "");
+    for subject in
+        ["release", "bpf(2)", "BTF", "cgroup v2", "user", "open files", "copy", "splice", "sockmap"]
+    {
+        find(&findings, subject);
+    }
+    let is_step = |finding: &&Value| finding["section"] == "self-test of path sockmap";
+    let steps: Vec<&Value> = findings.iter().filter(is_step).collect();
+    assert!(steps.len() >= 5, "{steps:?}");
+    assert!(
+        steps.iter().all(|step| step["milliseconds"].as_f64().is_some_and(|took| took > 0.0)),
+        "{steps:?}"
+    );
+}
+
+#[test]
+fn nobody_sees_everything_that_can_be_seen() {
+    let findings = examine(Path::Sockmap, Launch::unprivileged, UNAVAILABLE);
+    assert_eq!(lacking(&findings), "CAP_BPF CAP_NET_ADMIN CAP_PERFMON sockmap");
+    let change = find(&findings, "sockmap")["change"].as_str().expect("what to change");
+    assert!(change.contains("AmbientCapabilities=CAP_BPF CAP_NET_ADMIN CAP_PERFMON"), "{change}");
+    for subject in ["release", "bpf(2)", "BTF", "cgroup v2", "copy", "splice"] {
+        assert_eq!(find(&findings, subject)["verdict"], "ok");
+    }
+}
+
+#[test]
+fn each_missing_capability_is_named() {
+    for missing in FOR_SOCKMAP {
+        let held: Vec<&str> = FOR_SOCKMAP.into_iter().filter(|name| *name != missing).collect();
+        let findings = examine(Path::Sockmap, |launch| launch.with_capabilities(&held), UNAVAILABLE);
+        assert_eq!(lacking(&findings), format!("{missing} sockmap"));
+        let said = find(&findings, "sockmap")["text"].as_str().expect("text");
+        assert_eq!(said, format!("off: not permitted: {missing} is missing"));
+    }
+}
+
+#[test]
+fn a_user_namespace_is_seen_through() {
+    let namespace = |launch: Launch| launch.through(&["unshare", "--user", "--map-root-user", "--"]);
+    let findings = examine(Path::Sockmap, namespace, UNAVAILABLE);
+    assert_eq!(lacking(&findings), "sockmap");
+    let user = find(&findings, "user")["text"].as_str().expect("text");
+    assert_eq!(user, "uid 0 in its own user namespace");
+}
+
+#[test]
+fn hidden_types_are_noticed() {
+    let findings = examine(Path::Sockmap, hidden_btf, UNAVAILABLE);
+    assert_eq!(lacking(&findings), "BTF sockmap");
+    let change = find(&findings, "sockmap")["change"].as_str().expect("what to change");
+    assert!(change.contains("CONFIG_DEBUG_INFO_BTF=y"), "{change}");
+}
+
+#[test]
+fn what_nobody_asks_for_does_not_count() {
+    let findings = examine(Path::Splice, Launch::unprivileged, 0);
+    assert_eq!(lacking(&findings), "");
+    assert_eq!(find(&findings, "sockmap")["verdict"], "note");
+}
+
+#[test]
+fn a_low_port_needs_its_capability() {
+    let net = Net::new(1);
+    let server = net.server().address(SERVER_PORT);
+    let config = Config::new().tcp("in", net.frontend(443), "out", "").backend("out", server, "");
+    let output = Agent::launch(&net).unprivileged().verb(&["doctor"], &config);
+    let said = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(UNAVAILABLE), "{said}");
+    assert!(said.contains("lacks CAP_NET_BIND_SERVICE"), "{said}");
+    assert!(said.contains("change: AmbientCapabilities=CAP_NET_BIND_SERVICE"), "{said}");
+    assert!(said.trim_end().ends_with("lb.toml asks for is not available."), "{said}");
+}
+
+/// The findings for a configuration with this path, in these circumstances, and with this exit code.
+#[track_caller]
+fn examine(path: Path, circumstances: impl FnOnce(Launch) -> Launch, code: i32) -> Vec<Value> {
+    let net = Net::new(1);
+    let launch = circumstances(Agent::launch(&net));
+    let output = launch.verb(&["doctor", "--format", "json"], &tcp_config(&net, path, ""));
+    let (said, complaint) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(code), "{said}{complaint}");
+    let report: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));
+    assert_eq!(report["available"], code == 0);
+    report["findings"].as_array().expect("a list").clone()
+}
+
+#[track_caller]
+fn find<'a>(findings: &'a [Value], subject: &str) -> &'a Value {
+    let found = findings.iter().find(|finding| finding["subject"] == subject);
+    found.unwrap_or_else(|| panic!("nothing about {subject}: {findings:?}"))
+}
+
+/// What lacks, with spaces between.
+fn lacking(findings: &[Value]) -> String {
+    let lacking = findings.iter().filter(|finding| finding["verdict"] == "lacks");
+    lacking.filter_map(|finding| finding["subject"].as_str()).collect::<Vec<_>>().join(" ")
+}
