@@ -6,6 +6,8 @@ mod descriptors;
 mod error;
 mod sockmap;
 
+pub(crate) use descriptors::raise_limit;
+
 use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;
