@@ -7,6 +7,8 @@ mod error;
 mod listeners;
 mod sockmap;
 
+pub(crate) use descriptors::raise_limit;
+
 use std::io;
 use std::net::TcpListener;
 use std::process::ExitCode;

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Certificates that cover names of other backends: said by the running agent, and by `lb check --certificates`.
 
-use std::process::Output;
+use std::process::{Command, Output};
 
-use lb_tests::agent::{Agent, public_directory, verb};
+use lb_tests::agent::{Agent, binary, public_directory, verb};
 use lb_tests::authority::{Authority, Identity};
 use lb_tests::config::Config;
 use lb_tests::net::Net;
 use lb_tests::peer::Service;
-use lb_tests::process::text;
+use lb_tests::process::{output, text};
 use lb_tests::servers::Web;
 use lb_tests::wait::until;
 use serde_json::Value;
@@ -109,6 +109,33 @@ fn servers_without_certificates_are_notes_and_nobody_is_asked_without_the_flag()
         assert!(stderr.contains(&note), "{note} is not in {stderr}");
     }
     assert!(stderr.contains("note: 0 certificates"), "{stderr}");
+}
+
+/// As few checks at a time as the limit of open files has room for: no server is blamed for it.
+#[test]
+fn few_open_files_make_checks_wait_for_each_other() {
+    let net = Net::new(1);
+    let servers = 120;
+    // Nobody accepts, so that each check holds its socket until its timeout.
+    let _listener = net.server().listen(SERVERS[0].1);
+    let check = "[backend.alpha.check]\ntype = \"tls\"\ntimeout = \"200ms\"\nverify = \"none\"";
+    let config = Config::new()
+        .passthrough("https", &[net.frontend(PORT)], "")
+        .route("https", "alpha.example", "alpha")
+        .pool("alpha", "")
+        .raw(check);
+    let address = net.server().address(SERVERS[0].1);
+    let config = (0..servers)
+        .fold(config, |config, server| config.server("alpha", &format!("s{server}"), address, ""));
+    let place = public_directory();
+    std::fs::write(place.path().join("lb.toml"), config.text()).expect("a temporary file");
+    let mut command = Command::new("prlimit");
+    command.arg("--nofile=100:100").arg(binary()).args(["check", "lb.toml", "--certificates"]);
+    let said = net.balancer.enter(|| output(command.current_dir(place.path())));
+    let stderr = text(&said.stderr);
+    assert!(said.status.success(), "{stderr}");
+    assert_eq!(stderr.matches("shows no certificate").count(), servers, "{stderr}");
+    assert!(!stderr.contains("open files"), "{stderr}");
 }
 
 /// The servers with these certificates.

@@ -31,6 +31,8 @@ fn pauses_lose_nothing_however_small_receive_buffers_are() {
         });
         let pauses = relay.agent.scrape().count("lb_sockmap_pauses_total", &[]);
         assert!(pauses >= 8, "{pauses} pauses with receive buffers of {buffer} bytes");
+        drop(pairs);
+        relay.agent.until_idle();
         relay.agent.assert_inside(99);
     }
 }

@@ -32,7 +32,7 @@ pub(super) fn divide(config: &Config) -> Result<Descriptors, StartError> {
 }
 
 /// Raises the limit of open files as far as it may be raised, and returns it.
-fn raise_limit() -> u64 {
+pub fn raise_limit() -> u64 {
     let maximum = getrlimit(Resource::Nofile).maximum;
     // A refusal leaves the limit as it is, and it is read again below.
     let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });

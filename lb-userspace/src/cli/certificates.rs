@@ -9,9 +9,10 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
+use crate::agent::raise_limit;
 use crate::backend::{Backend, Server};
 use crate::coalescing::{Certificates, LISTED_MAX};
-use crate::config::needs::queries_max;
+use crate::config::needs::Descriptors;
 use crate::config::{BackendId, Config, Frontend, Mode, Place, Problem, TlsPassthrough};
 use crate::health::Checks;
 use crate::observe::metrics::Metrics;
@@ -19,7 +20,7 @@ use crate::resolve;
 use crate::route::Router;
 use crate::route::coalescing::{Overlap, backends_by_name, find};
 
-/// Checks at a time: few enough for the usual limit of 1,024 open files.
+/// Most checks at a time, however many files may be open.
 const PARALLEL_MAX: usize = 256;
 
 /// How long DNS may take for the names of servers.
@@ -50,13 +51,17 @@ pub(super) fn look(config: &Config, file: &str) -> io::Result<Look> {
     let passthrough: Vec<_> = config.frontends.iter().filter_map(passthrough).collect();
     let used: BTreeSet<BackendId> =
         passthrough.iter().flat_map(|(_, settings)| backends_by_name(settings)).collect();
+    // What an agent of this configuration would have here.
+    let descriptors = Descriptors::divide(raise_limit(), config);
+    let parallel =
+        usize::try_from(descriptors.checks).map_or(PARALLEL_MAX, |checks| checks.clamp(1, PARALLEL_MAX));
     let mut notes = runtime.block_on(async {
-        let queries = queries_max(config);
-        let resolution = resolve::start(config, queries, &backends, &metrics.servers, &metrics.process);
+        let resolution =
+            resolve::start(config, descriptors.queries, &backends, &metrics.servers, &metrics.process);
         if let Some(mut resolution) = resolution {
             resolution.first(NAMES_WAIT).await;
         }
-        check_all(&backends, &used).await
+        check_all(&backends, &used, parallel).await
     });
     // A name that has no answer yet must not hold up the end.
     runtime.shutdown_timeout(Duration::ZERO);
@@ -77,10 +82,10 @@ fn passthrough(frontend: &Frontend) -> Option<(&Frontend, &TlsPassthrough)> {
     }
 }
 
-/// Makes the checks of these backends, and says which gave no certificate, in the order of the configuration.
-async fn check_all(backends: &[Arc<Backend>], used: &BTreeSet<BackendId>) -> Vec<String> {
+/// Makes the checks of these backends, so many at a time, and says which gave no certificate, in the order of the configuration.
+async fn check_all(backends: &[Arc<Backend>], used: &BTreeSet<BackendId>, parallel: usize) -> Vec<String> {
     let mut notes = BTreeMap::new();
-    let (checks, places) = (Checks::default(), Arc::new(Semaphore::new(PARALLEL_MAX)));
+    let (checks, places) = (Checks::default(), Arc::new(Semaphore::new(parallel)));
     let mut running = JoinSet::new();
     for &BackendId(position) in used {
         let backend = &backends[position];
