@@ -31,6 +31,7 @@ mod logs;
 mod marked;
 mod mistakes;
 mod names;
+mod promotion;
 mod proxy_header;
 mod proxy_in;
 mod proxy_programs;

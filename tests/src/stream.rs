@@ -80,11 +80,24 @@ impl Pattern {
 ///
 /// # Errors
 /// As write(2).
-pub fn send(mut stream: &TcpStream, seed: u64, bytes: u64) -> std::io::Result<[u8; 32]> {
+pub fn send(stream: &TcpStream, seed: u64, bytes: u64) -> std::io::Result<[u8; 32]> {
+    send_in_pieces(stream, seed, bytes, || CHUNK)
+}
+
+/// The same, in writes of the sizes that `piece` says, each at least 1.
+///
+/// # Errors
+/// As there.
+pub fn send_in_pieces(
+    mut stream: &TcpStream,
+    seed: u64,
+    bytes: u64,
+    mut piece: impl FnMut() -> usize,
+) -> std::io::Result<[u8; 32]> {
     let (mut pattern, mut digest, mut left) = (Pattern::new(seed), Sha256::new(), bytes);
     let mut chunk = vec![0; CHUNK];
     while left > 0 {
-        let count = usize::try_from(left.min(CHUNK as u64)).expect("at most a chunk");
+        let count = usize::try_from(left).map_or(CHUNK, |left| left.min(CHUNK)).min(piece());
         pattern.fill(&mut chunk[..count]);
         stream.write_all(&chunk[..count])?;
         digest.update(&chunk[..count]);

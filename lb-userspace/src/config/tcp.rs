@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::reader::Reader;
 use super::value::Value;
-use super::{Keepalive, PathChoice, PathWish, limits};
+use super::{Keepalive, PathChoice, PathWish, Promotion, limits};
 
 /// The values of `path`.
 pub(super) const PATHS: [(&str, PathWish); 4] = [
@@ -50,7 +50,7 @@ fn whole_seconds(reader: &Reader<'_, '_>, limit: &limits::Limit<Duration>) -> Op
     }
 }
 
-/// Reads `path` and `path-required`; `None` inside if the table says nothing about them.
+/// Reads `path`, `path-required` and the keys of [`Promotion`]; `None` inside if the table says nothing about them.
 pub(super) fn path(reader: &Reader<'_, '_>) -> Option<Option<PathChoice>> {
     let wish = reader.key("path").map(|value| value.one_of(&PATHS));
     let required: Option<Value<'_, '_>> = reader.key("path-required");
@@ -59,6 +59,10 @@ pub(super) fn path(reader: &Reader<'_, '_>) -> Option<Option<PathChoice>> {
         Some(wish) => Some(wish?),
         None => None,
     };
+    let promotion = promotion(reader);
+    if (wish.is_none() || is_required == Some(true)) && !promotes_nowhere_else(reader, wish.is_none()) {
+        return None;
+    }
     match (wish, required, is_required?) {
         (None | Some(PathWish::Auto), Some(value), true) => {
             value.error_with_others(
@@ -66,7 +70,30 @@ pub(super) fn path(reader: &Reader<'_, '_>) -> Option<Option<PathChoice>> {
             );
             None
         }
-        (Some(path), _, is_required) => Some(Some(PathChoice { path, is_required })),
+        // Who may take no other path takes none at first either.
+        (Some(path), _, true) => {
+            Some(Some(PathChoice { path, is_required: true, promotion: Promotion::AT_ONCE }))
+        }
+        (Some(path), _, false) => Some(Some(PathChoice { path, is_required: false, promotion: promotion? })),
         (None, ..) => Some(None),
     }
+}
+
+fn promotion(reader: &Reader<'_, '_>) -> Option<Promotion> {
+    let (after_bytes, after) =
+        (reader.size(&limits::PROMOTE_AFTER_BYTES), reader.duration(&limits::PROMOTE_AFTER));
+    Some(Promotion { after_bytes: after_bytes?, after: after? })
+}
+
+/// Whether no key of [`Promotion`] stands in a table where it would say nothing; reports those that do.
+fn promotes_nowhere_else(reader: &Reader<'_, '_>, is_without_path: bool) -> bool {
+    let keys = [limits::PROMOTE_AFTER_BYTES.key, limits::PROMOTE_AFTER.key];
+    let lost: Vec<_> = keys.into_iter().filter_map(|key| reader.own(key)).collect();
+    for value in &lost {
+        value.error_with_others(match is_without_path {
+            true => "needs path beside it: what it says is about that path",
+            false => "cannot stand beside path-required = true: then the path carries every byte",
+        });
+    }
+    lost.is_empty()
 }

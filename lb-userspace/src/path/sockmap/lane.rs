@@ -33,6 +33,8 @@ pub(super) struct Lane {
     pub(super) wants_input: bool,
     pub(super) wants_room: bool,
     basis: Basis,
+    /// What user space had delivered before.
+    before: Delivered,
     grant: Grant,
     window: Window,
     pump: Pump,
@@ -109,13 +111,20 @@ impl Drop for Grant {
 }
 
 impl Lane {
-    pub(super) fn new(sender: Side, grant: Grant, basis: Basis, is_hooked: bool) -> Self {
+    pub(super) fn new(
+        sender: Side,
+        grant: Grant,
+        basis: Basis,
+        is_hooked: bool,
+        before: Delivered,
+    ) -> Self {
         Self {
             sender,
             has_ended: false,
             wants_input: false,
             wants_room: false,
             basis,
+            before,
             window: Window::new(grant.bytes),
             grant,
             pump: Pump::default(),
@@ -145,14 +154,18 @@ impl Lane {
         self.account(sight.infos, delivered);
         let step = self.act(legs, sight, tools);
         // What user space has just moved.
-        delivered[PathKind::Splice.index()] = self.pump.spliced;
+        delivered[PathKind::Splice.index()] = self.spliced();
         step
     }
 
     /// Writes down what has been delivered.
     pub(super) fn account(&self, infos: &[TcpInfo; 2], delivered: &mut Delivered) {
         delivered[PathKind::Sockmap.index()] = self.accepted(infos).saturating_sub(self.pump.spliced);
-        delivered[PathKind::Splice.index()] = self.pump.spliced;
+        delivered[PathKind::Splice.index()] = self.spliced();
+    }
+
+    fn spliced(&self) -> u64 {
+        self.before[PathKind::Splice.index()] + self.pump.spliced
     }
 
     /// Bytes of this direction that the receiver's socket has accepted.

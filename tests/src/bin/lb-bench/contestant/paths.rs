@@ -27,7 +27,7 @@ pub const PATHS: &[LbPath] = &[
         word: "sockmap",
         help: "From socket to socket inside the kernel, by a BPF program",
         // Not required: who is refused would be reset, and nobody would know why.
-        settings: "path = \"sockmap\"",
+        settings: "path = \"sockmap\"\npromote-after-bytes = \"0B\"",
         is_choice: false,
     },
     LbPath {
