@@ -25,41 +25,69 @@ pub const HOOKS: &str = "HOOKS";
 /// The ring buffer by which the program calls user space: slots, as `u32`.
 pub const BELLS: &str = "BELLS";
 
+/// The array of one word: what all directions together have waiting beyond their [`Allowed::pause_at`], in bytes of cost. Programs add and
+/// take back, user space takes back what no program will. User space maps it into its memory.
+pub const OVERDRAFT: &str = "OVERDRAFT";
+
 /// The program of type `sk_skb/stream_verdict`.
 pub const SOCKMAP_VERDICT: &str = "sockmap_verdict";
+
+/// The program of type `socket_filter`, which every socket in [`HOOKS`] has.
+pub const SOCKMAP_FILTER: &str = "sockmap_filter";
+
+/// The constant of the programs that says where struct tcp_sock of this kernel has its field `write_seq`, in bytes.
+pub const WRITE_SEQ_OFFSET: &str = "WRITE_SEQ_OFFSET";
+
+/// The constant of the programs that says from which [`OVERDRAFT`] on whoever is beyond its own share gets nothing more.
+pub const OVERDRAFT_MAX: &str = "OVERDRAFT_MAX";
 
 /// Bytes of one call in [`BELLS`]: a header of 8 and a slot, padded to 8 (kernel/bpf/ringbuf.c).
 pub const BELL_BYTES: u32 = 16;
 
-/// Counters that the program alone writes, under the lock of the receiving socket. They only grow.
+/// What the program alone writes, under the lock of the receiving socket.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
-    /// What the segments that were handed to the target cost, see [`crate::verdict::charge`].
+    /// What the segments that were ever handed to the target cost, see [`crate::verdict::charge`].
     pub charged: u64,
-    /// Payload handed to the target, in bytes.
+    /// Payload ever handed to the target, in bytes.
     pub redirected: u64,
-    /// Segments handed to the target.
+    /// Segments ever handed to the target.
     pub segments: u64,
-    /// The last [`Allowed::bell`] that user space was called for.
-    pub rung: u64,
-    /// Payload thrown away, in bytes, because it was beyond [`Allowed::limit`] or had no target. The flow is broken then, and must end in
-    /// a reset.
+    /// Payload thrown away, in bytes, because it had no target. The flow is broken then, and must end in a reset.
     pub dropped: u64,
+    /// Of [`Self::charged`], what is certain to be free again.
+    pub released: u64,
+    /// Once the target has accepted so many bytes, [`Self::mark_charged`] is free again.
+    pub mark_redirected: u64,
+    /// See there.
+    pub mark_charged: u64,
+    /// Bytes that the target had accepted when the program last looked.
+    pub accepted: u64,
+    /// The target's `write_seq` before the first byte of this direction.
+    pub base: u64,
+    /// The last [`Allowed::round`] in which user space was called.
+    pub rung: u64,
+    /// The last [`Allowed::round`] in which the sender's segments were turned away.
+    pub stopped: u64,
+    /// The direction's part of [`OVERDRAFT`]. User space takes it back while the program does not judge this socket.
+    pub overdrawn: u64,
     /// Nothing yet; fills a cache line.
-    pub spare: [u64; 3],
+    pub spare: [u64; 4],
 }
 
 /// What user space alone writes.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Allowed {
-    /// [`Moved::charged`] from which on segments are dropped.
-    pub limit: u64,
-    /// [`Moved::charged`] from which on user space wants to be called, once.
-    pub bell: u64,
+    /// Cost that may wait for the target before user space is called, once a round.
+    pub pause_at: u64,
+    /// Cost that may wait before segments are turned away, until the next round.
+    pub stop_at: u64,
+    /// Counts the answers of user space, from 1.
+    pub round: u64,
     /// Nothing yet; fills a cache line.
-    pub spare: [u64; 6],
+    pub spare: [u64; 5],
 }
 
 /// One direction of a flow.
@@ -78,14 +106,32 @@ pub const DIRECTION_WORDS: usize = size_of::<Direction>() / 8;
 /// Words of 64 bits before [`Direction::allowed`].
 pub const ALLOWED_WORD: usize = offset_of!(Direction, allowed) / 8;
 
-const _: () = assert!(size_of::<Moved>() == 64 && size_of::<Allowed>() == 64);
-const _: () = assert!(DIRECTION_WORDS == 16 && ALLOWED_WORD == 8);
+/// The word of [`Moved::overdrawn`].
+pub const OVERDRAWN_WORD: usize = offset_of!(Moved, overdrawn) / 8;
+
+const _: () = assert!(size_of::<Moved>() == 128 && size_of::<Allowed>() == 64);
+const _: () = assert!(DIRECTION_WORDS == 24 && ALLOWED_WORD == 16 && OVERDRAWN_WORD == 11);
 
 impl Moved {
     /// From the words of the map, in their order.
     pub fn from_words(words: [u64; ALLOWED_WORD]) -> Self {
-        let [charged, redirected, segments, rung, dropped, spare @ ..] = words;
-        Self { charged, redirected, segments, rung, dropped, spare }
+        let [charged, redirected, segments, dropped, released, words @ ..] = words;
+        let [mark_redirected, mark_charged, accepted, base, rung, stopped, overdrawn, spare @ ..] = words;
+        Self {
+            charged,
+            redirected,
+            segments,
+            dropped,
+            released,
+            mark_redirected,
+            mark_charged,
+            accepted,
+            base,
+            rung,
+            stopped,
+            overdrawn,
+            spare,
+        }
     }
 }
 
@@ -95,11 +141,26 @@ mod tests {
 
     #[test]
     fn words_are_fields_in_their_order() {
-        let moved = Moved::from_words([1, 2, 3, 4, 5, 6, 7, 8]);
-        assert_eq!((moved.charged, moved.redirected, moved.segments), (1, 2, 3));
-        assert_eq!((moved.rung, moved.dropped, moved.spare), (4, 5, [6, 7, 8]));
-        assert_eq!([offset_of!(Moved, charged), offset_of!(Moved, redirected)], [0, 8]);
-        assert_eq!([offset_of!(Moved, rung), offset_of!(Moved, dropped)], [24, 32]);
-        assert_eq!([offset_of!(Allowed, limit), offset_of!(Allowed, bell)], [0, 8]);
+        let moved = Moved::from_words(core::array::from_fn(|word| word as u64));
+        let fields = [
+            (moved.charged, offset_of!(Moved, charged)),
+            (moved.redirected, offset_of!(Moved, redirected)),
+            (moved.segments, offset_of!(Moved, segments)),
+            (moved.dropped, offset_of!(Moved, dropped)),
+            (moved.released, offset_of!(Moved, released)),
+            (moved.mark_redirected, offset_of!(Moved, mark_redirected)),
+            (moved.mark_charged, offset_of!(Moved, mark_charged)),
+            (moved.accepted, offset_of!(Moved, accepted)),
+            (moved.base, offset_of!(Moved, base)),
+            (moved.rung, offset_of!(Moved, rung)),
+            (moved.stopped, offset_of!(Moved, stopped)),
+            (moved.overdrawn, offset_of!(Moved, overdrawn)),
+        ];
+        for (word, (value, offset)) in fields.into_iter().enumerate() {
+            assert_eq!((value, offset), (word as u64, word * 8));
+        }
+        let allowed =
+            [offset_of!(Allowed, pause_at), offset_of!(Allowed, stop_at), offset_of!(Allowed, round)];
+        assert_eq!(allowed, [0, 8, 16]);
     }
 }

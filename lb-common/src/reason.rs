@@ -108,6 +108,10 @@ labelled! {
         NotConfigured => "not-configured",
         /// The process lacks CAP_BPF or CAP_NET_ADMIN.
         NoPrivilege => "no-privilege",
+        /// The process lacks CAP_PERFMON alone: what waits inside the kernel could not be bounded.
+        NoPerfmon => "no-perfmon",
+        /// The kernel does not describe its types (BTF): likewise.
+        NoBtf => "no-btf",
         /// The kernel lacks what it needs.
         Kernel => "kernel",
         /// The kernel does not do what it should.

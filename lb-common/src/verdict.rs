@@ -1,98 +1,117 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What the program of path `sockmap` decides of a segment. Pure, so that the host can test it.
+//! What the programs of path `sockmap` decide of a segment. Pure, so that the host can test it.
 //!
 //! The kernel neither counts nor bounds what waits for a socket that takes nothing (net/core/skmsg.c, sk_psock_skb_redirect). So
-//! the program counts what it hands over, and calls user space in time, which takes the socket out of its hands until the receiver has
-//! caught up. Should user space not come, the program stops at a limit.
+//! the program counts: what it has handed over, less what the target has put into its send queue, waits. Beyond one mark it calls
+//! user space, which takes the sender's socket out of its hands until the receiver has caught up. Beyond a second one, a filter on the
+//! sender's socket turns segments away before TCP has seen them: nothing is lost, for the sender has to send them again. So the
+//! bound holds whenever user space comes, and never costs a connection.
 //!
-//! It never leaves a segment to user space (SK_PASS): the kernel bounds what it passes only as long as the socket has nothing to send
-//! (sk_psock_verdict_apply), and a socket that has passed something cannot be taken out of the map any more without a loss.
+//! The program never leaves a segment to user space (SK_PASS): the kernel bounds what it passes only as long as the socket has nothing to
+//! send (sk_psock_verdict_apply), and a socket that has passed something cannot be taken out of the map any more without a loss.
 
 use crate::layout::{Allowed, Moved};
-
-/// What becomes of a segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// It goes to the target.
-    Redirect,
-    /// It is thrown away, and the flow with it: user space has not come, and memory is bounded.
-    Break,
-}
 
 /// What a segment costs besides its payload, in bytes: the kernel holds so much for a single byte, and for a full frame what this and
 /// the payload make together (sk_buff, headers, the rounding of its head).
 pub const CHARGE_OVERHEAD: u64 = 1024;
 
-/// What a segment of so many bytes costs.
+/// A direction looks what its target has accepted once this part of what may wait seems to do so, or this many bytes of cost: each look
+/// takes the target by its reference count.
+const LOOK_PART: u64 = 4;
+const LOOK_MAX: u64 = 256 << 10;
+
+/// What so many bytes cost that came in so many segments; 0: the kernel has not counted them, because there was one.
 #[inline(always)]
-pub const fn charge(len: u32) -> u64 {
-    len as u64 + CHARGE_OVERHEAD
+pub const fn charge(len: u32, segments: u32) -> u64 {
+    let segments = if segments == 0 { 1 } else { segments };
+    len as u64 + CHARGE_OVERHEAD * segments as u64
 }
 
-/// Judges a segment with payload. Nothing may arrive behind what is missing.
+/// Whether the program must look what the target has accepted before it counts on.
 #[inline(always)]
-pub const fn judge(moved: &Moved, allowed: &Allowed) -> Verdict {
-    if moved.dropped == 0 && moved.charged < allowed.limit { Verdict::Redirect } else { Verdict::Break }
+pub const fn must_look(moved: &Moved, allowed: &Allowed) -> bool {
+    let part = allowed.pause_at / LOOK_PART;
+    moved.redirected == 0 || moved.inside() >= if part < LOOK_MAX { part } else { LOOK_MAX }
 }
 
-/// Whether user space wants to hear that so much has been handed to the target.
+/// Whether user space has to be called.
 #[inline(always)]
 pub const fn rings(moved: &Moved, allowed: &Allowed) -> bool {
-    moved.charged >= allowed.bell && moved.rung != allowed.bell
+    moved.inside() >= allowed.pause_at && moved.rung != allowed.round
+}
+
+/// What the direction has waiting beyond its share.
+#[inline(always)]
+pub const fn overdraft(moved: &Moved, allowed: &Allowed) -> u64 {
+    moved.inside().saturating_sub(allowed.pause_at)
+}
+
+/// Whether further segments have to be turned away, when all directions together have `overdraft` waiting beyond their shares and may have
+/// `overdraft_max`. Only of who has called: its call ends it.
+#[inline(always)]
+pub const fn stops(moved: &Moved, allowed: &Allowed, overdraft: u64, overdraft_max: u64) -> bool {
+    moved.rung == allowed.round
+        && (moved.inside() >= allowed.stop_at || (moved.overdrawn > 0 && overdraft >= overdraft_max))
+}
+
+/// Whether TCP may have a segment with so much payload.
+#[inline(always)]
+pub const fn admits(stopped: u64, allowed: &Allowed, payload: u32) -> bool {
+    payload == 0 || stopped != allowed.round
+}
+
+impl Moved {
+    /// Takes in the target's `write_seq`, the number of the next byte that it will accept (struct tcp_sock, include/linux/tcp.h).
+    ///
+    /// What waits is known in bytes, its cost is not. So there is a mark: once all bytes up to it have been accepted, what they cost
+    /// is free, and the mark moves to what has been handed over by then.
+    #[inline(always)]
+    pub const fn look(&mut self, write_seq: u32) {
+        if self.redirected == 0 {
+            self.base = write_seq as u64;
+        }
+        let waiting = (self.base as u32).wrapping_add(self.redirected as u32).wrapping_sub(write_seq);
+        // More than half of all numbers: it has accepted what is not of this direction, such as its FIN.
+        let waiting = if waiting > u32::MAX / 2 { 0 } else { waiting };
+        self.accepted = self.redirected.saturating_sub(waiting as u64);
+        self.released = self.released_by(self.accepted);
+        if self.accepted >= self.mark_redirected {
+            self.mark_redirected = self.redirected;
+            self.mark_charged = self.charged;
+        }
+    }
+
+    /// Counts what has been handed to the target.
+    #[inline(always)]
+    pub const fn add(&mut self, len: u32, segments: u32) {
+        self.charged += charge(len, segments);
+        self.redirected += len as u64;
+        self.segments += 1;
+    }
+
+    /// The most that may be waiting, in bytes of cost.
+    #[inline(always)]
+    pub const fn inside(&self) -> u64 {
+        self.charged.saturating_sub(self.released)
+    }
+
+    /// The same when the target has accepted so many bytes.
+    pub const fn inside_after(&self, accepted: u64) -> u64 {
+        self.charged.saturating_sub(self.released_by(accepted))
+    }
+
+    #[inline(always)]
+    const fn released_by(&self, accepted: u64) -> u64 {
+        if accepted >= self.redirected {
+            self.charged
+        } else if accepted >= self.mark_redirected && self.mark_charged > self.released {
+            self.mark_charged
+        } else {
+            self.released
+        }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn check(charged: u64, dropped: u64, expected: Verdict) {
-        let moved = Moved { charged, dropped, ..Moved::default() };
-        let allowed = Allowed { limit: 100, ..Allowed::default() };
-        assert_eq!(judge(&moved, &allowed), expected, "{moved:?} {allowed:?}");
-    }
-
-    #[test]
-    fn a_segment_goes_to_the_target_below_the_limit() {
-        check(0, 0, Verdict::Redirect);
-        check(99, 0, Verdict::Redirect);
-        check(100, 0, Verdict::Break);
-        check(u64::MAX, 0, Verdict::Break);
-    }
-
-    #[test]
-    fn nothing_follows_what_is_lost() {
-        check(0, 1, Verdict::Break);
-    }
-
-    #[test]
-    fn a_slot_that_nobody_has_set_up_takes_nothing() {
-        assert_eq!(judge(&Moved::default(), &Allowed::default()), Verdict::Break);
-    }
-
-    #[test]
-    fn a_segment_costs_what_the_kernel_holds_for_it() {
-        assert_eq!([1, 1448, 65_536].map(charge), [1025, 2472, 66_560]);
-    }
-
-    /// Whatever segments come, no more is under way than the limit and one segment.
-    #[test]
-    fn what_is_under_way_stays_within_the_limit() {
-        let (mut moved, allowed) = (Moved::default(), Allowed { limit: 1 << 20, ..Allowed::default() });
-        let mut seed = 1_u64;
-        loop {
-            seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-            match judge(&moved, &allowed) {
-                Verdict::Redirect => moved.charged += charge((seed >> 48) as u32 + 1),
-                Verdict::Break => break,
-            }
-        }
-        assert!(moved.charged < (1 << 20) + charge(65_536), "{moved:?}");
-    }
-
-    #[test]
-    fn the_bell_rings_once_a_mark() {
-        let allowed = Allowed { bell: 10, ..Allowed::default() };
-        let ring = |charged, rung| rings(&Moved { charged, rung, ..Moved::default() }, &allowed);
-        assert_eq!([ring(9, 0), ring(10, 0), ring(11, 10)], [false, true, false]);
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The BPF programs of lb: every entry point, as one screen of verdicts.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "an atomic addition, see `sockmap`"))]
 
 #[cfg(target_arch = "bpf")]
 mod maps;
@@ -16,7 +17,7 @@ fn main() {
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
-    use aya_ebpf::macros::stream_verdict;
+    use aya_ebpf::macros::{socket_filter, stream_verdict};
     use aya_ebpf::programs::SkBuffContext;
 
     use crate::sockmap::{self, Outcome};
@@ -32,9 +33,15 @@ mod programs {
             Outcome::Redirected => SK_PASS,
             // It stays in the socket's own queue.
             Outcome::Unknown => SK_PASS,
-            // Memory could not be kept within bounds otherwise. Nothing follows it: user space resets both ends.
+            // The target is gone. Nothing follows it: user space resets both ends.
             Outcome::Broken => SK_DROP,
         }
+    }
+
+    /// How much of a segment for a socket of the map `HOOKS` TCP may have: all, or nothing, as if it had never arrived.
+    #[socket_filter]
+    fn sockmap_filter(ctx: SkBuffContext) -> i64 {
+        if sockmap::admits(&ctx) { i64::from(u32::MAX) } else { 0 }
     }
 }
 

@@ -2,6 +2,7 @@
 //! The maps that the programs share with user space. Their names and layouts are in `lb_common::layout`; user space sets their
 //! capacities when it loads them.
 
+use aya_ebpf::Global;
 use aya_ebpf::bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, RingBuf, SockMap};
@@ -23,6 +24,18 @@ pub static TARGETS: SockMap = SockMap::with_max_entries(SLOTS_MAX, 0);
 #[map]
 pub static HOOKS: SockMap = SockMap::with_max_entries(SLOTS_MAX, 0);
 
+/// What all directions have waiting beyond their shares, in bytes of cost.
+#[map]
+pub static OVERDRAFT: Array<u64> = Array::with_max_entries(1, BPF_F_MMAPABLE);
+
 /// Calls to user space. A slot is never in it more than a few times, so that it cannot overflow.
 #[map]
 pub static BELLS: RingBuf = RingBuf::with_byte_size(SLOTS_MAX * BELL_BYTES, 0);
+
+/// Where struct tcp_sock has `write_seq`, in bytes. User space knows from the kernel's BTF.
+#[unsafe(no_mangle)]
+pub static WRITE_SEQ_OFFSET: Global<u32> = Global::new(0);
+
+/// From which [`OVERDRAFT`] on whoever is beyond its own share gets nothing more.
+#[unsafe(no_mangle)]
+pub static OVERDRAFT_MAX: Global<u64> = Global::new(0);

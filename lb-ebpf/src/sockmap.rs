@@ -2,14 +2,19 @@
 //! What the verdict on a socket's received bytes needs. The kernel runs it under the lock of that socket (net/ipv4/tcp.c,
 //! tcp_read_skb), and a slot belongs to one socket: so [`Moved`] has one writer, and plain additions are exact.
 
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::sk_action::SK_PASS;
-use aya_ebpf::helpers::bpf_get_socket_cookie;
+use aya_ebpf::helpers::{bpf_get_socket_cookie, bpf_map_lookup_elem, bpf_sk_release, bpf_skc_to_tcp_sock};
 use aya_ebpf::programs::SkBuffContext;
 use lb_common::layout::{Allowed, Direction, Moved};
-use lb_common::verdict::{self, Verdict};
+use lb_common::verdict;
 
-use crate::maps::{BELLS, DIRECTIONS, SLOTS, TARGETS};
+use crate::maps::{BELLS, DIRECTIONS, OVERDRAFT, OVERDRAFT_MAX, SLOTS, TARGETS, WRITE_SEQ_OFFSET};
+
+/// Where a TCP header has its own length, in its upper half and in words of 4 bytes (RFC 9293 section 3.1).
+const DATA_OFFSET: usize = 12;
 
 /// What became of a segment.
 pub enum Outcome {
@@ -30,7 +35,7 @@ struct Receiving {
     allowed: *const Allowed,
 }
 
-/// Does with a segment what [`verdict::judge`] says.
+/// Hands a segment to the target, and does what [`verdict`] says of what then waits.
 #[inline(always)]
 pub fn carry(ctx: &SkBuffContext) -> Outcome {
     let len = ctx.len();
@@ -39,10 +44,33 @@ pub fn carry(ctx: &SkBuffContext) -> Outcome {
     }
     // A socket is in the map of slots before and after it is in the one with this program: there is always one.
     let Some(receiving) = find(ctx) else { return Outcome::Unknown };
-    match verdict::judge(&receiving.moved(), &receiving.allowed()) {
-        Verdict::Redirect => redirect(ctx, &receiving, len),
-        Verdict::Break => lose(&receiving, len),
+    let (moved, allowed) = (receiving.moved(), receiving.allowed());
+    if moved.dropped > 0 {
+        return lose(&receiving, len);
     }
+    if verdict::must_look(moved, &allowed) {
+        let Some(write_seq) = write_seq(receiving.slot) else { return lose(&receiving, len) };
+        moved.look(write_seq);
+    }
+    // SAFETY: the helper gets this program's own context and a map of the kind that it is for; it checks the index itself.
+    let found = unsafe { TARGETS.redirect_skb(ctx, receiving.slot, 0) };
+    if found != i64::from(SK_PASS) {
+        return lose(&receiving, len);
+    }
+    moved.add(len, segments(ctx));
+    bound(&receiving, &allowed);
+    Outcome::Redirected
+}
+
+/// Whether TCP may have this segment. Runs without the socket's lock, and only reads.
+#[inline(always)]
+pub fn admits(ctx: &SkBuffContext) -> bool {
+    let Some(receiving) = find(ctx) else { return true };
+    // SAFETY: `moved` points into a map's value (see `find`). The verdict may be writing: the word is read whole.
+    let stopped = unsafe { (&raw const (*receiving.moved).stopped).read_volatile() };
+    let Ok(words) = ctx.load::<u8>(DATA_OFFSET) else { return true };
+    let payload = ctx.len().saturating_sub(u32::from(words >> 4) * 4);
+    verdict::admits(stopped, &receiving.allowed(), payload)
 }
 
 /// Finds the direction by the socket's cookie.
@@ -58,42 +86,83 @@ fn find(ctx: &SkBuffContext) -> Option<Receiving> {
     Some(Receiving { slot, moved, allowed })
 }
 
+/// How far the target has accepted what is for it; `None`: it has been closed, and user space is about to close this socket, too.
 #[inline(always)]
-fn redirect(ctx: &SkBuffContext, receiving: &Receiving, len: u32) -> Outcome {
-    // SAFETY: the helper gets this program's own context and a map of the kind that it is for; it checks the index itself.
-    let found = unsafe { TARGETS.redirect_skb(ctx, receiving.slot, 0) };
-    if found != i64::from(SK_PASS) {
-        // The target has been closed: user space is about to close this socket, too.
-        return lose(receiving, len);
+fn write_seq(slot: u32) -> Option<u32> {
+    // SAFETY: the map is one of sockets; the helper copies the key and returns a socket that this program holds, or null.
+    let socket =
+        unsafe { bpf_map_lookup_elem((&raw const TARGETS).cast_mut().cast(), (&raw const slot).cast()) };
+    if socket.is_null() {
+        return None;
     }
-    receiving.change(|moved| {
-        moved.charged += verdict::charge(len);
-        moved.redirected += u64::from(len);
-        moved.segments += 1;
-    });
-    let (moved, allowed) = (receiving.moved(), receiving.allowed());
-    if verdict::rings(&moved, &allowed) && receiving.ring() {
-        receiving.change(|moved| moved.rung = allowed.bell);
+    // SAFETY: `socket` is held. The helper returns the same address, as a TCP socket's, or null.
+    let tcp: *const u8 = unsafe { bpf_skc_to_tcp_sock(socket) }.cast();
+    let write_seq = if tcp.is_null() {
+        None
+    } else {
+        // SAFETY: `tcp` is a struct tcp_sock, held; the offset is that of a u32 in it, by this kernel's own description. The verifier
+        // checks that it lies inside. Whoever sends there may be writing: the word is read whole.
+        Some(unsafe { tcp.add(WRITE_SEQ_OFFSET.load() as usize).cast::<u32>().read_volatile() })
+    };
+    // SAFETY: what the lookup returned, once.
+    unsafe { bpf_sk_release(socket) };
+    write_seq
+}
+
+/// How many segments the network interface or the kernel has made one of (struct __sk_buff, include/uapi/linux/bpf.h); 0: none.
+#[inline(always)]
+fn segments(ctx: &SkBuffContext) -> u32 {
+    // SAFETY: the field of this program's own context; the verifier knows it.
+    unsafe { (*ctx.skb.skb).gso_segs }
+}
+
+/// Calls user space, and has further segments turned away, once too much waits.
+#[inline(always)]
+fn bound(receiving: &Receiving, allowed: &Allowed) {
+    let moved = receiving.moved();
+    let total = draw(moved, verdict::overdraft(moved, allowed));
+    if verdict::rings(moved, allowed) && receiving.ring() {
+        moved.rung = allowed.round;
     }
-    Outcome::Redirected
+    if verdict::stops(moved, allowed, total, OVERDRAFT_MAX.load()) {
+        moved.stopped = allowed.round;
+    }
+}
+
+/// Makes this the direction's part of the overdraft; returns the whole.
+#[inline(always)]
+fn draw(moved: &mut Moved, overdraft: u64) -> u64 {
+    let before = core::mem::replace(&mut moved.overdrawn, overdraft);
+    if before == 0 && overdraft == 0 {
+        return 0;
+    }
+    let Some(total) = OVERDRAFT.get_ptr_mut(0) else { return u64::MAX };
+    // SAFETY: `total` points to the one word of an array map, which lives as long as the program runs. Everybody adds atomically, and
+    // the word is read whole.
+    unsafe {
+        // The target has no compare-and-swap, without which the language offers no atomic type; the machine can add, nevertheless.
+        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, overdraft.wrapping_sub(before));
+        total.read_volatile()
+    }
 }
 
 /// Notes what is lost, and calls user space for the first of it.
 #[inline(always)]
 fn lose(receiving: &Receiving, len: u32) -> Outcome {
-    let is_first = receiving.moved().dropped == 0;
-    receiving.change(|moved| moved.dropped += u64::from(len));
-    if is_first {
+    let moved = receiving.moved();
+    if moved.dropped == 0 {
         receiving.ring();
     }
+    moved.dropped += u64::from(len);
     Outcome::Broken
 }
 
 impl Receiving {
     #[inline(always)]
-    fn moved(&self) -> Moved {
-        // SAFETY: `moved` points into a map's value (see `find`); this program is its only writer, one run at a time.
-        unsafe { self.moved.read() }
+    fn moved<'a>(&self) -> &'a mut Moved {
+        // SAFETY: `moved` points into a map's value (see `find`), which lives as long as the program runs. The verdict is its only writer,
+        // one run at a time, and takes one reference after the other; everybody else only reads words.
+        unsafe { &mut *self.moved }
     }
 
     #[inline(always)]
@@ -101,13 +170,6 @@ impl Receiving {
         // SAFETY: `allowed` points into a map's value (see `find`). User space may be writing: each word is read whole, and each
         // is right by itself, whenever the others come.
         unsafe { self.allowed.read_volatile() }
-    }
-
-    #[inline(always)]
-    fn change(&self, change: impl FnOnce(&mut Moved)) {
-        // SAFETY: `moved` points into a map's value (see `find`); no other reference to it exists during the call, for the kernel runs one
-        // verdict on a socket at a time and user space only reads words.
-        change(unsafe { &mut *self.moved });
     }
 
     /// Calls user space; whether the call went out.

@@ -149,6 +149,8 @@ pub(crate) mod testing {
                 workers: std::num::NonZeroUsize::MIN,
                 max_connections: None,
                 pending_hello_memory: 0,
+                sockmap_memory: None,
+                sockmap_direction_memory: 16 << 20,
                 drain_timeout: std::time::Duration::ZERO,
             },
             admin: None,

@@ -14,8 +14,8 @@ use crate::support::{Relay, assert_received, limit_socket_buffers};
 /// What tcp_rmem and tcp_wmem allow a socket in these tests.
 const SOCKET_MAX: u64 = 1 << 20;
 
-/// What path sockmap may hold of one direction inside the kernel: its window, and what it may take beyond that before the agent comes.
-const INSIDE_MAX: u64 = (16 + 256) << 20;
+/// What path sockmap may have waiting of one direction inside the kernel, the default of `sockmap-direction-memory`.
+const INSIDE_MAX: u64 = 16 << 20;
 
 /// Flows at once.
 const FLOWS: u64 = 8;

@@ -22,7 +22,7 @@ fn after(bytes: &str, time: &str) -> String {
 #[test]
 fn whatever_the_moment_every_byte_arrives_once() {
     // So few bytes that the hand-over comes with the first of them, and so many that few flows ever have them.
-    for (round, bytes) in ["1B", "700B", "20KiB", "90KiB"].into_iter().enumerate() {
+    for (round, bytes) in ["1B", "700B", "8KiB", "30KiB"].into_iter().enumerate() {
         check(round as u64, &after(bytes, "1d"), size(60, 2_500));
     }
 }
@@ -42,7 +42,7 @@ fn check(seed: u64, lines: &str, flows: usize) {
     let mut total = 0;
     for _ in 0..flows {
         let [up, down] = [(); 2].map(|()| {
-            let scale = random.below(19);
+            let scale = 8 + random.below(12);
             1 + random.below(1 << scale) as u64
         });
         converse(&relay, [up, down], &mut random);
@@ -54,7 +54,8 @@ fn check(seed: u64, lines: &str, flows: usize) {
     let scrape = relay.agent.scrape();
     assert_eq!(scrape.count("lb_path_bytes_total", &[]), total);
     let flows_by = |path| scrape.count("lb_path_flows_total", &[("path", path)]);
-    assert!(flows_by("sockmap") >= flows as u64 / 10, "{lines}: few flows went inside the kernel");
+    let inside = flows_by("sockmap");
+    assert!(inside >= flows as u64 / 20, "{lines}: {inside} of {flows} flows went inside the kernel");
     assert!(flows_by("copy") >= flows as u64 / 2, "{lines}: few flows began in user space");
     assert_eq!(scrape.count("lb_sockmap_memory_bytes", &[]), 0);
 }
@@ -84,7 +85,7 @@ fn talk(stream: &TcpStream, (seed, bytes): (u64, u64), mut random: Random) -> [u
         if random.below(4) == 0 {
             thread::sleep(Duration::from_micros(random.below(500) as u64));
         }
-        let scale = random.below(17);
+        let scale = random.below(15);
         1 + random.below(1 << scale)
     };
     let sent = send_in_pieces(stream, seed, bytes, piece).expect("a reader that keeps reading");

@@ -227,7 +227,7 @@ fn without_privileges_flows_are_carried_in_user_space() {
     assert_eq!(lines.iter().filter(|line| line.contains("path sockmap is off")).count(), 1, "{lines:?}");
 }
 
-/// With no more than the two capabilities for loading, the path works; and nothing is left of them.
+/// With no more than the three capabilities for loading, the path works; and nothing is left of them.
 #[test]
 fn privileges_are_given_up_once_the_path_is_loaded() {
     let net = Net::new(1);
@@ -237,9 +237,9 @@ fn privileges_are_given_up_once_the_path_is_loaded() {
         "--reuid=65534",
         "--regid=65534",
         "--clear-groups",
-        "--inh-caps=-all,+bpf,+net_admin",
-        "--ambient-caps=-all,+bpf,+net_admin",
-        "--bounding-set=-all,+bpf,+net_admin",
+        "--inh-caps=-all,+bpf,+net_admin,+perfmon",
+        "--ambient-caps=-all,+bpf,+net_admin,+perfmon",
+        "--bounding-set=-all,+bpf,+net_admin,+perfmon",
         "--",
     ];
     let agent = Agent::launch(&net).through(&wrapper).start(&tcp_config(&net, Path::Sockmap, ""));

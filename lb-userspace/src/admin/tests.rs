@@ -294,6 +294,8 @@ fn config() -> Config {
             workers: NonZeroUsize::MIN,
             max_connections: None,
             pending_hello_memory: 1 << 20,
+            sockmap_memory: None,
+            sockmap_direction_memory: 16 << 20,
             drain_timeout: Duration::from_secs(1),
         },
         admin: None,

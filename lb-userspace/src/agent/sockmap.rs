@@ -11,7 +11,7 @@ use crate::config::Config;
 use crate::config::needs::wants_sockmap;
 use crate::kernel::{self, Calls, LoadError, Sockmap};
 use crate::observe::metrics::ProcessMetrics;
-use crate::path::sockmap::Pool;
+use crate::path::sockmap::{Limits, Pool};
 
 /// Loads the path, tests it, and drops the privileges that only loading needs. `None`: flows that want it are carried in user space,
 /// and metrics and one line in the log say why.
@@ -23,7 +23,8 @@ pub(super) fn open(
     if !wants_sockmap(config) {
         return None;
     }
-    let loaded = kernel::load_sockmap(connections);
+    let limits = Limits::new(config.global.sockmap_memory, config.global.sockmap_direction_memory);
+    let loaded = kernel::load_sockmap(connections, limits.overdraft());
     drop_privileges();
     // Without privileges, as flows will do.
     let tested = loaded.and_then(|(sockmap, calls)| {
@@ -35,7 +36,7 @@ pub(super) fn open(
         Ok(sockmap) => {
             metrics.paths.note(PathKind::Sockmap, Availability::Available);
             tracing::info!("path sockmap is available");
-            Some((Arc::new(sockmap), Pool::of_this_host(metrics.paths.sockmap_memory.clone())))
+            Some((Arc::new(sockmap), Pool::new(limits, metrics.paths.sockmap_memory.clone())))
         }
         Err(error) => {
             metrics.paths.note(PathKind::Sockmap, error.availability());

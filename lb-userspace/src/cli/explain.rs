@@ -8,7 +8,9 @@ use rustix::process::{Resource, geteuid, getrlimit};
 
 use super::destination::{self, Question};
 use crate::config::needs::{Descriptors, PER_CONNECTION, PER_PIPE, RESERVE, privileged_binds, wants_sockmap};
+use crate::config::units::{Bytes, format_size};
 use crate::config::{Address, Config, Mode};
+use crate::path::sockmap::Limits;
 use crate::route::coalescing::backends_by_name;
 
 /// Where the kernel tells from which port on binding needs no privilege.
@@ -52,6 +54,9 @@ pub(super) fn explain(config: &Config, question: &Question<'_>, system: &System)
     let mut text = format!("# The configuration with all defaults.\n\n{}", config.to_toml());
     section(&mut text, "Capabilities", &capabilities(config, system));
     section(&mut text, "File descriptors", &descriptors(config, system));
+    if wants_sockmap(config) {
+        section(&mut text, "Memory of path sockmap", &sockmap_memory(config));
+    }
     let names = names(config);
     if !names.is_empty() {
         section(&mut text, "Names", &names);
@@ -77,7 +82,7 @@ fn capabilities(config: &Config, system: &System) -> Vec<String> {
     let mut lines = bind_capabilities(config, system);
     if wants_sockmap(config) {
         lines.push(
-            "CAP_BPF and CAP_NET_ADMIN for path sockmap, given up after start; without them it is off".into(),
+            "CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON for path sockmap, given up after start; without them it is off".into(),
         );
     }
     if lines.is_empty() { vec!["none".into()] } else { lines }
@@ -131,6 +136,20 @@ fn descriptors(config: &Config, system: &System) -> Vec<String> {
         ));
     }
     lines
+}
+
+/// What may wait inside the kernel.
+fn sockmap_memory(config: &Config) -> Vec<String> {
+    let limits = Limits::new(config.global.sockmap_memory, config.global.sockmap_direction_memory);
+    let whence = match config.global.sockmap_memory {
+        Some(_) => "",
+        None => ", a quarter of what net.ipv4.tcp_mem allows TCP",
+    };
+    let shown = |bytes| format_size(Bytes(bytes));
+    vec![
+        format!("all connections: {}{whence}; half of it for shares, half beyond them", shown(limits.total)),
+        format!("one direction: {}", shown(limits.direction)),
+    ]
 }
 
 /// Whether names decide between backends somewhere.

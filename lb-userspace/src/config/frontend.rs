@@ -14,8 +14,8 @@ use super::reader::Reader;
 use super::suggest::closest;
 use super::value::Value;
 use super::{
-    BackendId, BackendNames, Frontend, Mode, PathChoice, Policy, TlsPassthrough, limits, overlaps,
-    proxy, route, tcp,
+    BackendId, BackendNames, Frontend, Mode, PathChoice, Policy, TlsPassthrough, limits, overlaps, proxy,
+    route, tcp,
 };
 
 /// The backends that frontends may name.

@@ -88,6 +88,10 @@ limits! {
     GLOBAL_MAX_CONNECTIONS: u64 = "global" "max-connections", None, 1, CONNECTIONS_MAX;
     /// Memory of connections whose ClientHello is not complete.
     PENDING_HELLO_MEMORY: Bytes = "global" "pending-hello-memory", Some(Bytes(512 << 20)), Bytes(1 << 20), Bytes(1 << 40);
+    /// What waits inside the kernel on path `sockmap`, all flows together; the default is a quarter of what TCP may have.
+    SOCKMAP_MEMORY: Bytes = "global" "sockmap-memory", None, Bytes(1 << 20), Bytes(1 << 40);
+    /// The same of one direction; the program counts with 31 bits.
+    SOCKMAP_DIRECTION_MEMORY: Bytes = "global" "sockmap-direction-memory", Some(Bytes(16 << 20)), Bytes(256 << 10), Bytes(1 << 30);
     /// How long connections may go on after SIGTERM.
     DRAIN_TIMEOUT: Duration = "global" "drain-timeout", Some(secs(30)), ms(0), secs(7 * DAY);
     /// Connections of one frontend; the default is no limit but the process'.

@@ -199,7 +199,7 @@ fn runtime(config: &Config) -> u64 {
     }
 }
 
-/// Whether anything is to go by path `sockmap`: only then is it loaded, which needs CAP_BPF and CAP_NET_ADMIN.
+/// Whether anything is to go by path `sockmap`: only then is it loaded, which needs CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON.
 pub fn wants_sockmap(config: &Config) -> bool {
     let frontends = config.frontends.iter().map(|frontend| frontend.path);
     let backends = config.backends.iter().filter_map(|backend| backend.path);

@@ -34,12 +34,16 @@ pub(super) fn global(reader: Reader<'_, '_>) -> Option<Global> {
     };
     let max_connections = reader.optional_count(&limits::GLOBAL_MAX_CONNECTIONS);
     let pending_hello_memory = reader.size(&limits::PENDING_HELLO_MEMORY);
+    let sockmap_memory = reader.optional_size(&limits::SOCKMAP_MEMORY);
+    let sockmap_direction_memory = reader.size(&limits::SOCKMAP_DIRECTION_MEMORY);
     let drain_timeout = reader.duration(&limits::DRAIN_TIMEOUT);
     reader.finish();
     Some(Global {
         workers: NonZeroUsize::new(workers?)?,
         max_connections: max_connections?,
         pending_hello_memory: pending_hello_memory?,
+        sockmap_memory: sockmap_memory?,
+        sockmap_direction_memory: sockmap_direction_memory?,
         drain_timeout: drain_timeout?,
     })
 }

@@ -177,6 +177,12 @@ impl<'c, 't> Reader<'c, 't> {
         self.key(limit.key).map_or(limit.default, |value| value.size(limit)).map(|bytes| bytes.0)
     }
 
+    /// A size in a range, for limits without a default.
+    pub(super) fn optional_size(&self, limit: &Limit<Bytes>) -> Option<Option<u64>> {
+        let Some(value) = self.key(limit.key) else { return Some(None) };
+        value.size(limit).map(|bytes| Some(bytes.0))
+    }
+
     /// A number in a range.
     pub(super) fn count(&self, limit: &Limit<u64>) -> Option<u64> {
         self.key(limit.key).map_or(limit.default, |value| value.count(limit))

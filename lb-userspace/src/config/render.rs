@@ -24,6 +24,11 @@ impl Config {
         out.key("workers", self.global.workers);
         out.optional("max-connections", self.global.max_connections, "as many as the file descriptors allow");
         out.size("pending-hello-memory", self.global.pending_hello_memory);
+        match self.global.sockmap_memory {
+            Some(bytes) => out.size("sockmap-memory", bytes),
+            None => out.line(format_args!("# sockmap-memory: a quarter of what TCP may have")),
+        }
+        out.size("sockmap-direction-memory", self.global.sockmap_direction_memory);
         out.duration("drain-timeout", self.global.drain_timeout);
         if let Some(admin) = &self.admin {
             write_admin(&mut out, admin);

@@ -60,7 +60,12 @@ pub(super) fn path(reader: &Reader<'_, '_>) -> Option<Option<PathChoice>> {
         None => None,
     };
     let promotion = promotion(reader);
-    if (wish.is_none() || is_required == Some(true)) && !promotes_nowhere_else(reader, wish.is_none()) {
+    let objection = match (wish, is_required) {
+        (None, _) => Some("needs path beside it: what it says is about that path"),
+        (_, Some(true)) => Some("cannot stand beside path-required = true: then the path carries every byte"),
+        _ => None,
+    };
+    if objection.is_some_and(|objection| has_idle_promotion(reader, objection)) {
         return None;
     }
     match (wish, required, is_required?) {
@@ -85,15 +90,10 @@ fn promotion(reader: &Reader<'_, '_>) -> Option<Promotion> {
     Some(Promotion { after_bytes: after_bytes?, after: after? })
 }
 
-/// Whether no key of [`Promotion`] stands in a table where it would say nothing; reports those that do.
-fn promotes_nowhere_else(reader: &Reader<'_, '_>, is_without_path: bool) -> bool {
+/// Whether a key of [`Promotion`] stands where it would say nothing; each is reported.
+fn has_idle_promotion(reader: &Reader<'_, '_>, objection: &str) -> bool {
     let keys = [limits::PROMOTE_AFTER_BYTES.key, limits::PROMOTE_AFTER.key];
-    let lost: Vec<_> = keys.into_iter().filter_map(|key| reader.own(key)).collect();
-    for value in &lost {
-        value.error_with_others(match is_without_path {
-            true => "needs path beside it: what it says is about that path",
-            false => "cannot stand beside path-required = true: then the path carries every byte",
-        });
-    }
-    lost.is_empty()
+    let idle: Vec<_> = keys.into_iter().filter_map(|key| reader.own(key)).collect();
+    idle.iter().for_each(|value| value.error_with_others(objection));
+    !idle.is_empty()
 }

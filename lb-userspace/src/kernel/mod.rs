@@ -2,6 +2,7 @@
 //! The kernel side: loads the BPF object, and hides aya from everybody else. The object is the one in `lb-ebpf/prebuilt`, so that
 //! one commit is one binary, whatever tools the machine has.
 
+mod btf;
 mod directions;
 mod seats;
 mod self_test;
@@ -14,6 +15,7 @@ use aya::maps::MapError;
 use lb_common::reason::Availability;
 use rustix::io::Errno;
 
+pub use btf::BtfError;
 pub use seats::Seat;
 pub use self_test::SelfTestError;
 pub use sockmap::{Calls, Maps, Refusal, Sockmap};
@@ -29,6 +31,12 @@ pub enum LoadError {
     /// bpf(2), or, before Linux 5.11, RLIMIT_MEMLOCK is too small for the maps.
     #[error("not permitted: loading BPF programs needs the capabilities CAP_BPF and CAP_NET_ADMIN")]
     NoPrivilege,
+    /// The process has these two and lacks CAP_PERFMON: the program may not look how much a socket has accepted.
+    #[error("not permitted: bounding what waits inside the kernel needs the capability CAP_PERFMON, too")]
+    NoPerfmon,
+    /// The kernel does not describe its own types.
+    #[error("the kernel does not tell where it counts what a socket has accepted")]
+    NoBtf(#[source] BtfError),
     /// The kernel knows no bpf(2), or not a kind of map or program in use: it is older than Linux 4.18, or was built without
     /// CONFIG_BPF_SYSCALL or CONFIG_BPF_STREAM_PARSER.
     #[error("the kernel is too old or built without support for BPF socket maps")]
@@ -47,13 +55,14 @@ pub enum LoadError {
     Refused(#[source] Box<EbpfError>),
 }
 
-/// Loads the kernel's side of path `sockmap` for so many flows at the same time.
+/// Loads the kernel's side of path `sockmap` for so many flows at the same time, which may have so many bytes of cost waiting beyond
+/// their shares.
 ///
 /// # Errors
 ///
 /// See [`LoadError`].
-pub fn load_sockmap(flows: u32) -> Result<(Sockmap, Calls), LoadError> {
-    Sockmap::load(OBJECT, flows)
+pub fn load_sockmap(flows: u32, overdraft_max: u64) -> Result<(Sockmap, Calls), LoadError> {
+    Sockmap::load(OBJECT, flows, overdraft_max)
 }
 
 /// Tries whether the kernel does what the path relies on; see [`self_test`].
@@ -79,6 +88,8 @@ impl LoadError {
     pub fn availability(&self) -> Availability {
         match self {
             Self::NoPrivilege => Availability::NoPrivilege,
+            Self::NoPerfmon => Availability::NoPerfmon,
+            Self::NoBtf(_) => Availability::NoBtf,
             Self::SelfTest(_) => Availability::SelfTest,
             Self::KernelTooOld(_) | Self::Damaged(_) | Self::Memory(_) | Self::Refused(_) => {
                 Availability::Kernel

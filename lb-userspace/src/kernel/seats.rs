@@ -6,9 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Waker;
 
+use super::directions::Directions;
+
 /// The places for flows: two slots each.
 #[derive(Debug)]
 pub struct Seats {
+    /// What the program counts and may do, by slot; all of it zero for a free place.
+    pub directions: Directions,
     /// Taken from the front, given back at the end.
     free: Mutex<VecDeque<u32>>,
     bells: Box<[Bell]>,
@@ -31,9 +35,10 @@ pub struct Seat {
 
 impl Seats {
     /// Places for so many slots.
-    pub fn new(slots: u32) -> Arc<Self> {
+    pub fn new(slots: u32, directions: Directions) -> Arc<Self> {
         let flows = slots / 2;
         Arc::new(Self {
+            directions,
             free: Mutex::new((0..flows).collect()),
             bells: (0..flows).map(|_| Bell::default()).collect(),
         })
@@ -93,6 +98,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         *lock(&self.bell().waker) = None;
         self.take_call();
+        self.slots().into_iter().for_each(|slot| self.seats.directions.clear(slot));
         lock(&self.seats.free).push_back(self.number);
     }
 }
@@ -103,11 +109,26 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+
+    use lb_common::layout::DIRECTION_WORDS;
+
     use super::*;
+
+    /// Places over files, which take the stead of maps: to user space they are memory either way.
+    fn seats(slots: u32) -> Arc<Seats> {
+        let file = |words: usize| -> File {
+            let file = tempfile::tempfile().expect("a temporary file");
+            file.set_len(words as u64 * 8).expect("room");
+            file
+        };
+        let words = file(slots as usize * DIRECTION_WORDS);
+        Seats::new(slots, Directions::map(words, slots, file(1)).expect("files can be mapped"))
+    }
 
     #[test]
     fn a_seat_belongs_to_one_flow_at_a_time() {
-        let seats = Seats::new(5);
+        let seats = seats(5);
         let (first, second) = (seats.take().expect("two flows"), seats.take().expect("two flows"));
         assert!(seats.take().is_none());
         assert_eq!([first.slots(), second.slots()], [[0, 1], [2, 3]]);
@@ -117,7 +138,7 @@ mod tests {
 
     #[test]
     fn a_call_is_heard_once_and_by_its_flow() {
-        let seats = Seats::new(4);
+        let seats = seats(4);
         let (first, second) = (seats.take().expect("two flows"), seats.take().expect("two flows"));
         seats.ring(3);
         seats.ring(99);

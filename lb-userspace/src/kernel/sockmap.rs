@@ -1,19 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What path `sockmap` has in the kernel: four maps and a program, loaded once. Working with them needs no privilege.
+//! What path `sockmap` has in the kernel: maps and two programs, loaded once. Working with them needs no privilege.
 
 use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use aya::maps::{HashMap, Map, MapData, MapError, RingBuf, SockMap};
-use aya::programs::SkSkb;
+use aya::programs::{ProgramError, SkSkb, SocketFilter};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::layout::{
-    Allowed, BELL_BYTES, BELLS, DIRECTIONS, HOOKS, Moved, SLOTS, SOCKMAP_VERDICT, TARGETS,
+    Allowed, BELL_BYTES, BELLS, DIRECTIONS, HOOKS, Moved, OVERDRAFT, OVERDRAFT_MAX, SLOTS, SOCKMAP_FILTER,
+    SOCKMAP_VERDICT, TARGETS, WRITE_SEQ_OFFSET,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
+use rustix::thread::{CapabilitySet, capabilities};
 
+use super::btf;
 use super::directions::Directions;
 use super::seats::{Seat, Seats};
 use super::{LoadError, absent, errno, from_map};
@@ -24,16 +27,16 @@ const NO_EXIST: u64 = 1;
 /// Calls of one slot that may wait in the ring buffer at the same time.
 const CALLS_MAX: u32 = 4;
 
-/// Most slots: the array of directions is memory that the kernel allocates at once, 128 bytes each.
+/// Most slots: the array of directions is memory that the kernel allocates at once, 192 bytes each.
 const SLOTS_LIMIT: u32 = 1 << 20;
 
 /// The kernel's side of the path. Dropping it detaches the program from the map; sockets that are inside keep it.
 #[derive(Debug)]
 pub struct Sockmap {
-    directions: Directions,
     seats: Arc<Seats>,
     maps: MapFds,
-    /// Holds the program.
+    filter: OwnedFd,
+    /// Holds the programs.
     _ebpf: Ebpf,
 }
 
@@ -68,15 +71,19 @@ pub enum Refusal {
 }
 
 impl Sockmap {
-    /// Loads object and maps for so many flows at the same time, and attaches the program.
+    /// Loads object and maps for so many flows at the same time, and attaches the program. All flows together may have so many bytes of
+    /// cost waiting beyond their shares.
     ///
     /// # Errors
     /// See [`LoadError`].
-    pub fn load(object: &[u8], flows: u32) -> Result<(Self, Calls), LoadError> {
+    pub fn load(object: &[u8], flows: u32, overdraft_max: u64) -> Result<(Self, Calls), LoadError> {
+        let write_seq_offset = btf::write_seq_offset().map_err(LoadError::NoBtf)?;
         let slots = flows.saturating_mul(2).clamp(2, SLOTS_LIMIT);
         let ring_bytes =
             (slots * BELL_BYTES * CALLS_MAX).next_power_of_two().max(rustix::param::page_size() as u32);
         let mut loader = EbpfLoader::new();
+        loader.override_global(WRITE_SEQ_OFFSET, &write_seq_offset, true);
+        loader.override_global(OVERDRAFT_MAX, &overdraft_max, true);
         for map in [SLOTS, DIRECTIONS, TARGETS, HOOKS] {
             loader.map_max_entries(map, slots);
         }
@@ -84,17 +91,18 @@ impl Sockmap {
         let mut ebpf = loader.load(object).map_err(LoadError::from_ebpf)?;
         let hooks = take(&mut ebpf, HOOKS)?;
         attach(&mut ebpf, &hooks)?;
+        let filter = load_filter(&mut ebpf)?;
         let maps = MapFds {
             slots: duplicate(&take(&mut ebpf, SLOTS)?)?,
             targets: duplicate(&take(&mut ebpf, TARGETS)?)?,
             hooks: duplicate(&hooks)?,
         };
-        let directions =
-            Directions::map(take(&mut ebpf, DIRECTIONS)?.fd().as_fd(), slots).map_err(LoadError::Memory)?;
-        let seats = Seats::new(slots);
+        let (directions, overdraft) = (take(&mut ebpf, DIRECTIONS)?, take(&mut ebpf, OVERDRAFT)?);
+        let directions = Directions::map(directions.fd().as_fd(), slots, overdraft.fd().as_fd());
+        let seats = Seats::new(slots, directions.map_err(LoadError::Memory)?);
         let ring = Map::RingBuf(take(&mut ebpf, BELLS)?).try_into().map_err(from_map)?;
         let calls = Calls { ring, seats: Arc::clone(&seats) };
-        Ok((Self { directions, seats, maps, _ebpf: ebpf }, calls))
+        Ok((Self { seats, maps, filter, _ebpf: ebpf }, calls))
     }
 
     /// The maps, for one more thread.
@@ -113,9 +121,7 @@ impl Sockmap {
 
     /// A free place for a flow, its counters at zero.
     pub fn seat(&self) -> Option<Seat> {
-        let seat = self.seats.take()?;
-        seat.slots().into_iter().for_each(|slot| self.directions.clear(slot));
-        Some(seat)
+        self.seats.take()
     }
 
     /// Wakes the flow with this number.
@@ -125,12 +131,27 @@ impl Sockmap {
 
     /// What the program has counted.
     pub fn moved(&self, slot: u32) -> Moved {
-        self.directions.moved(slot)
+        self.seats.directions.moved(slot)
     }
 
     /// Tells the program what it may do.
     pub fn allow(&self, slot: u32, allowed: &Allowed) {
-        self.directions.allow(slot, allowed);
+        self.seats.directions.allow(slot, allowed);
+    }
+
+    /// Takes back from the overdraft what a direction does not need of it any more; see [`Directions::take_back`].
+    pub fn take_back(&self, slot: u32, all_but: u64) {
+        self.seats.directions.take_back(slot, all_but);
+    }
+
+    /// What all directions together have waiting beyond their shares, in bytes of cost.
+    pub fn overdraft(&self) -> u64 {
+        self.seats.directions.overdraft()
+    }
+
+    /// The program that turns segments away, for [`crate::net::filter`].
+    pub fn filter(&self) -> &OwnedFd {
+        &self.filter
     }
 }
 
@@ -221,11 +242,33 @@ fn attach(ebpf: &mut Ebpf, hooks: &MapData) -> Result<(), LoadError> {
     let hooks: SockMap<MapData> =
         Map::SockMap(MapData::from_fd(duplicate(hooks)?).map_err(from_map)?).try_into().map_err(from_map)?;
     let program = ebpf.program_mut(SOCKMAP_VERDICT).ok_or_else(|| absent("program", SOCKMAP_VERDICT))?;
-    let from_program = |error: aya::programs::ProgramError| LoadError::from_ebpf(error.into());
     let verdict: &mut SkSkb = program.try_into().map_err(from_program)?;
+    // The maps are there: the other two capabilities are, too. Without this one the kernel does not know the helper that looks into a
+    // socket (net/core/filter.c, bpf_sk_base_func_proto).
+    if !may_look_into_sockets() {
+        return Err(LoadError::NoPerfmon);
+    }
     verdict.load().map_err(from_program)?;
     verdict.attach(hooks.fd()).map_err(from_program)?;
     Ok(())
+}
+
+fn load_filter(ebpf: &mut Ebpf) -> Result<OwnedFd, LoadError> {
+    let program = ebpf.program_mut(SOCKMAP_FILTER).ok_or_else(|| absent("program", SOCKMAP_FILTER))?;
+    let filter: &mut SocketFilter = program.try_into().map_err(from_program)?;
+    filter.load().map_err(from_program)?;
+    let filter = filter.fd().map_err(from_program)?;
+    filter.as_fd().try_clone_to_owned().map_err(LoadError::Memory)
+}
+
+/// Whether this thread has CAP_PERFMON, or CAP_SYS_ADMIN, which implies it (capabilities(7)).
+fn may_look_into_sockets() -> bool {
+    let enough = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+    capabilities(None).is_ok_and(|sets| sets.effective.intersects(enough))
+}
+
+fn from_program(error: ProgramError) -> LoadError {
+    LoadError::from_ebpf(error.into())
 }
 
 /// Takes a map out of the object.

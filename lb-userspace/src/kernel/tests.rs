@@ -9,11 +9,23 @@ use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabiliti
 
 use super::*;
 
+/// This thread without CAP_PERFMON and what implies it.
+fn give_up_looking_into_sockets() {
+    let held = capabilities(None).expect("a thread can read its own capabilities");
+    let lost = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
+    let less = CapabilitySets {
+        effective: held.effective - lost,
+        permitted: held.permitted - lost,
+        inheritable: CapabilitySet::empty(),
+    };
+    set_capabilities(None, less).expect("a thread can give up capabilities");
+}
+
 /// Whether this thread may load programs: the capabilities count only in the initial user namespace (user_namespaces(7)).
 fn is_privileged() -> bool {
     let effective = capabilities(None).expect("a thread can read its own capabilities").effective;
     let is_capable = effective.contains(CapabilitySet::SYS_ADMIN)
-        || effective.contains(CapabilitySet::BPF | CapabilitySet::NET_ADMIN);
+        || effective.contains(CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON);
     let map = fs::read_to_string("/proc/self/uid_map").expect("/proc is mounted");
     is_capable && map.split_whitespace().eq(["0", "0", "4294967295"])
 }
@@ -30,7 +42,7 @@ fn give_up_capabilities() {
 
 #[test]
 fn this_kernel_passes_the_self_test_or_says_that_privileges_are_missing() {
-    match load_sockmap(4) {
+    match load_sockmap(4, 1 << 20) {
         Ok((sockmap, _calls)) => {
             assert!(is_privileged());
             // Working with the maps needs none, as the agent has none by then.
@@ -53,15 +65,29 @@ fn without_capabilities_the_reason_is_told() {
     let loaded = thread::spawn(|| {
         // Capabilities belong to a thread: the other tests keep theirs.
         give_up_capabilities();
-        load_sockmap(4).map(drop)
+        load_sockmap(4, 1 << 20).map(drop)
     });
     assert!(matches!(loaded.join().expect("the thread ends"), Err(LoadError::NoPrivilege)));
 }
 
 #[test]
+fn without_the_one_for_looking_into_sockets_that_is_told() {
+    let may_do_the_rest = is_privileged();
+    let loaded = thread::spawn(|| {
+        give_up_looking_into_sockets();
+        load_sockmap(4, 1 << 20).map(drop)
+    });
+    match loaded.join().expect("the thread ends") {
+        Err(LoadError::NoPerfmon) => assert!(may_do_the_rest),
+        Err(LoadError::NoPrivilege) => assert!(!may_do_the_rest),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
 fn a_truncated_object_is_damaged() {
     for length in [0, 100, OBJECT.len() / 2] {
-        let error = Sockmap::load(&OBJECT[..length], 4).map(drop);
+        let error = Sockmap::load(&OBJECT[..length], 4, 1 << 20).map(drop);
         assert!(matches!(error, Err(LoadError::Damaged(_))), "{length} bytes: {error:?}");
     }
 }

@@ -82,6 +82,21 @@ pub fn kick_sending(fd: impl AsFd) {
     let _ = set_int(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 0);
 }
 
+/// Lets a BPF program of type socket_filter judge every segment for this socket before TCP does (SO_ATTACH_BPF, socket(7)). Needs no
+/// privilege.
+///
+/// # Errors
+/// The kernel lacks memory, or the option memory of the socket is used up (net.core.optmem_max).
+pub fn filter(fd: impl AsFd, program: impl AsFd) -> io::Result<()> {
+    set_int(fd, libc::SOL_SOCKET, libc::SO_ATTACH_BPF, program.as_fd().as_raw_fd())
+}
+
+/// Ends [`filter`].
+pub fn end_filter(fd: impl AsFd) {
+    // There may be none.
+    let _ = set_int(fd, libc::SOL_SOCKET, libc::SO_DETACH_FILTER, 0);
+}
+
 /// What the kernel has counted of a connection (TCP_INFO, tcp(7); struct tcp_info in include/uapi/linux/tcp.h). It is asked under the
 /// socket's lock, so that a segment counts with all that was done about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

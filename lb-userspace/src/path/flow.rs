@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::Strategy;
 use super::direction::{Direction, DirectionEnd, Lane, Tools};
-use super::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX, wait_until_acknowledged};
+use super::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX, drain};
 use super::meter::Meter;
 use super::moment::Moment;
 use super::side::Side;
@@ -386,12 +386,6 @@ impl<'a> Run<'a> {
         let (allowed, flow) = (self.allowed(), self.flow);
         self.silence.overdue(now, allowed, || flow.outstanding()).map(Ending::Cut)
     }
-}
-
-/// Lets a side take what the other sent before it was gone.
-pub(super) async fn drain(socket: &Socket, until: Option<Moment>) {
-    net::push(socket);
-    wait_until_acknowledged(socket, until.unwrap_or_else(Moment::now)).await;
 }
 
 /// Sets what a long-lived flow needs on the server's leg. The client's leg inherited it from the listener.

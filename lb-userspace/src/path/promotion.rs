@@ -11,7 +11,8 @@ use std::task::Poll;
 
 use tokio::time::sleep_until;
 
-use super::flow::{Ending, Run, drain};
+use super::drain::drain;
+use super::flow::{Ending, Run};
 use super::meter::Meter;
 use super::moment::Moment;
 use super::{Flow, FlowEnd, Start, Tools};

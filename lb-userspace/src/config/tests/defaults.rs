@@ -25,6 +25,7 @@ fn a_silent_configuration() {
     let keepalive =
         Some(Keepalive { idle: Duration::from_secs(60), interval: Duration::from_secs(10), count: 3 });
     assert_eq!((global.max_connections, global.pending_hello_memory), (None, 512 << 20));
+    assert_eq!((global.sockmap_memory, global.sockmap_direction_memory), (None, 16 << 20));
     assert_eq!(global.drain_timeout, Duration::from_secs(30));
     assert_eq!(admin, None);
     assert_eq!(log, Log { format: LogFormat::Json, target: LogTarget::Stdout, level: LogLevel::Info });

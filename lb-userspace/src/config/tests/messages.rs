@@ -16,7 +16,7 @@ fn keys() {
         "",
         "[global]\nspeed = 2\n",
         &[
-            "10:1: global.speed: unknown key; allowed are drain-timeout, max-connections, pending-hello-memory and workers",
+            "10:1: global.speed: unknown key; allowed are drain-timeout, max-connections, pending-hello-memory, sockmap-direction-memory, sockmap-memory and workers",
         ],
     );
     check("", "[fronted.x]\n", &[r#"9:2: fronted: unknown key; did you mean "frontend"?"#]);

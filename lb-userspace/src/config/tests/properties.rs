@@ -62,7 +62,7 @@ fn everything_that_can_be_set_is_written_and_read_again() {
            [backend.e]\nserver = [{ name = \"a\", address = \"10.0.0.1:1\" }]\n\
            [backend.e.check]\ntype = \"https\"\nverify = \"none\"\nheaders = { X-A = \"b \\\"c\", y = \"z\" }\nexpect-body = '~^\"a\\d'\nhost = \"q.r\"\n\
            [[frontend.f.route]]\nalpn = \"h5\"\nbackend = \"e\"\n\
-           [global]\nworkers = 3\nmax-connections = 10\npending-hello-memory = \"1048577B\"\ndrain-timeout = \"0s\"\n\
+           [global]\nworkers = 3\nmax-connections = 10\npending-hello-memory = \"1048577B\"\nsockmap-memory = \"1048578B\"\nsockmap-direction-memory = \"262145B\"\ndrain-timeout = \"0s\"\n\
            [resolver]\nservers = [\"10.0.0.1:53\", \"[::1]:5353\"]\ntimeout = \"51ms\"\nattempts = 1\nttl-min = \"101ms\"\nttl-max = \"1s\"\nhold-nx = \"0s\"\n\
            [backend.n]\nserver = [{ name = \"a\", address = \"A.example:1\", family = \"ipv4\" }, { name = \"b\", srv = \"_x._tcp.example.\", max-addresses = 2, backup = true }]\n\
            [[frontend.f.route]]\nsni = \"n.example\"\nbackend = \"n\"\n\

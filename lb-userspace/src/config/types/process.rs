@@ -15,6 +15,10 @@ pub struct Global {
     pub max_connections: Option<NonZeroU32>,
     /// `pending-hello-memory`: bytes that connections waiting for their ClientHello may hold, kernel receive buffers counted.
     pub pending_hello_memory: u64,
+    /// `sockmap-memory`: bytes that may wait inside the kernel on path `sockmap`. `None`: a quarter of what TCP may have on this host.
+    pub sockmap_memory: Option<u64>,
+    /// `sockmap-direction-memory`: bytes of one direction that may wait so.
+    pub sockmap_direction_memory: u64,
     /// `drain-timeout`: how long open connections may go on after SIGTERM.
     pub drain_timeout: Duration,
 }

@@ -4,13 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_common::layout::Allowed;
+use lb_common::layout::{Allowed, Moved};
 use lb_common::reason::PathKind;
 
 use super::legs::{Basis, Legs, index};
 use super::pool::Pool;
 use super::pump::{Pump, Stop};
-use super::window::{Seen, WINDOW_MAX, Window};
 use crate::net::{self, TcpInfo};
 use crate::path::moment::Moment;
 use crate::path::{Moved as Delivered, Side, Tools};
@@ -18,6 +17,9 @@ use crate::path::{Moved as Delivered, Side, Tools};
 /// Between looks at a direction that waits: the first, and the longest.
 const WAIT_MIN: Duration = Duration::from_millis(1);
 const WAIT_MAX: Duration = Duration::from_millis(250);
+
+/// The first [`Allowed::round`].
+pub(super) const FIRST_ROUND: u64 = 1;
 
 /// How long bytes may wait for a socket that has nothing else to send and takes none of them.
 const STUCK_MAX: Duration = Duration::from_secs(5);
@@ -36,10 +38,12 @@ pub(super) struct Lane {
     /// What user space had delivered before.
     before: Delivered,
     grant: Grant,
-    window: Window,
     pump: Pump,
     state: State,
-    seen: Option<Seen>,
+    /// What the program may do now; see [`Allowed::round`].
+    round: u64,
+    /// Bytes that the program had handed over at the last look and the receiver had not accepted.
+    backlog: u64,
     /// What had been accepted at the last look.
     accepted_before: u64,
     wait: Duration,
@@ -84,40 +88,50 @@ pub(super) struct Sight<'a> {
     pub(super) now: Moment,
 }
 
-/// Memory taken from the pool.
+/// What a direction has of the pool.
 #[derive(Debug)]
 pub(super) struct Grant {
     pool: Arc<Pool>,
-    bytes: u64,
+    /// What may wait before the direction has to pause, in bytes of cost.
+    share: u64,
 }
 
 impl Grant {
     /// The share of a direction that begins.
     pub(super) fn first(pool: &Arc<Pool>) -> Option<Self> {
-        Some(Self { bytes: pool.first_share()?, pool: Arc::clone(pool) })
+        Some(Self { share: pool.first_share()?, pool: Arc::clone(pool) })
     }
 
-    /// What the program may do at first.
-    pub(super) fn allowed(&self) -> Allowed {
-        let (window, nothing) = (Window::new(self.bytes), Seen::default());
-        Allowed { limit: window.limit(), bell: window.bell(&nothing), ..Allowed::default() }
+    /// What the program may do in a round.
+    pub(super) fn allowed(&self, round: u64) -> Allowed {
+        Allowed { pause_at: self.share, stop_at: self.pool.direction_max(), round, ..Allowed::default() }
+    }
+
+    /// Doubles the share; whether there was enough.
+    fn grow(&mut self) -> bool {
+        let more = self.share.min(self.pool.share_max().saturating_sub(self.share));
+        let is_grown = more > 0 && self.pool.take(more);
+        self.share += if is_grown { more } else { 0 };
+        is_grown
+    }
+
+    /// Gives back what a direction that begins would not get; whether that is anything.
+    fn shrink(&mut self) -> bool {
+        let surplus = self.share.saturating_sub(self.pool.share_size());
+        self.share -= surplus;
+        self.pool.give_back(surplus);
+        surplus > 0
     }
 }
 
 impl Drop for Grant {
     fn drop(&mut self) {
-        self.pool.give_back(self.bytes);
+        self.pool.give_back(self.share);
     }
 }
 
 impl Lane {
-    pub(super) fn new(
-        sender: Side,
-        grant: Grant,
-        basis: Basis,
-        is_hooked: bool,
-        before: Delivered,
-    ) -> Self {
+    pub(super) fn new(sender: Side, grant: Grant, basis: Basis, is_hooked: bool, before: Delivered) -> Self {
         Self {
             sender,
             has_ended: false,
@@ -125,11 +139,11 @@ impl Lane {
             wants_room: false,
             basis,
             before,
-            window: Window::new(grant.bytes),
             grant,
             pump: Pump::default(),
             state: if is_hooked { State::Hooked } else { State::Withdrawn },
-            seen: None,
+            round: FIRST_ROUND,
+            backlog: 0,
             accepted_before: 0,
             wait: WAIT_MIN,
             stuck_since: None,
@@ -139,7 +153,7 @@ impl Lane {
 
     /// Bytes that wait for the receiver's socket, as of the last look.
     pub(super) fn backlog(&self) -> u64 {
-        self.seen.map_or(0, |seen| seen.backlog())
+        self.backlog
     }
 
     /// Looks, writes down what has been delivered, and does what is due.
@@ -176,16 +190,12 @@ impl Lane {
     fn act(&mut self, legs: &Legs, sight: &Sight<'_>, tools: &Tools) -> Step {
         let accepted = self.accepted(sight.infos);
         let moved = legs.moved(self.sender);
-        let seen = Seen {
-            charged: moved.charged,
-            redirected: moved.redirected,
-            accepted: accepted.saturating_sub(self.pump.spliced),
-        };
-        self.window.note(&seen);
+        let carried = accepted.saturating_sub(self.pump.spliced);
+        let inside = moved.inside_after(carried);
+        self.backlog = moved.redirected.saturating_sub(carried);
         self.note_progress(accepted);
-        self.seen = Some(seen);
         if moved.dropped > 0 || self.is_stuck(legs, sight.now) {
-            let (dropped, inside, backlog) = (moved.dropped, self.window.inside(&seen), seen.backlog());
+            let (dropped, backlog) = (moved.dropped, self.backlog);
             tracing::debug!(dropped, inside, backlog, state = ?self.state, "a direction inside the kernel is broken");
             return Step { is_broken: true, ..Step::default() };
         }
@@ -193,8 +203,8 @@ impl Lane {
         if sight.has_fin && received == accepted + 1 && !self.pump.is_holding() {
             return Step { is_complete: true, ..Step::default() };
         }
-        let again = self.move_on(legs, &seen, tools, sight);
-        let is_delivered = sight.is_gone && seen.backlog() == 0 && !self.pump.is_holding();
+        let again = self.move_on(legs, &moved, inside, tools, sight);
+        let is_delivered = sight.is_gone && self.backlog == 0 && !self.pump.is_holding();
         Step {
             again,
             is_broken: false,
@@ -203,13 +213,23 @@ impl Lane {
     }
 
     /// Does what its state asks for; when to look again.
-    fn move_on(&mut self, legs: &Legs, seen: &Seen, tools: &Tools, sight: &Sight<'_>) -> Option<Duration> {
+    fn move_on(
+        &mut self,
+        legs: &Legs,
+        moved: &Moved,
+        inside: u64,
+        tools: &Tools,
+        sight: &Sight<'_>,
+    ) -> Option<Duration> {
         match self.state {
-            State::Hooked => self.run(legs, seen, sight),
+            State::Hooked => self.run(legs, moved, inside, sight),
             State::Paused if sight.is_gone => self.withdraw(legs),
-            State::Paused if self.window.may_resume(seen) => self.resume(legs, seen, sight),
-            State::Paused => self.await_room(),
-            State::Withdrawn if seen.backlog() > 0 => self.await_room(),
+            State::Paused if self.backlog == 0 => self.resume(legs, sight),
+            State::Paused => {
+                legs.take_back(self.sender, inside.saturating_sub(self.grant.share));
+                self.await_room()
+            }
+            State::Withdrawn if self.backlog > 0 => self.await_room(),
             State::Withdrawn => {
                 let (from, to) = (legs.socket(self.sender), legs.socket(self.sender.other()));
                 let stop = self.pump.run(from, to, tools);
@@ -219,16 +239,16 @@ impl Lane {
         }
     }
 
-    /// The program moves bytes: grants it what it may, or pauses it.
-    fn run(&mut self, legs: &Legs, seen: &Seen, sight: &Sight<'_>) -> Option<Duration> {
-        if self.window.wants_more(seen) {
-            self.grow((self.window.size() * 2).min(WINDOW_MAX));
-        }
-        if self.window.is_over(seen) && !sight.is_gone {
+    /// The program moves bytes: grants it more, or pauses it, and answers its call.
+    fn run(&mut self, legs: &Legs, moved: &Moved, inside: u64, sight: &Sight<'_>) -> Option<Duration> {
+        let is_over = inside >= self.grant.share;
+        if is_over && !self.grant.grow() && !sight.is_gone {
             self.pause(legs);
             return self.await_room();
         }
-        self.publish(legs, seen);
+        if is_over || moved.rung == self.round {
+            self.answer(legs);
+        }
         if sight.has_fin || sight.is_gone {
             net::kick(legs.socket(self.sender));
             return self.await_room();
@@ -236,25 +256,23 @@ impl Lane {
         None
     }
 
-    /// What the sender sends stays in its socket from now on. All that waits there comes at once when the direction goes on, so that it
-    /// then needs a large window.
+    /// What the sender sends stays in its socket from now on.
     fn pause(&mut self, legs: &Legs) {
         legs.unhook(self.sender);
         legs.station().pauses.inc();
         self.state = State::Paused;
-        self.grow(WINDOW_MAX);
+        // The receive buffer takes what was turned away.
+        self.answer(legs);
     }
 
-    fn grow(&mut self, size: u64) {
-        let more = size.saturating_sub(self.window.size());
-        if more > 0 && self.grant.pool.take(more) {
-            self.grant.bytes += more;
-            self.window.resize(self.grant.bytes);
+    /// The receiver has accepted everything. All that waits in the sender's socket comes at once.
+    fn resume(&mut self, legs: &Legs, sight: &Sight<'_>) -> Option<Duration> {
+        legs.take_back(self.sender, 0);
+        let waiting = net::waiting_bytes(legs.socket(self.sender)).unwrap_or(0);
+        if waiting > self.grant.pool.direction_max() {
+            return self.withdraw(legs);
         }
-    }
-
-    fn resume(&mut self, legs: &Legs, seen: &Seen, sight: &Sight<'_>) -> Option<Duration> {
-        self.publish(legs, seen);
+        self.answer(legs);
         if legs.hook(self.sender).is_err() {
             return self.withdraw(legs);
         }
@@ -269,11 +287,10 @@ impl Lane {
         Some(Duration::ZERO)
     }
 
-    /// Tells the program what it may do from here on.
-    fn publish(&self, legs: &Legs, seen: &Seen) {
-        let allowed =
-            Allowed { limit: self.window.limit(), bell: self.window.bell(seen), ..Allowed::default() };
-        legs.allow(self.sender, &allowed);
+    /// Begins a round: tells the program what it may do from here on.
+    fn answer(&mut self, legs: &Legs) {
+        self.round += 1;
+        legs.allow(self.sender, &self.grant.allowed(self.round));
     }
 
     fn await_stop(&mut self, stop: Stop) -> Option<Duration> {
@@ -305,7 +322,7 @@ impl Lane {
     /// before that.
     fn is_stuck(&mut self, legs: &Legs, now: Moment) -> bool {
         let receiver = legs.socket(self.sender.other());
-        let has_room = self.backlog() > 0
+        let has_room = self.backlog > 0
             && self.wait == WAIT_MAX
             && net::unacknowledged_bytes(receiver).is_ok_and(|bytes| bytes == 0);
         if !has_room {
@@ -318,15 +335,8 @@ impl Lane {
 
     /// Gives back what an idle direction does not need.
     pub(super) fn shrink(&mut self, legs: &Legs) {
-        let Some(seen) = self.seen.filter(|seen| seen.backlog() == 0) else { return };
-        let share = self.grant.pool.share_size();
-        if self.state != State::Hooked || self.grant.bytes <= share {
-            return;
+        if self.state == State::Hooked && self.backlog == 0 && self.grant.shrink() {
+            self.answer(legs);
         }
-        self.window.resize(share);
-        self.publish(legs, &seen);
-        // A verdict may be running on what was allowed before, and then holds one segment more than it should.
-        self.grant.pool.give_back(self.grant.bytes - share);
-        self.grant.bytes = share;
     }
 }

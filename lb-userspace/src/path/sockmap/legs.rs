@@ -99,6 +99,9 @@ impl Legs {
             station.kernel.allow(slot, allowed);
         }
         let legs = Self { membership, watched, sockets, seat };
+        if legs.sockets.iter().any(|socket| net::filter(socket, station.kernel.filter()).is_err()) {
+            return Err(legs.leave(FallbackReason::Kernel));
+        }
         let first = legs.hook(Side::Server);
         match first {
             Err(refusal) => Err(legs.leave(refusal.into())),
@@ -114,6 +117,7 @@ impl Legs {
     fn leave(self, reason: FallbackReason) -> Refused {
         let Self { membership, watched, sockets, seat } = self;
         drop(membership);
+        sockets.iter().for_each(net::end_filter);
         watched.end(&sockets);
         drop(seat);
         Refused { sockets, reason }
@@ -161,6 +165,11 @@ impl Legs {
     /// Tells the program what it may do with what this side sends.
     pub(super) fn allow(&self, side: Side, allowed: &Allowed) {
         self.station().kernel.allow(self.membership.slots[index(side)], allowed);
+    }
+
+    /// Takes back from the overdraft what this side's direction does not need of it. The program must not judge what it sends.
+    pub(super) fn take_back(&self, side: Side, all_but: u64) {
+        self.station().kernel.take_back(self.membership.slots[index(side)], all_but);
     }
 
     /// Also hears of these events.

@@ -4,12 +4,12 @@
 //! **Hand-over.** Nothing of the client's is ever taken before, so that all of it goes one way: names, targets, and then the program
 //! ([`legs`]). The kernel does not run it for what waits already, so each socket is kicked.
 //!
-//! **Bounds.** What the kernel queues for a socket that takes nothing has no bound, and the sender's window stays open. So each
-//! direction has a window of cost ([`window`]), taken from a pool for all flows ([`pool`]). The program calls user space when a part
-//! of it is used; user space looks at the counters and grants more, or takes the sender's socket out of the program's hands until
-//! the receiver has caught up. Bytes then wait in its receive buffer, and the sender with them. If user space does not come, the
-//! program drops what is beyond a hard limit, and all that follows: then the flow ends with a reset. A socket that has begun to close
-//! cannot come into the map again: then user space moves the rest ([`pump`]).
+//! **Bounds.** What the kernel queues for a socket that takes nothing has no bound, and the sender's window stays open. So the program
+//! counts what waits, and calls user space when that is more than the direction's share of a pool for all flows ([`pool`]). User space
+//! then makes the share larger, or takes the sender's socket out of the program's hands until the receiver has caught up ([`lane`]). Bytes
+//! then wait in its receive buffer, and the sender with them. Until user space comes, a filter on the socket turns away what would be
+//! beyond the bound, and TCP sends it again. A socket that has begun to close cannot come into the map again: then user space
+//! moves the rest ([`pump`]).
 //!
 //! **Ends.** The kernel carries neither FIN nor RST across, and closing a socket discards what is queued for it. So user space
 //! listens for ends ([`watch`]), waits until the receiver's socket has accepted every byte that the sender's has received, by the
@@ -21,7 +21,6 @@ mod pool;
 mod pump;
 mod run;
 mod watch;
-mod window;
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -36,10 +35,10 @@ use rustix::event::epoll::EventFlags;
 use tokio::time::{sleep_until, timeout_at};
 
 pub use legs::{Bytes, Refused};
-pub use pool::Pool;
+pub use pool::{Limits, Pool};
 pub use watch::Watch;
 
-use self::lane::{Grant, Lane};
+use self::lane::{FIRST_ROUND, Grant, Lane};
 use self::legs::{Legs, index};
 use self::run::{Ending, Run};
 use super::drain::acknowledged;
@@ -80,7 +79,8 @@ pub async fn carry(
     let grants = Grant::first(&station.pool).zip(Grant::first(&station.pool));
     let Some((up, down)) = grants else { return Err(Refused { sockets, reason: FallbackReason::Memory }) };
     let now = Moment::now();
-    let (legs, [up_basis, down_basis]) = Legs::insert(station, sockets, [up.allowed(), down.allowed()], first)?;
+    let (legs, [up_basis, down_basis]) =
+        Legs::insert(station, sockets, [&up, &down].map(|grant| grant.allowed(FIRST_ROUND)), first)?;
     let before = meter.carried;
     let lanes = [
         Lane::new(Side::Client, up, up_basis, legs.is_hooked(Side::Client), before.up),

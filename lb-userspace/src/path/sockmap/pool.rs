@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The memory that all flows on this path may hold inside the kernel. What one is allowed is taken from here before the program may
-//! use it, so that the bound holds whatever all of them do at the same moment.
+//! The memory that all flows on this path may hold inside the kernel. What may wait of one before it has to pause is taken from here, and
+//! the program counts what waits beyond that: so the bound holds whatever all of them do at the same moment.
 
 use std::fs;
 use std::sync::Arc;
@@ -8,14 +8,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::metrics::gauge::Gauge;
 
-/// Least that a direction is allowed, in bytes.
+/// Least share of a direction, in bytes.
 const SHARE_MIN: u64 = 16 << 10;
 
-/// Most that a direction is allowed when it begins.
-const FIRST_SHARE_MAX: u64 = 4 << 20;
+/// Most that waits before a direction pauses: enough for a fast one when the kernel's worker is late.
+const SHARE_MAX: u64 = 4 << 20;
 
-/// A direction that begins gets one part in so many of what is free.
-const FIRST_SHARE_OF_FREE: u64 = 64;
+/// A direction's share is at most this part of what it may have: while user space is on its way, more comes.
+const SHARE_OF_DIRECTION: u64 = 4;
+
+/// A direction that begins gets one part in so many of what is free. It grows when it needs to.
+const FIRST_SHARE_OF_FREE: u64 = 1024;
+
+/// This part of the memory is for what waits beyond the shares, whoever's it is.
+const OVERDRAFT_PART: u64 = 2;
 
 /// Where the kernel says how much memory TCP may take, as three numbers of pages (tcp(7), tcp_mem).
 const TCP_MEM: &str = "/proc/sys/net/ipv4/tcp_mem";
@@ -26,24 +32,53 @@ const DEFAULT_BYTES: u64 = 64 << 20;
 /// A share of the TCP memory limit.
 const TCP_MEM_SHARE: u64 = 4;
 
-/// How much there is, and how much of it is taken, in bytes.
+/// The memory: the shares of directions, and a rest that the program grants to whoever comes.
 #[derive(Debug)]
 pub struct Pool {
-    size: u64,
+    limits: Limits,
     taken: AtomicU64,
     gauge: Gauge,
 }
 
-impl Pool {
-    /// So many bytes; `gauge` shows how many are taken.
-    pub fn new(size: u64, gauge: Gauge) -> Arc<Self> {
-        Arc::new(Self { size, taken: AtomicU64::new(0), gauge })
+/// What flows may have waiting inside the kernel, in bytes of cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// All together.
+    pub total: u64,
+    /// One direction.
+    pub direction: u64,
+}
+
+impl Limits {
+    /// For all flows what is given, or a quarter of what TCP may have on this host.
+    pub fn new(total: Option<u64>, direction: u64) -> Self {
+        let of_this_host = || {
+            let text = fs::read_to_string(TCP_MEM).unwrap_or_default();
+            quarter(&text, rustix::param::page_size() as u64)
+        };
+        Self { total: total.unwrap_or_else(of_this_host), direction }
     }
 
-    /// A quarter of what TCP may have on this host.
-    pub fn of_this_host(gauge: Gauge) -> Arc<Self> {
-        let text = fs::read_to_string(TCP_MEM).unwrap_or_default();
-        Self::new(size(&text, rustix::param::page_size() as u64), gauge)
+    /// What may wait beyond the shares.
+    pub fn overdraft(&self) -> u64 {
+        self.total / OVERDRAFT_PART
+    }
+}
+
+impl Pool {
+    /// So many bytes; `gauge` shows how many of them are taken as shares.
+    pub fn new(limits: Limits, gauge: Gauge) -> Arc<Self> {
+        Arc::new(Self { limits, taken: AtomicU64::new(0), gauge })
+    }
+
+    /// The most that one direction may have waiting.
+    pub fn direction_max(&self) -> u64 {
+        self.limits.direction
+    }
+
+    /// The most that a share may be.
+    pub fn share_max(&self) -> u64 {
+        (self.limits.direction / SHARE_OF_DIRECTION).min(SHARE_MAX)
     }
 
     /// Takes the share of a direction that begins; the fuller the pool, the less it is. `None`: not even the least is left.
@@ -54,13 +89,18 @@ impl Pool {
 
     /// What a direction would get now that begins, if it gets anything.
     pub fn share_size(&self) -> u64 {
-        let free = self.size.saturating_sub(self.taken.load(Ordering::Relaxed));
-        (free / FIRST_SHARE_OF_FREE).clamp(SHARE_MIN, FIRST_SHARE_MAX)
+        let free = self.size().saturating_sub(self.taken.load(Ordering::Relaxed));
+        (free / FIRST_SHARE_OF_FREE).clamp(SHARE_MIN, self.share_max())
+    }
+
+    /// All shares together.
+    fn size(&self) -> u64 {
+        self.limits.total - self.limits.overdraft()
     }
 
     /// Takes so many bytes; `false`: there are not so many.
     pub fn take(&self, bytes: u64) -> bool {
-        let grown = |taken: u64| taken.checked_add(bytes).filter(|taken| *taken <= self.size);
+        let grown = |taken: u64| taken.checked_add(bytes).filter(|taken| *taken <= self.size());
         let is_taken = self.taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown).is_ok();
         if is_taken {
             self.gauge.inc_by(bytes.cast_signed());
@@ -75,8 +115,8 @@ impl Pool {
     }
 }
 
-/// The pool's size by the text of tcp_mem.
-fn size(text: &str, page_size: u64) -> u64 {
+/// A part of the limit in the text of tcp_mem.
+fn quarter(text: &str, page_size: u64) -> u64 {
     let most = text.split_whitespace().nth(2).and_then(|pages| pages.parse::<u64>().ok());
     most.map_or(DEFAULT_BYTES, |pages| pages.saturating_mul(page_size) / TCP_MEM_SHARE)
 }
@@ -87,22 +127,29 @@ mod tests {
 
     #[test]
     fn a_quarter_of_the_limit() {
-        assert_eq!(size("100\t200\t400\n", 4096), 400 * 1024);
-        assert_eq!(size("", 4096), DEFAULT_BYTES);
+        assert_eq!(quarter("100\t200\t400\n", 4096), 400 * 1024);
+        assert_eq!(quarter("", 4096), DEFAULT_BYTES);
     }
 
     #[test]
     fn no_more_is_taken_than_there_is_and_all_comes_back() {
         let gauge = Gauge::default();
-        let pool = Pool::new(100 << 20, gauge.clone());
+        let pool = Pool::new(Limits { total: 128 << 20, direction: 16 << 20 }, gauge.clone());
         let shares: Vec<u64> = std::iter::from_fn(|| pool.first_share()).collect();
-        assert_eq!((shares.first(), shares.last()), (Some(&(100 << 14)), Some(&SHARE_MIN)));
-        assert!(shares.is_sorted_by(|one, next| one >= next), "{shares:?}");
+        assert_eq!((shares.first(), shares.last()), (Some(&(64 << 10)), Some(&SHARE_MIN)));
+        assert!(shares.is_sorted_by(|one, next| one >= next) && shares.len() > 2_000, "{shares:?}");
         let taken: u64 = shares.iter().sum();
-        assert!(taken <= 100 << 20 && taken + SHARE_MIN > 100 << 20, "{taken}");
+        assert!(taken <= 64 << 20 && taken + SHARE_MIN > 64 << 20, "{taken}");
         assert_eq!(gauge.get(), taken.cast_signed());
         shares.into_iter().for_each(|share| pool.give_back(share));
         assert_eq!(gauge.get(), 0);
-        assert!(pool.take(100 << 20) && !pool.take(1));
+        assert!(pool.take(64 << 20) && !pool.take(1));
+    }
+
+    #[test]
+    fn a_share_leaves_room_for_what_comes_before_the_agent() {
+        let share_max =
+            |direction| Pool::new(Limits { total: 1 << 30, direction }, Gauge::default()).share_max();
+        assert_eq!([1 << 20, 16 << 20, 1 << 30].map(share_max), [256 << 10, 4 << 20, 4 << 20]);
     }
 }

@@ -104,7 +104,10 @@ impl Case {
 
 /// About how long it takes, by its name.
 pub fn estimate(size: Size) -> (String, Duration) {
-    (Suite::Micro.name(), Duration::from_secs(if matches!(size, Size::Thorough | Size::Full) { 240 } else { 120 }))
+    (
+        Suite::Micro.name(),
+        Duration::from_secs(if matches!(size, Size::Thorough | Size::Full) { 240 } else { 120 }),
+    )
 }
 
 /// Has `cargo xtask bench micro` measure into a directory, unless it has done so already.

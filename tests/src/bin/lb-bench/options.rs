@@ -35,7 +35,7 @@ pub struct Options {
     /// Little work: shows that everything works, the numbers mean nothing
     #[arg(long)]
     pub quick: bool,
-    /// More workloads, all peers in more of them, longer samples: several hours
+    /// More workloads, all peers in more of them, longer samples; takes hours
     #[arg(long, conflicts_with = "quick")]
     pub thorough: bool,
     /// Less still, two minutes at most; fails if somebody who could take part is not installed

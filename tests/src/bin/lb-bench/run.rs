@@ -15,9 +15,7 @@ use crate::journal::Journal;
 use crate::kernel_workers::KernelWorkers;
 use crate::lab::{Lab, Launch, Program, own_program};
 use crate::load::{Outcome, READY, Task, Work};
-use crate::measure::{
-    HostCpu, KernelMemory, context_switches, process_cpu_seconds, resident_bytes, tree,
-};
+use crate::measure::{HostCpu, KernelMemory, context_switches, process_cpu_seconds, resident_bytes, tree};
 use crate::progress::Progress;
 use crate::results::{Failure, Plan, Record};
 use crate::suite::Workload;

@@ -86,9 +86,18 @@ pub fn audit(
         let carried = Ledger::read(lab, admin)?.since(before);
         match judge(&carried, traffic, claim) {
             Err(_) if Instant::now() < deadline => thread::sleep(POLL),
-            verdict => return verdict.map(|()| carried),
+            Ok(()) => return Ok(carried),
+            Err(error) => return Err(error.context(fallbacks(lab, admin)?)),
         }
     }
+}
+
+/// How often a path did not take a flow since lb started, by why.
+fn fallbacks(lab: &Lab, admin: SocketAddr) -> Result<String> {
+    let metrics = lab.balancer.run(move || metrics(admin))??;
+    let counters = metrics.lines().filter_map(|line| line.strip_prefix("lb_path_fallbacks_total"));
+    let counters: Vec<_> = counters.filter(|line| !line.ends_with(" 0")).collect();
+    Ok(format!("flows that a path did not take: {}", counters.join(" ")))
 }
 
 fn judge(carried: &Ledger, traffic: &Traffic, claim: Claim) -> Result<()> {

@@ -132,7 +132,9 @@ pub const LATENCY: &[Column] = &[
     counted("balancer CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
     counted("server CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.server_cpu_seconds))),
     counted("host CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
-    aside("kernel workers' CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.kernel_worker_cpu_seconds))),
+    aside("kernel workers' CPU, µs/exchange", 1, |sample| {
+        Some(cpu(sample, sample.kernel_worker_cpu_seconds))
+    }),
     aside("balancer's context switches/1,000 exchanges", 0, |sample| switches(sample, 1e3)),
 ];
 
@@ -144,7 +146,9 @@ pub const PINGPONG: &[Column] = &[
     shown("balancer CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
     counted("CPU of all three, µs/exchange", 1, |sample| Some(cpu(sample, sample.all_cpu_seconds()))),
     counted("host CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
-    aside("kernel workers' CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.kernel_worker_cpu_seconds))),
+    aside("kernel workers' CPU, µs/exchange", 1, |sample| {
+        Some(cpu(sample, sample.kernel_worker_cpu_seconds))
+    }),
     aside("balancer's context switches/1,000 exchanges", 0, |sample| switches(sample, 1e3)),
 ];
 

@@ -277,7 +277,11 @@ mod tests {
             assert_eq!(takes_part("lb-splice"), takes_part("lb-copy"), "{suite:?}");
             assert_eq!(takes_part("lb-sockmap"), takes_part("lb-copy"), "{suite:?}");
             let has_further = [Suite::Connections, Suite::Bulk].contains(suite);
-            assert_eq!(takes_part("envoy") == workloads.len(), has_further || workloads.is_empty(), "{suite:?}");
+            assert_eq!(
+                takes_part("envoy") == workloads.len(),
+                has_further || workloads.is_empty(),
+                "{suite:?}"
+            );
         }
     }
 
@@ -291,8 +295,7 @@ mod tests {
 
     #[test]
     fn samples_are_long_enough_for_their_tail_or_short() {
-        let check =
-            |rate, expected| assert_eq!(latency_exchanges(rate, LATENCY_SECONDS), expected, "{rate}");
+        let check = |rate, expected| assert_eq!(latency_exchanges(rate, LATENCY_SECONDS), expected, "{rate}");
         check(1_200, 3_600);
         check(2_000, 20_000);
         check(4_500, 20_000);
