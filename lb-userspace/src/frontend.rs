@@ -142,7 +142,7 @@ pub(crate) mod testing {
             user_timeout: None,
             idle_timeout: None,
             half_close_timeout: None,
-            path: PathChoice { path: PathWish::Auto, is_required: false },
+            path: PathChoice::DEFAULT,
         };
         let config = Config {
             global: config::Global {

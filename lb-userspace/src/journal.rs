@@ -252,8 +252,8 @@ impl Journal {
         Arc::clone(self.backend.as_ref().expect("a flow has a server, and so a backend"))
     }
 
-    /// Another path carries the flow than the one that it was handed over to.
-    pub fn fall_back(&mut self, path: PathKind) {
+    /// Another path carries the flow from here on than the one that it was handed over to.
+    pub fn change_path(&mut self, path: PathKind) {
         self.path = Some(path);
     }
 

@@ -14,7 +14,7 @@ use crate::connect::{self, Attempts, Connected, Opening};
 use crate::frontend::Frontend;
 use crate::journal::{Introduction, Journal};
 use crate::net::{self, Socket};
-use crate::path::sockmap::{self, Refused};
+use crate::path::sockmap::{self, Bytes, Refused};
 use crate::path::{self, Flow, FlowEnd, Start, Strategy};
 use crate::prelude::hello::HelloLimits;
 use crate::prelude::peek::{FirstBytes, Waiting, first_bytes};
@@ -40,11 +40,11 @@ pub fn run(worker: Rc<Worker>, client: Socket, mut journal: Box<Journal>) -> imp
                 Ok(opened) => opened,
                 Err(close) => return end(&worker, client, *journal, close),
             };
-        let choice = path_choice(backend, &journal);
-        if choice.path == PathWish::Sockmap {
-            return move_inside(&worker, Legs { client, server: socket }, journal, slot, choice);
+        let wish = path_choice(backend, &journal).path;
+        if wish == PathWish::Sockmap {
+            return move_inside(&worker, Legs { client, server: socket }, journal, slot);
         }
-        let strategy = Strategy::of(choice.path);
+        let strategy = Strategy::of(wish);
         let start = Start { strategy, has_bytes_waiting: journal.has_hello(), header };
         let flow = Flow { client: &client, server: &socket, backend: &backend.settings };
         let may_be_cut = slot.server().may_be_cut().then(|| Arc::clone(slot.server()));
@@ -61,7 +61,7 @@ pub fn run(worker: Rc<Worker>, client: Socket, mut journal: Box<Journal>) -> imp
     })
 }
 
-/// How a connection's flow is to be carried.
+/// How a connection to a backend is to be carried.
 fn path_choice(backend: &Backend, journal: &Journal) -> PathChoice {
     backend.settings.path.unwrap_or(journal.frontend().settings.path)
 }
@@ -73,38 +73,50 @@ struct Legs {
 }
 
 /// Goes on with a session whose flow is to go inside the kernel, in a task of its own: no other flow keeps room for it.
-fn move_inside(worker: &Rc<Worker>, legs: Legs, journal: Box<Journal>, slot: ServerSlot, choice: PathChoice) {
-    spawn_local(run_inside(Rc::clone(worker), legs, journal, slot, choice));
+fn move_inside(worker: &Rc<Worker>, legs: Legs, journal: Box<Journal>, slot: ServerSlot) {
+    spawn_local(run_inside(Rc::clone(worker), legs, journal, slot));
 }
 
-async fn run_inside(
-    worker: Rc<Worker>,
-    legs: Legs,
-    mut journal: Box<Journal>,
-    slot: ServerSlot,
-    choice: PathChoice,
-) {
+async fn run_inside(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, slot: ServerSlot) {
     let may_be_cut = slot.server().may_be_cut().then(|| Arc::clone(slot.server()));
-    journal.hand_over(slot, PathKind::Sockmap);
     let backend = journal.backend();
-    let inside = Box::pin(carry_inside(&worker, &backend, legs, &mut journal, may_be_cut.clone())).await;
+    let choice = path_choice(&backend, &journal);
+    let strategy = Strategy::of(choice.path);
+    journal.hand_over(slot, strategy.first());
+    let (mut has_bytes_waiting, mut first) = (journal.has_hello(), Bytes::Waiting);
+    if worker.station.is_some() && !choice.promotion.is_at_once() {
+        let flow = Flow { client: &legs.client, server: &legs.server, backend: &backend.settings };
+        let start = Start { strategy, has_bytes_waiting, header: None };
+        let meter = journal.meter();
+        let carrying = path::carry_until_promoted(&flow, start, &worker.tools, meter, choice.promotion);
+        if let Some(flow_end) = or_cut(carrying, &may_be_cut, |reason| Some(FlowEnd::cut(reason))).await {
+            return finish_flow(&worker, legs, journal, flow_end);
+        }
+        (has_bytes_waiting, first) = (false, Bytes::Carried);
+    }
+    journal.change_path(PathKind::Sockmap);
+    let inside = Box::pin(carry_inside(&worker, &backend, legs, &mut journal, first, &may_be_cut)).await;
     let flow_end = match inside {
         Outcome::Ended(flow_end) => flow_end,
         Outcome::Outside(_) if choice.is_required => FlowEnd::cut(CloseReason::PathUnavailable),
         Outcome::Outside(legs) => {
-            let strategy = Strategy::of(choice.path);
-            journal.fall_back(strategy.first());
-            let start = Start { strategy, has_bytes_waiting: journal.has_hello(), header: None };
+            journal.change_path(strategy.first());
+            let start = Start { strategy, has_bytes_waiting, header: None };
             let flow = Flow { client: &legs.client, server: &legs.server, backend: &backend.settings };
             let carrying = path::carry(&flow, start, &worker.tools, journal.meter());
-            match may_be_cut {
-                None => carrying.await,
-                Some(server) => until_cut(carrying, server).await.unwrap_or_else(FlowEnd::cut),
-            }
+            let flow_end = or_cut(carrying, &may_be_cut, FlowEnd::cut).await;
+            return finish_flow(&worker, legs, journal, flow_end);
         }
     };
     journal.note_silent_side(flow_end.silent);
     finish(&worker, *journal, flow_end.reason);
+}
+
+/// Closes the sockets of a flow that user space carried to its end, and then writes down why it ended.
+fn finish_flow(worker: &Worker, legs: Legs, mut journal: Box<Journal>, flow_end: FlowEnd) {
+    drop(legs.server);
+    journal.note_silent_side(flow_end.silent);
+    end(worker, legs.client, *journal, flow_end.reason);
 }
 
 /// What came of carrying a flow inside the kernel.
@@ -121,7 +133,8 @@ async fn carry_inside(
     backend: &Backend,
     legs: Legs,
     journal: &mut Journal,
-    may_be_cut: Option<Arc<Server>>,
+    first: Bytes,
+    may_be_cut: &Option<Arc<Server>>,
 ) -> Outcome {
     let Some(station) = &worker.station else {
         worker.note_fallback(FallbackReason::Unavailable);
@@ -129,20 +142,28 @@ async fn carry_inside(
     };
     // What the runtime watches wakes the worker for every segment.
     let sockets = [legs.client.into_inner(), legs.server.into_inner()];
-    let carrying = sockmap::carry(station, sockets, &backend.settings, &worker.tools, journal.meter());
-    let carried = match may_be_cut {
-        None => Ok(carrying.await),
-        Some(server) => until_cut(carrying, server).await,
-    };
-    let Refused { sockets: [client, server], reason } = match carried {
-        Ok(Ok(flow_end)) => return Outcome::Ended(flow_end),
-        Err(reason) => return Outcome::Ended(FlowEnd::cut(reason)),
-        Ok(Err(refused)) => refused,
-    };
+    let carrying = sockmap::carry(station, sockets, &backend.settings, &worker.tools, journal.meter(), first);
+    let Refused { sockets: [client, server], reason } =
+        match or_cut(carrying, may_be_cut, |reason| Ok(FlowEnd::cut(reason))).await {
+            Ok(flow_end) => return Outcome::Ended(flow_end),
+            Err(refused) => refused,
+        };
     worker.note_fallback(reason);
     match (net::register(client), net::register(server)) {
         (Ok(client), Ok(server)) => Outcome::Outside(Legs { client, server }),
         _ => Outcome::Ended(FlowEnd::cut(CloseReason::Resources)),
+    }
+}
+
+/// The same as [`until_cut`], where the server's sessions may end, as one outcome.
+async fn or_cut<T>(
+    carrying: impl Future<Output = T>,
+    may_be_cut: &Option<Arc<Server>>,
+    cut: fn(CloseReason) -> T,
+) -> T {
+    match may_be_cut {
+        None => carrying.await,
+        Some(server) => until_cut(carrying, Arc::clone(server)).await.unwrap_or_else(cut),
     }
 }
 

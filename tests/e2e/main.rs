@@ -40,6 +40,7 @@ mod mistakes;
 mod names;
 mod pauses;
 mod privileges;
+mod promotion;
 mod proxy_header;
 mod proxy_in;
 mod proxy_programs;

@@ -10,7 +10,7 @@ pub const ADMIN: &str = "127.0.0.1:8404";
 /// How flows must be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Path {
-    /// `path = "sockmap"`: not required, because a flow that has begun to end before the hand-over goes another way, and what waits for a
+    /// `path = "sockmap"` from the first byte on: not required, because a flow that has begun to end before the hand-over goes another way, and what waits for a
     /// slow reader when its sender has ended, too.
     Sockmap,
     /// `path = "splice"`, required.
@@ -25,7 +25,7 @@ impl Path {
     /// Its lines in a frontend or backend.
     pub fn lines(self) -> &'static str {
         match self {
-            Self::Sockmap => "path = \"sockmap\"\n",
+            Self::Sockmap => "path = \"sockmap\"\npromote-after-bytes = \"0B\"\n",
             Self::Splice => "path = \"splice\"\npath-required = true\n",
             Self::Copy => "path = \"copy\"\npath-required = true\n",
             Self::Auto => "path = \"auto\"\n",

@@ -84,7 +84,7 @@ pub fn send(stream: &TcpStream, seed: u64, bytes: u64) -> std::io::Result<[u8; 3
     send_in_pieces(stream, seed, bytes, || CHUNK)
 }
 
-/// The same by calls of write(2) with at most as many bytes as `next` says, and at most 64 KiB.
+/// The same by calls of write(2) with at most as many bytes as `next` says, at least 1, and at most 64 KiB.
 ///
 /// # Errors
 /// As write(2).

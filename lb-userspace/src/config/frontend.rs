@@ -14,8 +14,8 @@ use super::reader::Reader;
 use super::suggest::closest;
 use super::value::Value;
 use super::{
-    BackendId, BackendNames, Frontend, Mode, PathChoice, PathWish, Policy, TlsPassthrough, limits, overlaps,
-    proxy, route, tcp,
+    BackendId, BackendNames, Frontend, Mode, PathChoice, Policy, TlsPassthrough, limits, overlaps, proxy,
+    route, tcp,
 };
 
 /// The backends that frontends may name.
@@ -65,7 +65,7 @@ pub(super) fn read(
         user_timeout: user_timeout?,
         idle_timeout: idle_timeout?,
         half_close_timeout: half_close_timeout?,
-        path: path?.unwrap_or(PathChoice { path: PathWish::Auto, is_required: false }),
+        path: path?.unwrap_or(PathChoice::DEFAULT),
     })
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::Promotion;
 use super::units::{Bytes, format_duration, format_size};
 
 /// The range and the default of one key.
@@ -114,6 +115,10 @@ limits! {
     /// TCP_USER_TIMEOUT (tcp(7)) of either leg. Off by default: it overrides the count of keepalive probes, and ends connections
     /// whose reader only pauses.
     USER_TIMEOUT: Duration = "*" "user-timeout", None, ms(100), secs(DAY);
+    /// Bytes of both directions after which a flow goes inside the kernel; 0: at once.
+    PROMOTE_AFTER_BYTES: Bytes = "*" "promote-after-bytes", Some(Bytes(Promotion::DEFAULT.after_bytes)), Bytes(0), Bytes(1 << 40);
+    /// Age at which it does with its next byte; 0: at once.
+    PROMOTE_AFTER: Duration = "*" "promote-after", Some(Promotion::DEFAULT.after), ms(0), secs(DAY);
     /// TCP_KEEPIDLE; the kernel's most is MAX_TCP_KEEPIDLE (include/net/tcp.h).
     KEEPALIVE_IDLE: Duration = "*.keepalive" "idle", Some(secs(60)), secs(1), secs(32_767);
     /// TCP_KEEPINTVL; the kernel's most is MAX_TCP_KEEPINTVL (include/net/tcp.h).

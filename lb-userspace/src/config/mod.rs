@@ -39,8 +39,8 @@ pub use problem::{Place, Problem, Problems};
 pub use types::{
     AcceptProxy, Address, Admin, AdminUser, Authorities, Backend, BackendId, Balance, BalanceFactor,
     BytePattern, Check, CheckTls, Family, Frontend, Global, HashOn, Keepalive, Log, LogFormat, LogLevel,
-    LogTarget, Lookup, Mode, NamePattern, Observe, OnError, PathChoice, PathWish, Policy, Probe, ProxyTlvs,
-    ProxyVersion, Resolver, Route, ScriptStep, SendProxy, Server, TlsPassthrough,
+    LogTarget, Lookup, Mode, NamePattern, Observe, OnError, PathChoice, PathWish, Policy, Probe, Promotion,
+    ProxyTlvs, ProxyVersion, Resolver, Route, ScriptStep, SendProxy, Server, TlsPassthrough,
 };
 
 /// A whole valid configuration.

@@ -381,5 +381,9 @@ impl Writer {
     fn path(&mut self, choice: PathChoice) {
         self.text("path", word(&tcp::PATHS, choice.path));
         self.key("path-required", choice.is_required);
+        if !choice.is_required {
+            self.text("promote-after-bytes", format_size(Bytes(choice.promotion.after_bytes)));
+            self.text("promote-after", format_duration(choice.promotion.after));
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::reader::Reader;
 use super::value::Value;
-use super::{Keepalive, PathChoice, PathWish, limits};
+use super::{Keepalive, PathChoice, PathWish, Promotion, limits};
 
 /// The values of `path`.
 pub(super) const PATHS: [(&str, PathWish); 4] = [
@@ -50,7 +50,7 @@ fn whole_seconds(reader: &Reader<'_, '_>, limit: &limits::Limit<Duration>) -> Op
     }
 }
 
-/// Reads `path` and `path-required`; `None` inside if the table says nothing about them.
+/// Reads `path`, `path-required` and the keys of [`Promotion`]; `None` inside if the table says nothing about them.
 pub(super) fn path(reader: &Reader<'_, '_>) -> Option<Option<PathChoice>> {
     let wish = reader.key("path").map(|value| value.one_of(&PATHS));
     let required: Option<Value<'_, '_>> = reader.key("path-required");
@@ -59,6 +59,15 @@ pub(super) fn path(reader: &Reader<'_, '_>) -> Option<Option<PathChoice>> {
         Some(wish) => Some(wish?),
         None => None,
     };
+    let promotion = promotion(reader);
+    let objection = match (wish, is_required) {
+        (None, _) => Some("needs path beside it: what it says is about that path"),
+        (_, Some(true)) => Some("cannot stand beside path-required = true: then the path carries every byte"),
+        _ => None,
+    };
+    if objection.is_some_and(|objection| has_idle_promotion(reader, objection)) {
+        return None;
+    }
     match (wish, required, is_required?) {
         (None | Some(PathWish::Auto), Some(value), true) => {
             value.error_with_others(
@@ -66,7 +75,25 @@ pub(super) fn path(reader: &Reader<'_, '_>) -> Option<Option<PathChoice>> {
             );
             None
         }
-        (Some(path), _, is_required) => Some(Some(PathChoice { path, is_required })),
+        // Who may take no other path takes none at first either.
+        (Some(path), _, true) => {
+            Some(Some(PathChoice { path, is_required: true, promotion: Promotion::AT_ONCE }))
+        }
+        (Some(path), _, false) => Some(Some(PathChoice { path, is_required: false, promotion: promotion? })),
         (None, ..) => Some(None),
     }
+}
+
+fn promotion(reader: &Reader<'_, '_>) -> Option<Promotion> {
+    let (after_bytes, after) =
+        (reader.size(&limits::PROMOTE_AFTER_BYTES), reader.duration(&limits::PROMOTE_AFTER));
+    Some(Promotion { after_bytes: after_bytes?, after: after? })
+}
+
+/// Whether a key of [`Promotion`] stands where it would say nothing; each is reported.
+fn has_idle_promotion(reader: &Reader<'_, '_>, objection: &str) -> bool {
+    let keys = [limits::PROMOTE_AFTER_BYTES.key, limits::PROMOTE_AFTER.key];
+    let idle: Vec<_> = keys.into_iter().filter_map(|key| reader.own(key)).collect();
+    idle.iter().for_each(|value| value.error_with_others(objection));
+    !idle.is_empty()
 }

@@ -19,7 +19,9 @@ pub(super) const RESET_DRAIN_ALL_MAX: Duration = Duration::from_secs(600);
 
 /// Waits until the peer's kernel has everything, so that a reset behind it discards nothing; not longer than
 /// [`RESET_DRAIN_MAX`] without progress, nor beyond `deadline`, and not for a peer that is gone.
-pub(super) async fn wait_until_acknowledged(socket: &Socket, deadline: Moment) {
+pub(super) async fn drain(socket: &Socket, deadline: Option<Moment>) {
+    net::push(socket);
+    let deadline = deadline.unwrap_or_else(Moment::now);
     tokio::select! {
         () = acknowledged(socket.get_ref(), || false) => {}
         () = sleep_until(deadline.instant()) => {}

@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep_until};
 
 use super::Strategy;
 use super::direction::{Direction, DirectionEnd, Lane, Tools};
-use super::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX, wait_until_acknowledged};
+use super::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX, drain};
 use super::meter::Meter;
 use super::moment::Moment;
 use super::side::Side;
@@ -77,28 +77,15 @@ pub fn carry<'a>(
             let run = &mut run;
             poll_fn(move |cx| run.poll(cx, tick.as_mut())).await
         };
-        let flow = run.flow;
-        let drains_until = run.drains_until().unwrap_or_else(Moment::now);
-        // Only of interest, and only worth asking, if a timeout ended it.
-        let silent = matches!(ending, Ending::Cut(_)).then(|| run.silent_side());
+        let (flow, flow_end) = (run.flow, run.conclude(&ending));
+        let drains_until = run.drains_until();
         // A pipe with bytes for a side that is gone goes now, not after the wait below.
         drop(run);
-        let reason = match ending {
-            Ending::Clean => {
-                net::end_cleanly(flow.client);
-                net::end_cleanly(flow.server);
-                CloseReason::Finished
-            }
-            Ending::Cut(close) => close,
-            Ending::Reset(side, reason) => {
-                let other = side.other().of(flow);
-                net::push(other);
-                // Boxed, because it is rare and would make every flow's task larger.
-                Box::pin(wait_until_acknowledged(other, drains_until)).await;
-                reason
-            }
-        };
-        FlowEnd { reason, silent }
+        if let Ending::Reset(side, _) = ending {
+            // Boxed, because it is rare and would make every flow's task larger.
+            Box::pin(drain(side.other().of(flow), drains_until)).await;
+        }
+        flow_end
     }
 }
 
@@ -120,7 +107,7 @@ impl FlowEnd {
 
 /// What is left to do when no more bytes will move.
 #[derive(Debug)]
-enum Ending {
+pub(super) enum Ending {
     /// Both directions ended with a FIN.
     Clean,
     /// This side is gone; what it sent is in the other's socket.
@@ -142,7 +129,7 @@ struct Rare<'a> {
 }
 
 /// The state of a flow while it runs.
-struct Run<'a> {
+pub(super) struct Run<'a> {
     flow: &'a Flow<'a>,
     tools: &'a Tools,
     meter: &'a mut Meter,
@@ -162,7 +149,7 @@ struct Run<'a> {
 }
 
 impl<'a> Run<'a> {
-    fn new(flow: &'a Flow<'a>, start: Start, tools: &'a Tools, meter: &'a mut Meter) -> Self {
+    pub(super) fn new(flow: &'a Flow<'a>, start: Start, tools: &'a Tools, meter: &'a mut Meter) -> Self {
         let now = Moment::now();
         Self {
             flow,
@@ -181,7 +168,22 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, mut tick: Pin<&mut Sleep>) -> Poll<Ending> {
+    /// Whether every byte that user space took has been delivered, and no more wait: then each segment that comes is whole.
+    pub(super) fn is_between_bytes(&self) -> bool {
+        let is_over = self.up_ended || self.down_ended || self.gone.is_some();
+        let has_rest = self.up.is_stalled() || self.down.is_stalled();
+        let is_empty = |socket| {
+            net::peek(socket, &mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        };
+        !is_over && !has_rest && is_empty(self.flow.client) && is_empty(self.flow.server)
+    }
+
+    /// Bytes that both sides have received so far.
+    pub(super) fn delivered(&self) -> u64 {
+        self.meter.carried.received() + self.meter.carried.sent()
+    }
+
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>, mut tick: Pin<&mut Sleep>) -> Poll<Ending> {
         let before = self.meter.carried;
         let mut now = Moment::now();
         self.poll_directions(cx, now);
@@ -359,11 +361,25 @@ impl<'a> Run<'a> {
         Allowed { quiet: half_closed.or(idle), stuck: idle }
     }
 
-    fn drains_until(&self) -> Option<Moment> {
+    pub(super) fn drains_until(&self) -> Option<Moment> {
         self.rare.as_ref()?.drains_until
     }
 
-    fn next_tick(&self, now: Moment) -> Moment {
+    /// What becomes of the sockets.
+    pub(super) fn conclude(&self, ending: &Ending) -> FlowEnd {
+        match *ending {
+            Ending::Clean => {
+                net::end_cleanly(self.flow.client);
+                net::end_cleanly(self.flow.server);
+                FlowEnd::cut(CloseReason::Finished)
+            }
+            // Only of interest, and only worth asking, if a timeout ended it.
+            Ending::Cut(reason) => FlowEnd { reason, silent: Some(self.silent_side()) },
+            Ending::Reset(_, reason) => FlowEnd::cut(reason),
+        }
+    }
+
+    pub(super) fn next_tick(&self, now: Moment) -> Moment {
         // From this moment, not from the last activity: a tick in the past would come again at once, for ever.
         let far_off = now + Duration::from_secs(24 * 3600);
         [self.silence.next_look(self.allowed()), self.drains_until(), self.settles_at, self.counts_at]

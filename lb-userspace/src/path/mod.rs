@@ -8,6 +8,7 @@ mod flow;
 mod meter;
 mod moment;
 mod pipes;
+mod promotion;
 mod side;
 mod silence;
 pub mod sockmap;
@@ -16,6 +17,7 @@ pub use direction::{COPY_BUFFER, COPY_CHUNK, JOINED_HEADER_MAX, Method, Tools};
 pub use flow::{COUNTING_DELAY_MAX, Flow, FlowEnd, Start, carry};
 pub use meter::{Carried, Meter, Moved};
 pub use pipes::{Pipe, PipeBudget, Pipes};
+pub use promotion::carry_until_promoted;
 pub use side::Side;
 
 use lb_common::reason::PathKind;

@@ -48,7 +48,7 @@ fn a_silent_configuration() {
     assert_eq!((*max_connections, backlog.get(), *kept), (None, 4096, keepalive));
     assert_eq!((*user_timeout, *idle_timeout, *half_close_timeout), (None, None, None));
     assert_eq!(*accept_proxy, None);
-    assert_eq!(*path, PathChoice { path: PathWish::Auto, is_required: false });
+    assert_eq!(*path, PathChoice::DEFAULT);
     let Mode::TlsPassthrough(settings) = mode else { panic!("{mode:?}") };
     assert_eq!(settings.client_hello_timeout, Duration::from_secs(5));
     assert_eq!((settings.client_hello_max, settings.client_hello_wire_max), (16 << 10, 64 << 10));

@@ -344,4 +344,16 @@ fn keepalive_and_path() {
             r#"3:17: frontend.f.path-required = true: needs a path other than "auto" beside it: there would be nothing to require"#,
         ],
     );
+    check(
+        "mode =",
+        "promote-after = \"1s\"\nmode =",
+        &[r#"3:17: frontend.f.promote-after = "1s": needs path beside it: what it says is about that path"#],
+    );
+    check(
+        "mode =",
+        "path = \"sockmap\"\npath-required = true\npromote-after-bytes = \"1KiB\"\nmode =",
+        &[
+            r#"5:23: frontend.f.promote-after-bytes = "1KiB": cannot stand beside path-required = true: then the path carries every byte"#,
+        ],
+    );
 }

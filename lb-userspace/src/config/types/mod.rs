@@ -15,4 +15,4 @@ pub use frontend::{BackendId, Frontend, Mode, NamePattern, Policy, Route, TlsPas
 pub use process::{Admin, AdminUser, Global, Log, LogFormat, LogLevel, LogTarget};
 pub use proxy::{AcceptProxy, ProxyTlvs, ProxyVersion, SendProxy};
 pub use resolver::{Address, Family, Lookup, Resolver};
-pub use tcp::{Keepalive, PathChoice, PathWish};
+pub use tcp::{Keepalive, PathChoice, PathWish, Promotion};

@@ -14,13 +14,44 @@ pub struct Keepalive {
     pub count: u8,
 }
 
-/// `path` and `path-required`.
+/// `path`, and what says how strictly and from when on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PathChoice {
     /// `path`
     pub path: PathWish,
     /// `path-required`: refuse a connection rather than fall back.
     pub is_required: bool,
+    /// From when on a path inside the kernel is worth its beginning.
+    pub promotion: Promotion,
+}
+
+/// `promote-after-bytes` and `promote-after`: whichever comes first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Promotion {
+    /// `promote-after-bytes`: of both directions together; 0: at once.
+    pub after_bytes: u64,
+    /// `promote-after`: with the next byte after this time.
+    pub after: Duration,
+}
+
+impl PathChoice {
+    /// What holds where nothing is said.
+    pub const DEFAULT: Self =
+        Self { path: PathWish::Auto, is_required: false, promotion: Promotion::DEFAULT };
+}
+
+impl Promotion {
+    /// What holds where nothing is said: by then, what it costs to begin inside the kernel is less than what each further byte or
+    /// message saves.
+    pub const DEFAULT: Self = Self { after_bytes: 64 << 10, after: Duration::from_secs(1) };
+
+    /// Before the first byte.
+    pub const AT_ONCE: Self = Self { after_bytes: 0, after: Duration::ZERO };
+
+    /// Whether a flow is not carried in user space first.
+    pub fn is_at_once(self) -> bool {
+        self.after_bytes == 0 || self.after.is_zero()
+    }
 }
 
 /// `path`: how bytes should be carried.

@@ -165,7 +165,7 @@ fn frontend(name: &str) -> Frontend {
         idle_timeout: None,
         half_close_timeout: None,
         user_timeout: None,
-        path: PathChoice { path: PathWish::Auto, is_required: false },
+        path: PathChoice::DEFAULT,
     }
 }
 

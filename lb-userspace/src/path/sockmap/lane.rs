@@ -35,6 +35,8 @@ pub(super) struct Lane {
     pub(super) wants_input: bool,
     pub(super) wants_room: bool,
     basis: Basis,
+    /// What user space had delivered before.
+    before: Delivered,
     grant: Grant,
     pump: Pump,
     state: State,
@@ -129,13 +131,14 @@ impl Drop for Grant {
 }
 
 impl Lane {
-    pub(super) fn new(sender: Side, grant: Grant, basis: Basis, is_hooked: bool) -> Self {
+    pub(super) fn new(sender: Side, grant: Grant, basis: Basis, is_hooked: bool, before: Delivered) -> Self {
         Self {
             sender,
             has_ended: false,
             wants_input: false,
             wants_room: false,
             basis,
+            before,
             grant,
             pump: Pump::default(),
             state: if is_hooked { State::Hooked } else { State::Withdrawn },
@@ -165,14 +168,18 @@ impl Lane {
         self.account(sight.infos, delivered);
         let step = self.act(legs, sight, tools);
         // What user space has just moved.
-        delivered[PathKind::Splice.index()] = self.pump.spliced;
+        delivered[PathKind::Splice.index()] = self.spliced();
         step
     }
 
     /// Writes down what has been delivered.
     pub(super) fn account(&self, infos: &[TcpInfo; 2], delivered: &mut Delivered) {
         delivered[PathKind::Sockmap.index()] = self.accepted(infos).saturating_sub(self.pump.spliced);
-        delivered[PathKind::Splice.index()] = self.pump.spliced;
+        delivered[PathKind::Splice.index()] = self.spliced();
+    }
+
+    fn spliced(&self) -> u64 {
+        self.before[PathKind::Splice.index()] + self.pump.spliced
     }
 
     /// Bytes of this direction that the receiver's socket has accepted.

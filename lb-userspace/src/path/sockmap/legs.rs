@@ -39,6 +39,15 @@ pub(super) struct Basis {
     pub(super) accepted: u64,
 }
 
+/// What became of a flow's first bytes before the hand-over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bytes {
+    /// They wait, and of the client's a PROXY header may have been taken that was in front.
+    Waiting,
+    /// User space has carried them, and taken no part of a segment.
+    Carried,
+}
+
 /// Entries of two sockets in the maps.
 #[derive(Debug)]
 struct Membership {
@@ -75,10 +84,11 @@ impl Legs {
         station: &Rc<Station>,
         sockets: [OwnedFd; 2],
         allowed: [Allowed; 2],
+        first: Bytes,
     ) -> Result<(Self, [Basis; 2]), Refused> {
         let refused = |sockets, reason| Refused { sockets, reason };
         let Some(seat) = station.kernel.seat() else { return Err(refused(sockets, FallbackReason::Full)) };
-        let (bases, membership) = match enter(station, &sockets, &seat) {
+        let (bases, membership) = match enter(station, &sockets, &seat, first) {
             Ok(entered) => entered,
             Err(reason) => return Err(refused(sockets, reason)),
         };
@@ -178,6 +188,7 @@ fn enter(
     station: &Rc<Station>,
     sockets: &[OwnedFd; 2],
     seat: &Seat,
+    first: Bytes,
 ) -> Result<([Basis; 2], Membership), FallbackReason> {
     let kernel = |_: io::Error| FallbackReason::Kernel;
     let [client, server] = sockets;
@@ -187,13 +198,12 @@ fn enter(
             return Err(FallbackReason::LocalPeer);
         }
     }
-    // Only of a client is anything ever taken: its PROXY header.
     let (taken, waiting, client_accepted) = taken_bytes(client).map_err(kernel)?;
-    if taken > 0 && waiting > 0 {
+    if first == Bytes::Waiting && taken > 0 && waiting > 0 {
         // The program gets whole segments, also those of which a part was taken (net/ipv4/tcp.c, tcp_read_skb).
         return Err(FallbackReason::PartlyTaken);
     }
-    let server_accepted = net::tcp_info(server).map_err(kernel)?.accepted;
+    let (taken_from_server, _, server_accepted) = taken_bytes(server).map_err(kernel)?;
     let cookies = [net::cookie(client).map_err(kernel)?, net::cookie(server).map_err(kernel)?];
     let slots = seat.slots();
     let membership = Membership { station: Rc::clone(station), cookies, slots, hooked: Default::default() };
@@ -207,7 +217,7 @@ fn enter(
     drop(maps);
     inserted.map_err(|refusal: Refusal| FallbackReason::from(refusal))?;
     let up = Basis { taken, accepted: server_accepted };
-    Ok(([up, Basis { taken: 0, accepted: client_accepted }], membership))
+    Ok(([up, Basis { taken: taken_from_server, accepted: client_accepted }], membership))
 }
 
 /// How many bytes were taken of what a socket has received, how many wait, and how many it has accepted. Bytes that come in between are no matter:

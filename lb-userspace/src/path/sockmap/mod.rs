@@ -34,7 +34,7 @@ use prometheus_client::metrics::counter::Counter;
 use rustix::event::epoll::EventFlags;
 use tokio::time::{sleep_until, timeout_at};
 
-pub use legs::Refused;
+pub use legs::{Bytes, Refused};
 pub use pool::{Limits, Pool};
 pub use watch::Watch;
 
@@ -74,15 +74,17 @@ pub async fn carry(
     backend: &config::Backend,
     tools: &Tools,
     meter: &mut Meter,
+    first: Bytes,
 ) -> Result<FlowEnd, Refused> {
     let grants = Grant::first(&station.pool).zip(Grant::first(&station.pool));
     let Some((up, down)) = grants else { return Err(Refused { sockets, reason: FallbackReason::Memory }) };
     let now = Moment::now();
     let (legs, [up_basis, down_basis]) =
-        Legs::insert(station, sockets, [&up, &down].map(|grant| grant.allowed(FIRST_ROUND)))?;
+        Legs::insert(station, sockets, [&up, &down].map(|grant| grant.allowed(FIRST_ROUND)), first)?;
+    let before = meter.carried;
     let lanes = [
-        Lane::new(Side::Client, up, up_basis, legs.is_hooked(Side::Client)),
-        Lane::new(Side::Server, down, down_basis, legs.is_hooked(Side::Server)),
+        Lane::new(Side::Client, up, up_basis, legs.is_hooked(Side::Client), before.up),
+        Lane::new(Side::Server, down, down_basis, legs.is_hooked(Side::Server), before.down),
     ];
     let (ending, drains_until) = {
         let mut run = Run::new(&legs, lanes, backend, tools, meter, now);

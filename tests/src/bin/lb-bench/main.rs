@@ -12,6 +12,7 @@ mod environment;
 mod html;
 mod interrupt;
 mod journal;
+mod kernel_workers;
 mod lab;
 mod load;
 mod markdown;

@@ -57,6 +57,24 @@ fn children_ticks(stat: &str) -> Option<u64> {
     Some(fields.get(..2)?.iter().sum())
 }
 
+/// How often threads of processes were switched to something else, by their own wish or not (/proc/PID/task/TID/status).
+///
+/// # Errors
+/// One of the processes has ended. Threads that end meanwhile are left out.
+pub fn context_switches(pids: &[u32]) -> Result<u64> {
+    let of = |pid: &u32| -> Result<u64> {
+        let tasks = fs::read_dir(format!("/proc/{pid}/task")).context("the balancer has ended")?.flatten();
+        let statuses = tasks.filter_map(|task| fs::read_to_string(task.path().join("status")).ok());
+        Ok(statuses.map(|status| switches(&status)).sum())
+    };
+    pids.iter().map(of).sum()
+}
+
+fn switches(status: &str) -> u64 {
+    let counts = status.lines().filter_map(|line| line.split_once("voluntary_ctxt_switches:"));
+    counts.filter_map(|(_, count)| count.trim().parse::<u64>().ok()).sum()
+}
+
 /// Memory of processes in RAM, in bytes (VmRSS of /proc/PID/status).
 ///
 /// # Errors
@@ -160,6 +178,16 @@ mod tests {
         let spent = process_cpu_seconds(&own).unwrap() - before;
         assert!(sum > 0 && spent > 0.0, "{spent}");
         assert!(process_cpu_seconds(&[u32::MAX >> 1]).is_err());
+    }
+
+    #[test]
+    fn switches_of_both_kinds_count() {
+        let status = "Name:\ta\nvoluntary_ctxt_switches:\t30\nnonvoluntary_ctxt_switches:\t12\n";
+        assert_eq!(switches(status), 42);
+        let own = [std::process::id()];
+        let before = context_switches(&own).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+        assert!(context_switches(&own).unwrap() > before);
     }
 
     #[test]

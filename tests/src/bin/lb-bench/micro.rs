@@ -104,7 +104,10 @@ impl Case {
 
 /// About how long it takes, by its name.
 pub fn estimate(size: Size) -> (String, Duration) {
-    (Suite::Micro.name(), Duration::from_secs(if size == Size::Full { 240 } else { 120 }))
+    (
+        Suite::Micro.name(),
+        Duration::from_secs(if matches!(size, Size::Thorough | Size::Full) { 240 } else { 120 }),
+    )
 }
 
 /// Has `cargo xtask bench micro` measure into a directory, unless it has done so already.
@@ -121,7 +124,7 @@ pub fn run(directory: &Path, size: Size) -> Result<()> {
         xtask.with_context(|| format!("{XTASK} does not name the program: use `cargo xtask bench`"))?;
     let mut command = Command::new("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(xtask).args(["bench", "micro", "--json"]).arg(&file);
-    if size != Size::Full {
+    if !matches!(size, Size::Thorough | Size::Full) {
         command.arg("--brief");
     }
     eprintln!("micro: times and instruction counts");

@@ -19,8 +19,8 @@ pub struct Options {
     /// What to measure; everything if none is named
     #[arg(value_enum)]
     pub suites: Vec<Suite>,
-    /// Whom to compare lb with, commas between, in every suite; if none is named, all that are installed, those that splice where many
-    /// bytes flow
+    /// Whom to compare lb with, commas between, in every suite; if none is named, all that are installed: those that splice where many
+    /// bytes flow, newer HAProxies, Envoy and sozu for connections and bulk
     #[arg(long, value_parser = PeerParser, value_delimiter = ',', value_name = "PEERS")]
     pub peers: Vec<Contestant>,
     /// Paths of lb, commas between, in everything; if none is named, auto, and the others in every suite where bytes flow
@@ -35,8 +35,11 @@ pub struct Options {
     /// Little work: shows that everything works, the numbers mean nothing
     #[arg(long)]
     pub quick: bool,
-    /// Less still, two minutes at most; fails if somebody who could take part is not installed
+    /// More workloads, all peers in more of them, longer samples; takes hours
     #[arg(long, conflicts_with = "quick")]
+    pub thorough: bool,
+    /// Less still, two minutes at most; fails if somebody who could take part is not installed
+    #[arg(long, conflicts_with_all = ["quick", "thorough"])]
     pub ci: bool,
     /// What every namespace uses; cubic and bbr are usual
     #[arg(long, default_value = "cubic", value_name = "NAME")]
@@ -61,10 +64,11 @@ pub struct Options {
 impl Options {
     /// How much is done.
     pub fn size(&self) -> Size {
-        match (self.ci, self.quick) {
-            (true, _) => Size::Ci,
-            (false, true) => Size::Quick,
-            (false, false) => Size::Full,
+        match () {
+            () if self.ci => Size::Ci,
+            () if self.quick => Size::Quick,
+            () if self.thorough => Size::Thorough,
+            () => Size::Full,
         }
     }
 
@@ -105,8 +109,10 @@ impl Options {
 
     /// Those who are to take part, in the order of reports.
     pub fn candidates(&self) -> Vec<Contestant> {
-        let widest = self.workloads().iter().map(|workload| workload.field).max();
-        let is_usual = |contestant: &Contestant| self.ci || widest >= Some(contestant.least_field());
+        let workloads = self.workloads();
+        let is_usual = |contestant: &Contestant| {
+            self.ci || workloads.iter().any(|workload| workload.invites(*contestant))
+        };
         let is_wanted = |contestant: &Contestant| match contestant {
             Contestant::Lb(path) if !self.paths.is_empty() => self.paths.contains(path),
             Contestant::Lb(_) => is_usual(contestant),
@@ -130,14 +136,15 @@ mod tests {
     fn everybody_takes_part_where_a_suite_tells_them_apart_or_where_asked_for() {
         let check =
             |arguments: &str, expected: &[&str]| assert_eq!(names(arguments), expected, "{arguments}");
-        let ours = ["lb-auto", "lb-splice", "lb-copy"];
+        let ours = ["lb-auto", "lb-splice", "lb-sockmap", "lb-copy"];
         check(
             "latency --peers haproxy-splice,direct",
-            &["direct", ours[0], ours[1], ours[2], "haproxy-splice"],
+            &["direct", ours[0], ours[1], ours[2], ours[3], "haproxy-splice"],
         );
-        check("scale", &["direct", ours[0], "haproxy", "haproxy-new", "nginx", "envoy", "sozu"]);
+        check("scale", &["direct", ours[0], "haproxy", "nginx"]);
+        check("scale --thorough", &["direct", ours[0], "haproxy", "haproxy-new", "nginx", "envoy", "sozu"]);
         check("scale --peers haproxy,direct", &["direct", "lb-auto", "haproxy"]);
-        check("bulk --peers direct", &["direct", "lb-auto", "lb-splice", "lb-copy"]);
+        check("bulk --peers direct", &["direct", ours[0], ours[1], ours[2], ours[3]]);
         check("bulk --peers direct --paths copy", &["direct", "lb-copy"]);
         check("latency --paths copy,auto --peers nginx", &["lb-auto", "lb-copy", "nginx"]);
         assert_eq!(names(""), Contestant::all().into_iter().map(Contestant::name).collect::<Vec<_>>());

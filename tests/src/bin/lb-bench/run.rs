@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use rustix::process::Signal;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -12,9 +12,10 @@ use sha2::{Digest as _, Sha256};
 use crate::contestant::{Contestant, Running};
 use crate::interrupt::Interrupt;
 use crate::journal::Journal;
+use crate::kernel_workers::KernelWorkers;
 use crate::lab::{Lab, Launch, Program, own_program};
 use crate::load::{Outcome, READY, Task, Work};
-use crate::measure::{HostCpu, KernelMemory, process_cpu_seconds, resident_bytes, tree};
+use crate::measure::{HostCpu, KernelMemory, context_switches, process_cpu_seconds, resident_bytes, tree};
 use crate::progress::Progress;
 use crate::results::{Failure, Plan, Record};
 use crate::suite::Workload;
@@ -34,8 +35,13 @@ const FAILURES_MAX: usize = 2;
 pub struct Sample {
     /// What the client saw.
     pub outcome: Outcome,
-    /// User and system time of the balancer's processes; `None` without a balancer.
+    /// User and system time of the balancer's processes, and of the kernel's workers, whoever they worked for; `None` without a
+    /// balancer.
     pub balancer_cpu_seconds: Option<f64>,
+    /// The kernel's workers' part of it.
+    pub kernel_worker_cpu_seconds: f64,
+    /// How often the balancer's threads were switched to something else; `None` without a balancer.
+    pub balancer_switches: Option<u64>,
     /// The same of the client, with the programs that it started.
     pub client_cpu_seconds: f64,
     /// The same of the servers.
@@ -232,7 +238,15 @@ fn start(lab: &Lab, workload: &Workload, contestant: Contestant) -> Result<Runni
     Ok(running)
 }
 
+/// A sample; if there is none, also what the balancer had to say.
 fn sample(lab: &Lab, running: &Running, work: Work) -> Result<Sample> {
+    take_sample(lab, running, work).map_err(|error| {
+        let words = running.program.as_ref().map(Program::last_words).unwrap_or_default();
+        if words.is_empty() { error } else { anyhow!("{error:#}; its log ends: {words}") }
+    })
+}
+
+fn take_sample(lab: &Lab, running: &Running, work: Work) -> Result<Sample> {
     let task = Task {
         targets: running.targets.clone(),
         header: running.contestant.header(),
@@ -274,22 +288,39 @@ struct Snapshot {
     time: Instant,
     host: HostCpu,
     memory: KernelMemory,
-    balancer: Option<(f64, u64)>,
+    balancer: Option<Usage>,
+    kernel_workers: KernelWorkers,
     client_cpu_seconds: f64,
     server_cpu_seconds: f64,
 }
 
+/// What the processes of a balancer have used.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    cpu_seconds: f64,
+    resident: u64,
+    switches: u64,
+}
+
+impl Usage {
+    fn of(pids: &[u32]) -> Result<Self> {
+        Ok(Self {
+            cpu_seconds: process_cpu_seconds(pids)?,
+            resident: resident_bytes(pids)?,
+            switches: context_switches(pids)?,
+        })
+    }
+}
+
 impl Snapshot {
     fn take(balancer: Option<&[u32]>, (client, servers): &(u32, Vec<u32>)) -> Result<Self> {
-        let balancer = match balancer {
-            Some(pids) => Some((process_cpu_seconds(pids)?, resident_bytes(pids)?)),
-            None => None,
-        };
+        let balancer = balancer.map(Usage::of).transpose()?;
+        let kernel_workers = KernelWorkers::now();
         let client_cpu_seconds = process_cpu_seconds(&[*client])?;
         let server_cpu_seconds = process_cpu_seconds(servers)?;
         let memory = KernelMemory::now()?;
         let (host, time) = (HostCpu::now()?, Instant::now());
-        Ok(Self { balancer, client_cpu_seconds, server_cpu_seconds, memory, host, time })
+        Ok(Self { balancer, kernel_workers, client_cpu_seconds, server_cpu_seconds, memory, host, time })
     }
 
     fn since(&self, earlier: &Self, outcome: Outcome) -> Sample {
@@ -297,19 +328,23 @@ impl Snapshot {
         let cpu_seconds = cores * self.time.duration_since(earlier.time).as_secs_f64();
         let stolen = self.host.stolen - earlier.host.stolen;
         let balancer = self.balancer.zip(earlier.balancer);
+        let kernel_worker_cpu_seconds = self.kernel_workers.since(&earlier.kernel_workers);
         let grown = |later: u64, earlier: u64| later as f64 - earlier as f64;
         Sample {
             outcome,
-            balancer_cpu_seconds: balancer.map(|(later, earlier)| later.0 - earlier.0),
+            balancer_cpu_seconds: balancer
+                .map(|(later, earlier)| later.cpu_seconds - earlier.cpu_seconds + kernel_worker_cpu_seconds),
+            kernel_worker_cpu_seconds,
+            balancer_switches: balancer.map(|(later, earlier)| later.switches - earlier.switches),
             client_cpu_seconds: self.client_cpu_seconds - earlier.client_cpu_seconds,
             server_cpu_seconds: self.server_cpu_seconds - earlier.server_cpu_seconds,
-            resident_bytes: self.balancer.map(|(_, resident)| resident as f64),
+            resident_bytes: self.balancer.map(|usage| usage.resident as f64),
             start_seconds: None,
             paths: BTreeMap::new(),
             host_cpu_seconds: cpu_seconds - (self.host.idle - earlier.host.idle) - stolen,
             stolen_share: stolen / cpu_seconds,
             growth: Growth {
-                resident: balancer.map(|(later, earlier)| grown(later.1, earlier.1)),
+                resident: balancer.map(|(later, earlier)| grown(later.resident, earlier.resident)),
                 slab: grown(self.memory.slab, earlier.memory.slab),
                 tcp: grown(self.memory.tcp, earlier.memory.tcp),
                 unavailable: grown(earlier.memory.available, self.memory.available),

@@ -18,6 +18,9 @@ fn names_path(setting: &Setting, backend: usize) -> PathBuf {
     setting.file(&format!("names-{}-route-{backend}.txt", setting.names))
 }
 
+/// Room for a share of every flow that a workload has on path `sockmap`; with the default, those beyond about 900 go another way.
+const SOCKMAP_MEMORY: &str = "16GiB";
+
 /// For `lb run --config`, with the lines that choose a path.
 pub fn config(setting: &Setting, path: &str) -> String {
     let Setting { listen, admin, .. } = setting;
@@ -25,6 +28,7 @@ pub fn config(setting: &Setting, path: &str) -> String {
         r#"[global]
 workers = {WORKERS}
 max-connections = {}
+sockmap-memory = "{SOCKMAP_MEMORY}"
 
 [admin]
 bind = "{admin}"

@@ -115,6 +115,11 @@ impl Contestant {
         }
     }
 
+    /// Whether it is among those that a person would name first; the others are further HAProxies, Envoy and sozu.
+    pub fn is_usual(self) -> bool {
+        matches!(self, Self::Direct | Self::Lb(_) | Self::Haproxy | Self::HaproxySplice | Self::Nginx)
+    }
+
     /// The PROXY header that it sends.
     pub fn header(self) -> Header {
         match self {

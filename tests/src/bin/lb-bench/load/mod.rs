@@ -22,7 +22,7 @@ pub const ROUTES: usize = 10;
 /// What a client says when it could start at once.
 pub const READY: &str = "ready";
 
-/// Bytes of a request and of its answer in [`Work::PingPong`] and [`Work::Idle`].
+/// Bytes of a request and of its answer in [`Work::Idle`].
 pub const MESSAGE_SIZE: u32 = 100;
 
 /// Bytes of the answer in [`Work::Connections`].
@@ -77,7 +77,7 @@ pub enum Work {
         /// Names that are asked for, each as often.
         names: u32,
     },
-    /// Bytes from the server, split evenly over flows; the server closes.
+    /// Bytes from the server, split evenly over flows; the client closes.
     Download {
         /// At the same time.
         flows: u32,
@@ -91,10 +91,12 @@ pub enum Work {
         /// In all.
         bytes: u64,
     },
-    /// Requests and answers of [`MESSAGE_SIZE`] bytes on established flows, one at a time on each.
+    /// Requests and answers on established flows, one at a time on each.
     PingPong {
         /// At the same time.
         flows: u32,
+        /// Bytes of a request, and of its answer.
+        size: u32,
         /// In all.
         exchanges: u32,
     },
@@ -181,8 +183,9 @@ impl Work {
             Self::Connections { total, .. } => exact(total, u64::from(total) * ANSWER_SIZE as u64),
             Self::Download { flows, .. } => exact(flows, units),
             Self::Upload { flows, .. } => exact(flows, units + u64::from(flows) * size_of::<u64>() as u64),
-            Self::PingPong { flows, .. } => exchanged(flows, units, MESSAGE_SIZE),
-            Self::Paced { flows, size, .. } => exchanged(flows, units, size),
+            Self::PingPong { flows, size, .. } | Self::Paced { flows, size, .. } => {
+                exchanged(flows, units, size)
+            }
             Self::Idle { flows } => exchanged(flows, 0, MESSAGE_SIZE),
             Self::Https { tool, connections, .. } => {
                 let again = if matches!(tool, Tool::Wrk { reuse: Reuse::Once, .. }) { units } else { 0 };
@@ -281,7 +284,7 @@ mod tests {
         };
         check(Work::Connections { total: 3, concurrent: 1, names: 10 }, 3, 3 * (517 + 100));
         check(Work::Upload { flows: 2, bytes: 1001 }, 1000, 2 * 517 + 1000 + 2 * 8);
-        check(Work::PingPong { flows: 2, exchanges: 5 }, 4, 2 * 517 + (4 + 2) * 200);
+        check(Work::PingPong { flows: 2, size: 100, exchanges: 5 }, 4, 2 * 517 + (4 + 2) * 200);
         check(Work::Paced { flows: 2, size: 64, rate: 9, exchanges: 4 }, 4, 2 * 517 + (4 + 2) * 128);
         check(Work::Idle { flows: 3 }, 3, 3 * (517 + 200));
         let tool = Tool::Wrk { seconds: 1, reuse: Reuse::Once };

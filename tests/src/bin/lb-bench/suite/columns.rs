@@ -73,6 +73,11 @@ fn cpu_of_files(sample: &Sample, seconds: f64) -> Option<f64> {
     Some(1e9 * seconds / sample.outcome.bytes? as f64)
 }
 
+/// Of the balancer's threads, for so many units of work.
+fn switches(sample: &Sample, units: f64) -> Option<f64> {
+    Some(units * sample.per_unit(sample.balancer_switches? as f64))
+}
+
 /// KiB of memory for a flow.
 fn memory(sample: &Sample, bytes: f64) -> f64 {
     sample.per_unit(bytes) / 1024.0
@@ -109,6 +114,10 @@ pub const BULK: &[Column] = &[
     })),
     counted("CPU of all three, s/GB", 3, |sample| Some(1e9 * sample.per_unit(sample.all_cpu_seconds()))),
     aside("host CPU, s/GB", 3, |sample| Some(1e9 * sample.per_unit(sample.host_cpu_seconds))),
+    aside("of it kernel workers, s/GB", 3, |sample| {
+        Some(1e9 * sample.per_unit(sample.kernel_worker_cpu_seconds))
+    }),
+    aside("balancer's context switches/GB", 0, |sample| switches(sample, 1e9)),
     aside("GB/CPU-second of the balancer", 2, |sample| {
         Some(1e-9 / sample.per_unit(sample.balancer_cpu_seconds?))
     }),
@@ -123,6 +132,10 @@ pub const LATENCY: &[Column] = &[
     counted("balancer CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
     counted("server CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.server_cpu_seconds))),
     counted("host CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
+    aside("kernel workers' CPU, µs/exchange", 1, |sample| {
+        Some(cpu(sample, sample.kernel_worker_cpu_seconds))
+    }),
+    aside("balancer's context switches/1,000 exchanges", 0, |sample| switches(sample, 1e3)),
 ];
 
 pub const PINGPONG: &[Column] = &[
@@ -133,6 +146,10 @@ pub const PINGPONG: &[Column] = &[
     shown("balancer CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
     counted("CPU of all three, µs/exchange", 1, |sample| Some(cpu(sample, sample.all_cpu_seconds()))),
     counted("host CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
+    aside("kernel workers' CPU, µs/exchange", 1, |sample| {
+        Some(cpu(sample, sample.kernel_worker_cpu_seconds))
+    }),
+    aside("balancer's context switches/1,000 exchanges", 0, |sample| switches(sample, 1e3)),
 ];
 
 pub const IDLE: &[Column] = &[

@@ -53,7 +53,7 @@ fn work(work: Work) -> f64 {
         Work::Connections { total, concurrent: 1, .. } => f64::from(total) / CONNECTIONS[0],
         Work::Connections { total, .. } => f64::from(total) / CONNECTIONS[1],
         Work::Download { bytes, .. } | Work::Upload { bytes, .. } => bytes as f64 / BYTES,
-        Work::PingPong { flows: 1, exchanges } => f64::from(exchanges) / EXCHANGES[0],
+        Work::PingPong { flows: 1, exchanges, .. } => f64::from(exchanges) / EXCHANGES[0],
         Work::PingPong { exchanges, .. } => f64::from(exchanges) / EXCHANGES[1],
         Work::Paced { flows, rate, exchanges, .. } => {
             f64::from(flows) / OPENED + f64::from(exchanges) / f64::from(rate)
@@ -73,7 +73,7 @@ mod tests {
 
     #[test]
     fn work_at_a_fixed_rate_takes_its_time() {
-        for workload in Suite::Latency.workloads(Size::Full) {
+        for workload in Suite::Latency.workloads(Size::Thorough) {
             let Work::Paced { flows, .. } = workload.work else { panic!("{workload:?}") };
             let seconds = workload.estimate(Contestant::Direct, 10).as_secs_f64();
             assert!((30.0..110.0).contains(&seconds), "{flows} flows: {seconds}");

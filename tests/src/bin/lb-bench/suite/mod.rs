@@ -46,24 +46,25 @@ impl Suite {
                  over ten backends; 100 bytes of answer; the server closes first, then the client. \
                  Namespaces remember every closed connection for its minute (tcp_max_tw_buckets is 2,000,000: the kernel's own limit \
                  would cut that short in some samples). Times are of a whole connection, \
-                 or from its start to the first byte of the answer; one at a time, nobody waits for anybody else. CPU of the balancer is user and system time of its processes; \
+                 or from its start to the first byte of the answer; one at a time, nobody waits for anybody else. CPU of the balancer is user and system time of its processes, \
+                 and of the kernel's workers (kworker threads), which send for it on lb's path sockmap and hardly run otherwise; \
                  CPU of all three adds client and server; CPU of the host is all busy time of all cores, also of whatever else ran."
             }
             Self::Bulk => {
-                "A fixed number of bytes, read and written 256 KiB at once, over flows that begin with a ClientHello. The kernel \
-                 does part of a balancer's work outside of its processes, so the host's busy time counts, too (of an otherwise idle \
-                 machine): in all, and less what direct routing took in the same repeat. GB/CPU-second is of the host. HAProxy and sozu take \
+                "A fixed number of bytes, read and written 256 KiB at once, over flows that begin with a ClientHello, and that the \
+                 client ends. The kernel does part of a balancer's work outside of its processes: what its workers do counts as the \
+                 balancer's, and the host's busy time counts, too (of an otherwise idle machine): in all, and less what direct routing took in the same repeat. GB/CPU-second is of the host. HAProxy and sozu take \
                  part with and without splicing. GB = 10^9 bytes, Gb = 10^9 bits."
             }
             Self::Latency => {
-                "Requests and answers of the same size on established flows that take turns, at a fixed rate: about a fifth and about \
-                 half of what the slowest balancer reached in a closed loop on two cores. Open loop: the time of an exchange counts \
+                "Requests and answers of the same size on established flows that take turns, at a fixed rate: about half of what the \
+                 slowest balancer reached in a closed loop on two cores, with --thorough also about a fifth. Open loop: the time of an exchange counts \
                  from when its request was due, whether or not the flow was free then, so nothing is omitted when a balancer \
                  stalls. One exchange is outstanding on a flow at most. Where exchanges/s are below the rate, it was too much, and \
                  the times say how long the queue had become. A percentile is shown if TAIL values lie beyond it in each sample."
             }
             Self::Pingpong => {
-                "100 bytes there and 100 back on established flows, one exchange outstanding on each (closed loop: a slow \
+                "Requests and answers of the same size on established flows, one exchange outstanding on each (closed loop: a slow \
                  answer delays the next question, which hides some of the wait)."
             }
             Self::Idle => {
@@ -98,7 +99,9 @@ impl Suite {
 /// How much is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
-    /// Enough for numbers that mean something.
+    /// Whatever may be of interest, everybody everywhere.
+    Thorough,
+    /// Enough for numbers that mean something, within an hour.
     Full,
     /// Enough to see that everything works.
     Quick,
@@ -110,14 +113,18 @@ impl Size {
     /// How often each workload is repeated unless the command line says so.
     pub fn repeats(self) -> u32 {
         match self {
-            Self::Full => 10,
+            Self::Thorough | Self::Full => 10,
             Self::Quick => 2,
             Self::Ci => 1,
         }
     }
 
-    fn pick<T>(self, full: T, quick: T) -> T {
-        if self == Self::Full { full } else { quick }
+    fn pick<T>(self, thorough: T, full: T, quick: T) -> T {
+        match self {
+            Self::Thorough => thorough,
+            Self::Full => full,
+            Self::Quick | Self::Ci => quick,
+        }
     }
 }
 
@@ -136,6 +143,8 @@ pub struct Workload {
     pub columns: &'static [Column],
     /// Who takes part unasked.
     pub field: Field,
+    /// Whether the peers take part, too, that are not the most usual ones.
+    pub has_further_peers: bool,
 }
 
 /// Who takes part in a workload without having been asked for.
@@ -150,6 +159,11 @@ pub enum Field {
 }
 
 impl Workload {
+    /// Whether a contestant takes part without having been asked for.
+    pub fn invites(&self, contestant: Contestant) -> bool {
+        self.field >= contestant.least_field() && (self.has_further_peers || contestant.is_usual())
+    }
+
     /// Whether each sample needs a balancer of its own: memory that earlier flows left behind would hide the growth.
     pub fn needs_fresh_balancer(&self) -> bool {
         matches!(self.suite, Suite::Idle | Suite::Scale)
@@ -161,9 +175,10 @@ impl Workload {
             Contestant::Lb(_) => asked_for.paths,
             _ => asked_for.peers,
         };
-        if !is_asked_for && self.field < contestant.least_field() {
+        if !is_asked_for && !self.invites(contestant) {
             return Some(
-                "ways to carry bytes are compared where they matter; who is named on the command line is everywhere",
+                "ways to carry bytes and further peers are compared where they matter; with --thorough, and if named on the command \
+                 line, they are in more",
             );
         }
         match contestant {
@@ -181,7 +196,9 @@ impl Workload {
             }
             Work::Download { flows, bytes } => Work::Download { flows, bytes: bytes.min(80_000_000) },
             Work::Upload { flows, bytes } => Work::Upload { flows, bytes: bytes.min(80_000_000) },
-            Work::PingPong { flows, .. } => Work::PingPong { flows, exchanges: 1_000 },
+            Work::PingPong { flows, size, .. } => {
+                Work::PingPong { flows: flows.min(100), size, exchanges: 1_000 }
+            }
             Work::Paced { flows, size, rate, .. } => {
                 Work::Paced { flows: flows.min(100), size, rate, exchanges: 1_000.min(rate) }
             }

@@ -12,6 +12,12 @@ use crate::load::{Reuse, TAIL_MIN, Tool, Work};
 /// Names that balancers route among.
 const NAMES: [u32; 3] = [10, 10_000, 1_000_000];
 
+/// Flows of [`Suite::Bulk`].
+const BULK_FLOWS: [u32; 3] = [1, 8, 64];
+
+/// Sizes of messages in [`Suite::Pingpong`], and numbers of flows.
+const PING_PONG: ([u32; 3], [u32; 3]) = ([64, 1_024, 8_192], [1, 100, 1_000]);
+
 /// Rates of [`Suite::Latency`] by size of a message and number of flows: exchanges in a second, about a fifth and about half of what
 /// the slowest balancer reached in a closed loop on two cores.
 const PACES: [(u32, u32, [u32; 2]); 9] = [
@@ -30,6 +36,10 @@ const PACES: [(u32, u32, [u32; 2]); 9] = [
 /// rests on enough values.
 const LATENCY_SECONDS: [u32; 2] = [3, 10];
 
+/// The same where all has to fit into an hour: ten short samples spread over the run tell more about its median than as many
+/// seconds at a stretch, and one second holds the 2,000 values that a 99th percentile takes.
+const LATENCY_SECONDS_SHORT: [u32; 2] = [1, 1];
+
 /// Files from this size on are bulk, in bytes.
 const LARGE: u64 = 100_000;
 
@@ -37,13 +47,19 @@ const LARGE: u64 = 100_000;
 const SCALE_RATE: u32 = 2_000;
 
 pub fn of(suite: Suite, size: Size) -> Vec<Workload> {
+    let is_for_all = size == Size::Thorough || matches!(suite, Suite::Connections | Suite::Bulk);
+    let workloads = of_suite(suite, size).into_iter();
+    workloads.map(|workload| Workload { has_further_peers: is_for_all, ..workload }).collect()
+}
+
+fn of_suite(suite: Suite, size: Size) -> Vec<Workload> {
     match suite {
         Suite::Connections => connections(size),
         Suite::Bulk => bulk(size),
         Suite::Latency => latency(size),
         Suite::Pingpong => ping_pong(size),
         Suite::Idle => {
-            let flows = size.pick(4_000, 1_000);
+            let flows = size.pick(4_000, 4_000, 1_000);
             let idle = workload(suite, format!("idle, {} flows", count(flows)), Work::Idle { flows }, IDLE);
             vec![Workload { field: Field::Paths, ..idle }]
         }
@@ -55,13 +71,21 @@ pub fn of(suite: Suite, size: Size) -> Vec<Workload> {
 }
 
 fn workload(suite: Suite, title: impl Into<String>, work: Work, columns: &'static [Column]) -> Workload {
-    Workload { suite, title: title.into(), work, duty: Duty::default(), columns, field: Field::Balancers }
+    Workload {
+        suite,
+        title: title.into(),
+        work,
+        duty: Duty::default(),
+        columns,
+        field: Field::Balancers,
+        has_further_peers: false,
+    }
 }
 
 fn connections(size: Size) -> Vec<Workload> {
     let names = if size == Size::Ci { &NAMES[..2] } else { &NAMES };
     let among = |names: &u32| {
-        let work = Work::Connections { total: size.pick(20_000, 500), concurrent: 64, names: *names };
+        let work = Work::Connections { total: size.pick(20_000, 10_000, 500), concurrent: 64, names: *names };
         let title = format!("new connections, {} names", count(*names));
         Workload {
             duty: Duty::names(*names as usize),
@@ -69,15 +93,15 @@ fn connections(size: Size) -> Vec<Workload> {
             ..workload(Suite::Connections, title, work, CONNECTIONS)
         }
     };
-    let alone = Work::Connections { total: size.pick(4_000, 200), concurrent: 1, names: NAMES[0] };
+    let alone = Work::Connections { total: size.pick(4_000, 2_500, 200), concurrent: 1, names: NAMES[0] };
     let title = format!("new connections, {} names, one at a time", NAMES[0]);
     let alone = workload(Suite::Connections, title, alone, CONNECTIONS_ALONE);
     names.iter().map(among).chain([alone]).collect()
 }
 
 fn bulk(size: Size) -> Vec<Workload> {
-    let bytes = size.pick(4_000_000_000, 100_000_000);
-    let flows: &[u32] = if size == Size::Ci { &[8] } else { &[1, 8, 64] };
+    let bytes = size.pick(4_000_000_000, 2_000_000_000, 100_000_000);
+    let flows = if size == Size::Ci { &BULK_FLOWS[1..2] } else { &BULK_FLOWS };
     let downloads = flows.iter().map(|flows| {
         let title = format!("download, {}", plural(*flows, "flow"));
         workload(Suite::Bulk, title, Work::Download { flows: *flows, bytes }, BULK)
@@ -93,7 +117,9 @@ fn bulk(size: Size) -> Vec<Workload> {
 fn latency(size: Size) -> Vec<Workload> {
     let paced = |(bytes, flows, rates): (u32, u32, [u32; 2])| {
         rates.map(|rate| {
-            let exchanges = size.pick(latency_exchanges(rate), rate / 5).max(flows);
+            let [long, short] =
+                [LATENCY_SECONDS, LATENCY_SECONDS_SHORT].map(|seconds| latency_exchanges(rate, seconds));
+            let exchanges = size.pick(long, short, rate / 5).max(flows);
             let work = Work::Paced { flows, size: bytes, rate, exchanges };
             let title = format!("{bytes} B, {}, {}/s", plural(flows, "flow"), count(rate));
             let field = if rate == rates[1] { Field::Paths } else { Field::Balancers };
@@ -101,41 +127,59 @@ fn latency(size: Size) -> Vec<Workload> {
         })
     };
     let all = PACES.into_iter().flat_map(paced);
-    // One of each size of message, and of each number of flows, at the lower rate.
-    let picked = |(index, workload): (usize, Workload)| [0, 8, 16].contains(&index).then_some(workload);
-    if size == Size::Ci { all.enumerate().filter_map(picked).collect() } else { all.collect() }
+    match size {
+        Size::Thorough => all.collect(),
+        // The higher rates.
+        Size::Full | Size::Quick => all.skip(1).step_by(2).collect(),
+        // One of each size of message, and of each number of flows, at the lower rate.
+        Size::Ci => all.step_by(8).collect(),
+    }
 }
 
-fn latency_exchanges(rate: u32) -> u32 {
-    let [least, most] = LATENCY_SECONDS.map(|seconds| seconds * rate);
+fn latency_exchanges(rate: u32, seconds: [u32; 2]) -> u32 {
+    let [least, most] = seconds.map(|seconds| seconds * rate);
     let wanted = u32::try_from(TAIL_MIN * 1000).unwrap_or(u32::MAX);
     if wanted > most { least } else { wanted.max(least) }
 }
 
 fn ping_pong(size: Size) -> Vec<Workload> {
-    let one = Work::PingPong { flows: 1, exchanges: size.pick(20_000, 1_000) };
-    let many = Work::PingPong { flows: 100, exchanges: size.pick(200_000, 5_000) };
-    let all = [("ping-pong, 1 flow", one), ("ping-pong, 100 flows", many)];
-    let of =
-        |(title, work)| Workload { field: Field::Paths, ..workload(Suite::Pingpong, title, work, PINGPONG) };
-    all.map(of).to_vec()
+    let (sizes, flows) = PING_PONG;
+    let work = |flows: u32, bytes: u32| {
+        let exchanges = match flows {
+            1 => size.pick(20_000, 8_000, 1_000),
+            _ => size.pick(200_000, 60_000, 5_000),
+        };
+        let title = format!("ping-pong, {} B, {}", count(bytes), plural(flows, "flow"));
+        let workload =
+            workload(Suite::Pingpong, title, Work::PingPong { flows, size: bytes, exchanges }, PINGPONG);
+        Workload { field: Field::Paths, ..workload }
+    };
+    let sizes = if size == Size::Thorough { &sizes[..] } else { &sizes[..1] };
+    let flows = if size == Size::Ci { &flows[..2] } else { &flows };
+    sizes.iter().flat_map(|bytes| flows.iter().map(|flows| work(*flows, *bytes))).collect()
 }
 
 fn https(size: Size) -> Vec<Workload> {
-    let kept = Tool::Wrk { seconds: size.pick(3, 1), reuse: Reuse::Kept };
-    let once = Tool::Wrk { seconds: size.pick(3, 1), reuse: Reuse::Once };
+    let kept = Tool::Wrk { seconds: size.pick(3, 1, 1), reuse: Reuse::Kept };
+    let once = Tool::Wrk { seconds: size.pick(3, 1, 1), reuse: Reuse::Once };
+    let large = Tool::Wrk { seconds: size.pick(5, 2, 1), reuse: Reuse::Kept };
     let h2 = |requests| Tool::H2load { requests };
     let all = [
         ("HTTP/1.1, 1 KB", kept, 1_000, 32),
         ("HTTP/1.1, 1 KB, a connection each", once, 1_000, 32),
         ("HTTP/1.1, 100 KB", kept, 100_000, 32),
-        ("HTTP/1.1, 100 MB", Tool::Wrk { seconds: size.pick(5, 1), reuse: Reuse::Kept }, 100_000_000, 2),
-        ("HTTP/2, 1 KB", h2(size.pick(50_000, 1_000)), 1_000, 32),
-        ("HTTP/2, 100 KB", h2(size.pick(10_000, 500)), 100_000, 32),
-        ("HTTP/2, 100 MB", h2(size.pick(20, 2)), 100_000_000, 2),
+        ("HTTP/1.1, 100 MB", large, 100_000_000, 2),
+        ("HTTP/2, 1 KB", h2(size.pick(50_000, 20_000, 1_000)), 1_000, 32),
+        ("HTTP/2, 100 KB", h2(size.pick(10_000, 4_000, 500)), 100_000, 32),
+        ("HTTP/2, 100 MB", h2(size.pick(20, 10, 2)), 100_000_000, 2),
     ];
-    // Two that together use both tools, short and long connections.
-    let picked = if size == Size::Ci { vec![all[1], all[5]] } else { all.to_vec() };
+    let picked = match size {
+        Size::Thorough | Size::Quick => all.to_vec(),
+        // Short and long connections, small and large files, each protocol.
+        Size::Full => vec![all[1], all[3], all[4], all[5]],
+        // Two that together use both tools, short and long connections.
+        Size::Ci => vec![all[1], all[5]],
+    };
     let duty = Duty { names: 10, servers: Servers::Https };
     let download = |(title, tool, bytes, connections)| {
         let work = Work::Https { tool, bytes, connections };
@@ -148,18 +192,19 @@ fn https(size: Size) -> Vec<Workload> {
 
 fn scale(size: Size) -> Vec<Workload> {
     let connections = |names, title, duty| {
-        let work = Work::Connections { total: size.pick(10_000, 500), concurrent: 64, names };
+        let work = Work::Connections { total: size.pick(10_000, 5_000, 500), concurrent: 64, names };
         Workload { duty, ..workload(Suite::Scale, title, work, SCALE_CONNECTIONS) }
     };
     let routes: &[u32] = match size {
-        Size::Full => &[10, 100, 1_000, 10_000, 100_000, 1_000_000],
-        Size::Quick => &[10, 10_000, 1_000_000],
+        Size::Thorough => &[10, 100, 1_000, 10_000, 100_000, 1_000_000],
+        Size::Full | Size::Quick => &[10, 10_000, 1_000_000],
         Size::Ci => &[10_000],
     };
     let routes =
         routes.iter().map(|names| connections(*names, plural(*names, "name"), Duty::names(*names as usize)));
     let servers: &[usize] = match size {
-        Size::Full => &[1, 10, 100, 1_000, 10_000],
+        Size::Thorough => &[1, 10, 100, 1_000, 10_000],
+        Size::Full => &[1, 100, 10_000],
         Size::Quick => &[1, 10_000],
         Size::Ci => &[1_000],
     };
@@ -169,12 +214,13 @@ fn scale(size: Size) -> Vec<Workload> {
     });
     let flows = scale_flows(connections_max());
     let flows = match size {
-        Size::Full => flows,
+        Size::Thorough => flows,
+        Size::Full => flows.into_iter().filter(|flows| *flows != 100 && *flows != 1_000).collect(),
         Size::Quick => [&flows[..1], &flows[flows.len() - 1..]].concat(),
         Size::Ci => vec![flows[flows.len() - 1].min(1_000)],
     };
     let flows = flows.iter().map(|flows| {
-        let exchanges = size.pick(5 * SCALE_RATE, SCALE_RATE / 5).max(*flows);
+        let exchanges = size.pick(5 * SCALE_RATE, SCALE_RATE, SCALE_RATE / 5).max(*flows);
         let work = Work::Paced { flows: *flows, size: 64, rate: SCALE_RATE, exchanges };
         workload(Suite::Scale, plural(*flows, "flow"), work, SCALE_FLOWS)
     });
@@ -223,12 +269,19 @@ mod tests {
             };
             let splices = match suite {
                 Suite::Bulk => workloads.len(),
-                Suite::Https => 4,
+                Suite::Https => 2,
                 _ => 0,
             };
             assert_eq!(takes_part("haproxy-splice"), splices, "{suite:?}");
             assert_eq!(takes_part("lb-copy") > 0, ![Suite::Scale, Suite::Micro].contains(suite), "{suite:?}");
             assert_eq!(takes_part("lb-splice"), takes_part("lb-copy"), "{suite:?}");
+            assert_eq!(takes_part("lb-sockmap"), takes_part("lb-copy"), "{suite:?}");
+            let has_further = [Suite::Connections, Suite::Bulk].contains(suite);
+            assert_eq!(
+                takes_part("envoy") == workloads.len(),
+                has_further || workloads.is_empty(),
+                "{suite:?}"
+            );
         }
     }
 
@@ -242,7 +295,7 @@ mod tests {
 
     #[test]
     fn samples_are_long_enough_for_their_tail_or_short() {
-        let check = |rate, expected| assert_eq!(latency_exchanges(rate), expected, "{rate}");
+        let check = |rate, expected| assert_eq!(latency_exchanges(rate, LATENCY_SECONDS), expected, "{rate}");
         check(1_200, 3_600);
         check(2_000, 20_000);
         check(4_500, 20_000);
@@ -259,7 +312,7 @@ mod tests {
 
     #[test]
     fn titles_name_one_workload_each() {
-        for size in [Size::Full, Size::Quick, Size::Ci] {
+        for size in [Size::Thorough, Size::Full, Size::Quick, Size::Ci] {
             let workloads: Vec<_> =
                 Suite::value_variants().iter().flat_map(|suite| suite.workloads(size)).collect();
             let titles: BTreeSet<_> = workloads.iter().map(|workload| &workload.title).collect();

@@ -2,6 +2,7 @@
 //! A fixed number of bytes as fast as they go, a thread for each flow.
 
 use std::io::{Read as _, Write as _};
+use std::net::Shutdown;
 use std::time::Instant;
 
 use anyhow::{Result, anyhow, ensure};
@@ -31,7 +32,7 @@ pub fn run(
     Ok(Outcome { seconds, units: share * u64::from(flows), ..Outcome::default() })
 }
 
-/// Reads until the server closes.
+/// Reads what it asked for, and closes.
 ///
 /// # Errors
 /// The flow breaks, or more or fewer bytes come.
@@ -42,12 +43,14 @@ pub fn download(task: &Task, route: usize, bytes: u64) -> Result<()> {
     stream.read_exact(&mut signature)?;
     check_signature(task, route, &signature)?;
     let mut received = signature.len() as u64;
-    loop {
+    while received < bytes {
         match stream.read(&mut chunk)? {
             0 => break,
             length => received += length as u64,
         }
     }
+    stream.shutdown(Shutdown::Write)?;
+    received += stream.read(&mut chunk)? as u64;
     ensure!(received == bytes, "{received} of {bytes} bytes came");
     Ok(())
 }

@@ -10,11 +10,8 @@ use rustix::net::{RecvFlags, SendFlags, recv, send};
 
 use super::super::poll::{Interest, Poll, Table, number};
 use super::super::preface::Request;
-use super::super::{FLOWS_A_SOURCE, MESSAGE_SIZE, Outcome, SOURCES, Task};
+use super::super::{FLOWS_A_SOURCE, Outcome, SOURCES, Task};
 use super::PATIENCE;
-
-/// The same as an index.
-const MESSAGE: usize = MESSAGE_SIZE as usize;
 
 /// Opens flows that have each exchanged one message, so that nothing about them is outstanding.
 ///
@@ -39,23 +36,23 @@ fn source(flow: u32) -> Option<Ipv4Addr> {
     (address > 0).then(|| Ipv4Addr::from(u32::from(SOURCES.0) + address))
 }
 
-/// Exchanges messages, one after the other on each flow.
+/// Exchanges messages of so many bytes, one after the other on each flow.
 ///
 /// # Errors
 /// One of the flows fails.
-pub fn ping_pong(flows: &[TcpStream], exchanges: u32) -> Result<Outcome> {
+pub fn ping_pong(flows: &[TcpStream], size: u32, exchanges: u32) -> Result<Outcome> {
+    let message = vec![b'm'; size as usize];
     let start = Instant::now();
     let times = match flows {
-        [flow] => alone(flow, exchanges)?,
-        flows => together(flows, exchanges)?,
+        [flow] => alone(flow, message, exchanges)?,
+        flows => together(flows, &message, exchanges)?,
     };
     Ok(Outcome::with_times(start.elapsed().as_secs_f64(), times))
 }
 
 /// One flow needs no epoll: the wake-up of a blocking read is the shortest there is.
-fn alone(mut flow: &TcpStream, exchanges: u32) -> Result<Vec<u64>> {
+fn alone(mut flow: &TcpStream, mut message: Vec<u8>, exchanges: u32) -> Result<Vec<u64>> {
     let mut times = Vec::with_capacity(exchanges as usize);
-    let mut message = [b'm'; MESSAGE];
     for _ in 0..exchanges {
         let start = Instant::now();
         exchange(&mut flow, &mut message)?;
@@ -76,7 +73,8 @@ struct Flow<'a> {
     start: Instant,
 }
 
-fn together(flows: &[TcpStream], exchanges: u32) -> Result<Vec<u64>> {
+fn together(flows: &[TcpStream], message: &[u8], exchanges: u32) -> Result<Vec<u64>> {
+    let mut answer = vec![0; 2 * message.len()];
     let share = exchanges / u32::try_from(flows.len())?;
     let mut poll = Poll::with_patience(PATIENCE)?;
     let mut table = Table::new();
@@ -84,7 +82,7 @@ fn together(flows: &[TcpStream], exchanges: u32) -> Result<Vec<u64>> {
         socket.set_nonblocking(true)?;
         poll.add(socket, Interest::IN)?;
         let mut flow = Flow { socket, left: share, received: 0, start: Instant::now() };
-        flow.ask()?;
+        flow.ask(message)?;
         table.insert(number(socket)? as usize, flow);
     }
     let total = share as usize * flows.len();
@@ -92,9 +90,9 @@ fn together(flows: &[TcpStream], exchanges: u32) -> Result<Vec<u64>> {
     while times.len() < total {
         poll.wait(|_, ready| {
             let Some(flow) = table.at(ready) else { return Ok(()) };
-            if let Some(time) = flow.hear()? {
+            if let Some(time) = flow.hear(&mut answer, message.len())? {
                 times.push(time);
-                flow.ask()?;
+                flow.ask(message)?;
             }
             Ok::<(), anyhow::Error>(())
         })?;
@@ -104,29 +102,28 @@ fn together(flows: &[TcpStream], exchanges: u32) -> Result<Vec<u64>> {
 
 impl Flow<'_> {
     /// Sends the next message, if there is one left.
-    fn ask(&mut self) -> Result<()> {
+    fn ask(&mut self, message: &[u8]) -> Result<()> {
         if self.left == 0 {
             return Ok(());
         }
         self.left -= 1;
         self.received = 0;
         self.start = Instant::now();
-        let sent = send(self.socket, &[b'm'; MESSAGE], SendFlags::NOSIGNAL)?;
-        ensure!(sent == MESSAGE, "an idle socket took {sent} bytes only");
+        let sent = send(self.socket, message, SendFlags::NOSIGNAL)?;
+        ensure!(sent == message.len(), "an idle socket took {sent} bytes only");
         Ok(())
     }
 
     /// Reads; the nanoseconds since the question if the answer is complete.
-    fn hear(&mut self) -> Result<Option<u64>> {
-        let mut message = [0; 2 * MESSAGE];
-        match recv(self.socket, &mut message[..], RecvFlags::empty()) {
+    fn hear(&mut self, answer: &mut [u8], size: usize) -> Result<Option<u64>> {
+        match recv(self.socket, answer, RecvFlags::empty()) {
             Err(Errno::AGAIN) => return Ok(None),
             Err(error) => return Err(error).context("an established flow broke"),
             Ok((0, _)) => bail!("an established flow ended"),
             Ok((length, _)) => self.received += length,
         }
-        ensure!(self.received <= MESSAGE, "more came back than was sent");
-        let is_complete = self.received == MESSAGE;
+        ensure!(self.received <= size, "more came back than was sent");
+        let is_complete = self.received == size;
         Ok(if is_complete { Some(u64::try_from(self.start.elapsed().as_nanos())?) } else { None })
     }
 }

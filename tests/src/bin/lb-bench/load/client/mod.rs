@@ -31,8 +31,9 @@ pub fn run() -> Result<()> {
     input.read_line(&mut line)?;
     let task: Task = serde_json::from_str(&line).context("standard input is not a task")?;
     let flows = match task.work {
-        Work::PingPong { flows, .. } => messages::open(&task, flows, MESSAGE_SIZE)?,
-        Work::Paced { flows, size, .. } => messages::open(&task, flows, size)?,
+        Work::PingPong { flows, size, .. } | Work::Paced { flows, size, .. } => {
+            messages::open(&task, flows, size)?
+        }
         _ => Vec::new(),
     };
     println!("{READY}");
@@ -54,7 +55,9 @@ fn work(task: &Task, flows: Vec<TcpStream>) -> Result<(Outcome, Vec<TcpStream>)>
         Work::Download { flows, bytes } => bulk::run(task, flows, bytes, bulk::download)?,
         Work::Upload { flows, bytes } => bulk::run(task, flows, bytes, bulk::upload)?,
         Work::Https { tool, bytes, connections } => https::run(task, tool, bytes, connections)?,
-        Work::PingPong { exchanges, .. } => return Ok((messages::ping_pong(&flows, exchanges)?, flows)),
+        Work::PingPong { size, exchanges, .. } => {
+            return Ok((messages::ping_pong(&flows, size, exchanges)?, flows));
+        }
         Work::Paced { size, rate, exchanges, .. } => {
             return Ok((paced::run(&flows, size, rate, exchanges)?, flows));
         }

@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A flow that begins in user space and goes inside the kernel when that is worth its beginning: most connections are short.
+//!
+//! The program of path `sockmap` gets whole segments, also those of which a part was taken (net/ipv4/tcp.c, tcp_read_skb): it would hand
+//! the part over again. So a flow goes inside only between bytes, when all that was taken has been delivered and no more waits: what
+//! comes from then on is taken by nobody else.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::task::Poll;
+
+use tokio::time::sleep_until;
+
+use super::drain::drain;
+use super::flow::{Ending, Run};
+use super::meter::Meter;
+use super::moment::Moment;
+use super::{Flow, FlowEnd, Start, Tools};
+use crate::config::Promotion;
+
+/// Carries a flow in user space until it ends, or until it is to go inside the kernel: then `None`, and nothing of it is in user space.
+/// `meter` is up to date whenever this future is not being polled.
+pub async fn carry_until_promoted(
+    flow: &Flow<'_>,
+    start: Start,
+    tools: &Tools,
+    meter: &mut Meter,
+    promotion: Promotion,
+) -> Option<FlowEnd> {
+    let due_at = Moment::now() + promotion.after;
+    let mut run = Run::new(flow, start, tools, meter);
+    let ending = {
+        let mut tick = pin!(sleep_until(run.next_tick(Moment::now()).instant()));
+        let (run, mut delivered) = (&mut run, 0);
+        poll_fn(move |cx| {
+            if let Poll::Ready(ending) = run.poll(cx, tick.as_mut()) {
+                return Poll::Ready(Some(ending));
+            }
+            let has_moved = std::mem::replace(&mut delivered, run.delivered()) != delivered;
+            let is_due = has_moved && (delivered >= promotion.after_bytes || Moment::now() >= due_at);
+            if is_due && run.is_between_bytes() { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await?
+    };
+    let (flow_end, drains_until) = (run.conclude(&ending), run.drains_until());
+    drop(run);
+    if let Ending::Reset(side, _) = ending {
+        drain(side.other().of(flow), drains_until).await;
+    }
+    Some(flow_end)
+}

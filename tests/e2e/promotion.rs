@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Flows that begin in user space and go inside the kernel later: at whatever moment that is, no byte is lost or doubled.
+
+use std::net::TcpStream;
+use std::thread;
+use std::time::Duration;
+
+use lb_tests::config::Path;
+use lb_tests::net::Net;
+use lb_tests::random::Random;
+use lb_tests::size;
+use lb_tests::stream::{End, finish, receive, receive_exactly, say, send_in_pieces};
+
+use crate::support::{Relay, allow_many_connections, assert_received};
+
+/// Lines of a backend whose flows go inside after so much.
+fn after(bytes: &str, time: &str) -> String {
+    format!("path = \"sockmap\"\npromote-after-bytes = \"{bytes}\"\npromote-after = \"{time}\"\n")
+}
+
+/// Both ends send pieces of any size with pauses in between, and the hand-over comes at some moment of it.
+#[test]
+fn whatever_the_moment_every_byte_arrives_once() {
+    // So few bytes that the hand-over comes with the first of them, and so many that few flows ever have them.
+    for (round, bytes) in ["1B", "700B", "8KiB", "30KiB"].into_iter().enumerate() {
+        check(round as u64, &after(bytes, "1d"), size(60, 2_500));
+    }
+}
+
+/// The same, where the hand-over comes by age.
+#[test]
+fn whatever_the_age_every_byte_arrives_once() {
+    check(9, &after("1GiB", "1ms"), size(60, 2_500));
+}
+
+#[track_caller]
+fn check(seed: u64, lines: &str, flows: usize) {
+    let net = Net::new(1);
+    allow_many_connections(&net);
+    let relay = Relay::over(net, Path::Sockmap, lines);
+    let mut random = Random::new(seed);
+    let mut total = 0;
+    for _ in 0..flows {
+        let [up, down] = [(); 2].map(|()| {
+            let scale = 8 + random.below(12);
+            1 + random.below(1 << scale) as u64
+        });
+        converse(&relay, [up, down], &mut random);
+        total += up + down;
+    }
+    let records = relay.agent.until_records(flows);
+    assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
+    relay.agent.until_idle();
+    let scrape = relay.agent.scrape();
+    assert_eq!(scrape.count("lb_path_bytes_total", &[]), total);
+    let flows_by = |path| scrape.count("lb_path_flows_total", &[("path", path)]);
+    let inside = flows_by("sockmap");
+    assert!(inside >= flows as u64 / 20, "{lines}: {inside} of {flows} flows went inside the kernel");
+    assert!(flows_by("copy") >= flows as u64 / 2, "{lines}: few flows began in user space");
+    assert_eq!(scrape.count("lb_sockmap_memory_bytes", &[]), 0);
+}
+
+/// One flow with so many bytes each way; who begins is drawn.
+#[track_caller]
+fn converse(relay: &Relay, [up, down]: [u64; 2], random: &mut Random) {
+    let (client, server) = relay.pair();
+    let [asks, answers] = [(); 2].map(|()| Random::new(random.number()));
+    thread::scope(|scope| {
+        let (client, server) = (&client, &server);
+        let sent_up = scope.spawn(move || talk(client, (1, up), asks));
+        let sent_down = scope.spawn(move || talk(server, (2, down), answers));
+        let down_reader = scope.spawn(move || receive(client, 2));
+        let received = [receive(server, 1), down_reader.join().expect("no panic")];
+        let sent = [sent_up, sent_down].map(|thread| thread.join().expect("no panic"));
+        for ((received, sent), bytes) in received.iter().zip(sent).zip([up, down]) {
+            assert_received(received, bytes, End::Finished);
+            assert_eq!(received.sha256, sent);
+        }
+    });
+}
+
+/// Sends the first bytes of a pattern in pieces, with pauses now and then, and a FIN.
+fn talk(stream: &TcpStream, (seed, bytes): (u64, u64), mut random: Random) -> [u8; 32] {
+    let piece = || {
+        if random.below(4) == 0 {
+            thread::sleep(Duration::from_micros(random.below(500) as u64));
+        }
+        let scale = random.below(15);
+        1 + random.below(1 << scale)
+    };
+    let sent = send_in_pieces(stream, seed, bytes, piece).expect("a reader that keeps reading");
+    finish(stream);
+    sent
+}
+
+/// Short flows stay in user space, of others only the beginning does: by the counters, to the byte.
+#[test]
+fn short_flows_never_go_inside() {
+    let relay = Relay::with(Path::Sockmap, &after("1000B", "1d"));
+    for _ in 0..20 {
+        let (client, server) = relay.pair();
+        say(&client, &[1; 400]);
+        assert_eq!(receive_exactly(&server, 400), [1; 400]);
+        say(&server, &[2; 599]);
+        assert_eq!(receive_exactly(&client, 599), [2; 599]);
+    }
+    relay.agent.until_idle();
+    let bytes = |path| relay.agent.scrape().count("lb_path_bytes_total", &[("path", path)]);
+    assert_eq!((bytes("copy"), bytes("sockmap")), (20 * 999, 0));
+    let (client, server) = relay.pair();
+    for message in [999, 1, 5_000, 7] {
+        say(&client, &vec![3; message]);
+        assert_eq!(receive_exactly(&server, message), vec![3; message]);
+    }
+    finish(&client);
+    finish(&server);
+    drop((client, server));
+    relay.agent.until_idle();
+    assert_eq!((bytes("copy"), bytes("sockmap")), (20 * 999 + 1_000, 5_007));
+}
