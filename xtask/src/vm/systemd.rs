@@ -92,8 +92,7 @@ pub fn run(programs: &Programs) -> Result<()> {
         folder,
     };
     let checks = tests(&programs.service)?.into_iter();
-    let checks: Vec<Test> =
-        checks.map(|name| Test { program: "service", name, size: Size::Small }).collect();
+    let checks: Vec<Test> = checks.map(|name| Test { program: "service", name, size: Size::Small }).collect();
     let mut results = Results::default();
     machine.run(PATIENCE, |line| results.hear(line))?;
     results.judge(&checks).with_context(|| machine.last_words())

@@ -5,7 +5,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, bail};
 
-use super::kernel::Kernel;
+use super::kernel::{KERNELS, Kernel};
 use super::results::Results;
 use crate::repository::root;
 
@@ -36,7 +36,7 @@ pub fn row(kernel: &Kernel, version: &str, results: &Results) -> String {
     format!("| {} |", cells.join(" | "))
 }
 
-/// Writes the table into the document.
+/// Writes rows into the document; those of kernels that did not run stay as they are.
 ///
 /// # Errors
 /// The document cannot be read or written, or has no place for it.
@@ -46,13 +46,18 @@ pub fn write(rows: &[String]) -> Result<()> {
     fs::write(&file, replaced(&text, rows)?).context(DOCUMENT)
 }
 
-/// The document with another table.
+/// The document with other rows.
 fn replaced(text: &str, rows: &[String]) -> Result<String> {
     let [begin, end] = MARKERS;
     let Some((before, rest)) = text.split_once(begin) else { bail!("{DOCUMENT} has no {begin}") };
-    let Some((_, after)) = rest.split_once(end) else { bail!("{DOCUMENT} has no {end}") };
+    let Some((old, after)) = rest.split_once(end) else { bail!("{DOCUMENT} has no {end}") };
     let heads = ["kernel", "self-test of `sockmap`", "`sockmap`", "`splice`", "`copy`", "verifier"];
     let head = format!("| {} |\n|{}", heads.join(" | "), "---|".repeat(heads.len()));
+    let of = |kernel: &Kernel| {
+        let begin = format!("| {} ", kernel.label);
+        rows.iter().map(String::as_str).chain(old.lines()).find(|row| row.starts_with(&begin))
+    };
+    let rows: Vec<&str> = KERNELS.iter().filter_map(of).collect();
     Ok(format!("{before}{begin}\n{head}\n{}\n{end}{after}", rows.join("\n")))
 }
 
@@ -81,11 +86,11 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_replaced_and_nothing_else() {
-        let text = format!("before\n{}\nold\n{}\nbehind\n", MARKERS[0], MARKERS[1]);
-        let new = replaced(&text, &["| row |".to_owned()]).expect("markers");
-        assert!(new.starts_with("before\n") && new.ends_with("| row |\n<!-- vm:end -->\nbehind\n"), "{new}");
-        assert!(!new.contains("old"), "{new}");
+    fn only_rows_of_kernels_that_ran_are_replaced() {
+        let text = format!("before\n{}\n| 6.12 (a) |\n| 6.1 (a) |\n{}\nbehind\n", MARKERS[0], MARKERS[1]);
+        let new = replaced(&text, &["| 6.1 (b) |".to_owned()]).expect("markers");
+        assert!(new.starts_with("before\n"), "{new}");
+        assert!(new.ends_with("---|\n| 6.1 (b) |\n| 6.12 (a) |\n<!-- vm:end -->\nbehind\n"), "{new}");
         assert!(replaced("no markers", &[]).is_err());
     }
 }
