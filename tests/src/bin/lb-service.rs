@@ -35,8 +35,11 @@ const SERVER_PORT: u16 = 6000;
 /// Where a check adds to the unit.
 const ADDITION: &str = "/etc/systemd/system/lb.service.d/addition.conf";
 
+/// A check: what must hold, and what panics where it does not.
+type Check = (&'static str, fn(&Guest));
+
 /// What is checked, in this order.
-const CHECKS: [(&str, fn(&Guest)); 9] = [
+const CHECKS: [Check; 9] = [
     ("the_commands_of_the_readme_install_and_start_it", install),
     ("systemd_calls_it_active", is_active),
     ("path_sockmap_is_available", path_is_available),
@@ -159,7 +162,8 @@ fn is_locked_up(_: &Guest) {
     }
     let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).expect("a living process");
     let options = |place: &str| {
-        let line = mounts.lines().filter(|line| line.split(' ').nth(4) == Some(place)).last();
+        // Of several mounts at one place, the last one is seen.
+        let line = mounts.lines().rfind(|line| line.split(' ').nth(4) == Some(place));
         line.and_then(|line| line.split(' ').nth(5)).unwrap_or_default().to_owned()
     };
     assert!(options("/").starts_with("ro") && options("/var/log/lb").starts_with("rw"), "{mounts}");
