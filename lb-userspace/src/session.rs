@@ -15,7 +15,7 @@ use crate::frontend::Frontend;
 use crate::journal::{Introduction, Journal};
 use crate::net::{self, Socket};
 use crate::path::sockmap::{self, Bytes, Refused};
-use crate::path::{self, Flow, FlowEnd, Start, Strategy};
+use crate::path::{self, Flow, FlowEnd, JoinedHeader, Start, Strategy};
 use crate::prelude::hello::HelloLimits;
 use crate::prelude::peek::{FirstBytes, Waiting, first_bytes};
 use crate::prelude::proxy_header::{Preface, take_header};
@@ -90,7 +90,7 @@ async fn run_inside(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, s
         let meter = journal.meter();
         let carrying = path::carry_until_promoted(&flow, start, &worker.tools, meter, choice.promotion);
         if let Some(flow_end) = or_cut(carrying, &may_be_cut, |reason| Some(FlowEnd::cut(reason))).await {
-            return finish_flow(&worker, legs, journal, flow_end);
+            return finish_flow(&worker, legs, *journal, flow_end);
         }
         (has_bytes_waiting, first) = (false, Bytes::Carried);
     }
@@ -105,7 +105,7 @@ async fn run_inside(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, s
             let flow = Flow { client: &legs.client, server: &legs.server, backend: &backend.settings };
             let carrying = path::carry(&flow, start, &worker.tools, journal.meter());
             let flow_end = or_cut(carrying, &may_be_cut, FlowEnd::cut).await;
-            return finish_flow(&worker, legs, journal, flow_end);
+            return finish_flow(&worker, legs, *journal, flow_end);
         }
     };
     journal.note_silent_side(flow_end.silent);
@@ -113,10 +113,10 @@ async fn run_inside(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, s
 }
 
 /// Closes the sockets of a flow that user space carried to its end, and then writes down why it ended.
-fn finish_flow(worker: &Worker, legs: Legs, mut journal: Box<Journal>, flow_end: FlowEnd) {
+fn finish_flow(worker: &Worker, legs: Legs, mut journal: Journal, flow_end: FlowEnd) {
     drop(legs.server);
     journal.note_silent_side(flow_end.silent);
-    end(worker, legs.client, *journal, flow_end.reason);
+    end(worker, legs.client, journal, flow_end.reason);
 }
 
 /// What came of carrying a flow inside the kernel.
@@ -205,7 +205,7 @@ async fn open<'w>(
     worker: &'w Worker,
     client: &Socket,
     journal: &mut Journal,
-) -> Result<(&'w Backend, Connected, JoinedHeader), CloseReason> {
+) -> Result<(&'w Backend, Connected, Option<Box<JoinedHeader>>), CloseReason> {
     let frontend = &Arc::clone(journal.frontend());
     if let Some(accept) = &frontend.settings.accept_proxy
         && accept.is_from(journal.client().ip())
@@ -322,9 +322,6 @@ async fn apply_policy(
     }
 }
 
-/// A PROXY header that goes out with the client's first bytes. Boxed, because a flow keeps room for it.
-type JoinedHeader = Option<Box<Vec<u8>>>;
-
 /// Connects a server and sends it the PROXY header, unless that goes out with the client's first bytes.
 ///
 /// # Errors
@@ -333,14 +330,15 @@ async fn open_server(
     backend: &Backend,
     client: &Socket,
     journal: &mut Journal,
-) -> Result<(Connected, JoinedHeader), CloseReason> {
+) -> Result<(Connected, Option<Box<JoinedHeader>>), CloseReason> {
     let header = opening_header(backend, journal);
     let path = path_choice(backend, journal).path;
     let is_joined = journal.has_hello()
         && path != PathWish::Sockmap
         && !header.is_empty()
         && Strategy::of(path).joins(header.len());
-    let (header, joined) = if is_joined { (Vec::new(), Some(Box::new(header))) } else { (header, None) };
+    let (header, joined) =
+        if is_joined { (Vec::new(), Some(Box::new(JoinedHeader(header)))) } else { (header, None) };
     let opening = Opening { header: &header, has_bytes_waiting: journal.has_hello() };
     let key = backend.key(journal.client().ip(), journal.server_name());
     let mut attempts = Attempts::new(key);

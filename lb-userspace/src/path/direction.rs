@@ -80,12 +80,16 @@ impl Lane<'_> {
     }
 }
 
+/// A PROXY header that goes out with the client's first bytes. Boxed wherever it stays: a flow keeps room for it as long as it lives.
+#[derive(Debug)]
+pub struct JoinedHeader(pub Vec<u8>);
+
 /// Bytes that were taken from the sender and that the receiver's socket has not taken.
 #[derive(Debug)]
 enum Held {
     Nothing,
     /// What is sent with the first bytes; at most [`JOINED_HEADER_MAX`] long.
-    Header(Box<Vec<u8>>),
+    Header(Box<JoinedHeader>),
     /// So many, at most [`SPLICE_CHUNK`].
     InPipe {
         pipe: Box<Pipe>,
@@ -149,7 +153,7 @@ impl Direction {
     }
 
     /// Tells that bytes of the sender wait already, and what goes out with them.
-    pub fn with_bytes_waiting(mut self, has_bytes_waiting: bool, header: Option<Box<Vec<u8>>>) -> Self {
+    pub fn with_bytes_waiting(mut self, has_bytes_waiting: bool, header: Option<Box<JoinedHeader>>) -> Self {
         self.is_eager = has_bytes_waiting;
         self.held = header.map_or(Held::Nothing, Held::Header);
         self
@@ -273,8 +277,8 @@ impl Direction {
         let mut buffer = tools.buffer.borrow_mut();
         let header_len = match &self.held {
             Held::Header(header) => {
-                buffer[..header.len()].copy_from_slice(header);
-                header.len()
+                buffer[..header.0.len()].copy_from_slice(&header.0);
+                header.0.len()
             }
             _ => 0,
         };

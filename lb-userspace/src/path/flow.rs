@@ -17,7 +17,7 @@ use tokio::io::Interest;
 use tokio::time::{Sleep, sleep_until};
 
 use super::Strategy;
-use super::direction::{Direction, DirectionEnd, Lane, Tools};
+use super::direction::{Direction, DirectionEnd, JoinedHeader, Lane, Tools};
 use super::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX, drain};
 use super::meter::Meter;
 use super::moment::Moment;
@@ -51,7 +51,7 @@ pub struct Start {
     /// The client's first bytes wait in its socket.
     pub has_bytes_waiting: bool,
     /// What goes to the server with them, in one segment, and is not counted; only where [`Strategy::joins`] says so.
-    pub header: Option<Box<Vec<u8>>>,
+    pub header: Option<Box<JoinedHeader>>,
 }
 
 impl Flow<'_> {
