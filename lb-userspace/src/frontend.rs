@@ -126,7 +126,7 @@ pub(crate) mod testing {
     use std::num::NonZeroU32;
 
     use super::Frontend;
-    use crate::config::{self, BackendId, Config, Mode, PathChoice, PathWish};
+    use crate::config::{self, BackendId, Config, Mode, PathChoice};
     use crate::observe::metrics::Metrics;
 
     /// A frontend `f` in mode `tcp`.

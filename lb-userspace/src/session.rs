@@ -89,7 +89,7 @@ async fn run_inside(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, s
         let meter = journal.meter();
         let carrying = path::carry_until_promoted(&flow, start, &worker.tools, meter, choice.promotion);
         if let Some(flow_end) = or_cut(carrying, &may_be_cut, |reason| Some(FlowEnd::cut(reason))).await {
-            return finish_flow(&worker, legs, journal, flow_end);
+            return finish_flow(&worker, legs, *journal, flow_end);
         }
         (start.has_bytes_waiting, first) = (false, Bytes::Carried);
     }
@@ -103,7 +103,7 @@ async fn run_inside(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, s
             let flow = Flow { client: &legs.client, server: &legs.server, backend: &backend.settings };
             let carrying = path::carry(&flow, start, &worker.tools, journal.meter());
             let flow_end = or_cut(carrying, &may_be_cut, FlowEnd::cut).await;
-            return finish_flow(&worker, legs, journal, flow_end);
+            return finish_flow(&worker, legs, *journal, flow_end);
         }
     };
     journal.note_silent_side(flow_end.silent);
@@ -111,10 +111,10 @@ async fn run_inside(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, s
 }
 
 /// Closes the sockets of a flow that user space carried to its end, and then writes down why it ended.
-fn finish_flow(worker: &Worker, legs: Legs, mut journal: Box<Journal>, flow_end: FlowEnd) {
+fn finish_flow(worker: &Worker, legs: Legs, mut journal: Journal, flow_end: FlowEnd) {
     drop(legs.server);
     journal.note_silent_side(flow_end.silent);
-    end(worker, legs.client, *journal, flow_end.reason);
+    end(worker, legs.client, journal, flow_end.reason);
 }
 
 /// What came of carrying a flow inside the kernel.

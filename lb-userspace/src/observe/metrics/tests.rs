@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::*;
 use crate::config::{
     Address, Backend, BackendId, Balance, Family, Frontend, Global, Log, LogFormat, LogLevel, LogTarget,
-    Lookup, Mode, PathChoice, PathWish, Resolver, Server,
+    Lookup, Mode, PathChoice, Resolver, Server,
 };
 
 #[test]
