@@ -319,7 +319,8 @@ impl<'a> Run<'a> {
         let (allowed, outstanding) = (self.allowed(), self.outstanding());
         let reason = self.silence.overdue(now, allowed, || outstanding)?;
         match self.gone {
-            Some((side, reason)) => Some(Ending::Reset(side, reason)),
+            // Who should take the rest has had his time.
+            Some((_, reason)) => Some(Ending::Cut(reason, None)),
             None => Some(Ending::Cut(reason, Some(self.silent_side()))),
         }
     }
