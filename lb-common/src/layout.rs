@@ -109,8 +109,12 @@ pub const ALLOWED_WORD: usize = offset_of!(Direction, allowed) / 8;
 /// The word of [`Moved::overdrawn`].
 pub const OVERDRAWN_WORD: usize = offset_of!(Moved, overdrawn) / 8;
 
+/// The word of [`Allowed::round`].
+pub const ROUND_WORD: usize = offset_of!(Direction, allowed.round) / 8;
+
 const _: () = assert!(size_of::<Moved>() == 128 && size_of::<Allowed>() == 64);
-const _: () = assert!(DIRECTION_WORDS == 24 && ALLOWED_WORD == 16 && OVERDRAWN_WORD == 11);
+const _: () =
+    assert!(DIRECTION_WORDS == 24 && ALLOWED_WORD == 16 && OVERDRAWN_WORD == 11 && ROUND_WORD == 18);
 
 impl Moved {
     /// From the words of the map, in their order.

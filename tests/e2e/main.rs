@@ -55,6 +55,7 @@ mod slow_clients;
 mod slow_readers;
 mod socket_kinds;
 mod sockmap;
+mod sockmap_bounds;
 mod source;
 mod taken_bytes;
 mod timeouts;

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lb_common::layout::{ALLOWED_WORD, Allowed, DIRECTION_WORDS, Moved, OVERDRAWN_WORD};
+use lb_common::layout::{ALLOWED_WORD, Allowed, DIRECTION_WORDS, Moved, OVERDRAWN_WORD, ROUND_WORD};
 
 /// The maps [`lb_common::layout::DIRECTIONS`] and [`lb_common::layout::OVERDRAFT`], for as long as this lives.
 #[derive(Debug)]
@@ -45,6 +45,12 @@ impl Directions {
         for (word, value) in [allowed.pause_at, allowed.stop_at, allowed.round].into_iter().enumerate() {
             self.word(slot, ALLOWED_WORD + word).store(value, Ordering::Release);
         }
+    }
+
+    /// Has the filter turn everything away until the next [`Self::allow`].
+    pub fn turn_away(&self, slot: u32) {
+        let stopped = self.moved(slot).stopped;
+        self.word(slot, ROUND_WORD).store(stopped, Ordering::SeqCst);
     }
 
     /// Takes back from the overdraft all but so much of what this direction has of it. The program does not judge its socket.

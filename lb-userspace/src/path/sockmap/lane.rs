@@ -16,7 +16,7 @@ use crate::path::{Moved as Delivered, Side, Tools};
 
 /// Between looks at a direction that waits: the first, and the longest.
 const WAIT_MIN: Duration = Duration::from_millis(1);
-const WAIT_MAX: Duration = Duration::from_millis(250);
+const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The first [`Allowed::round`].
 pub(super) const FIRST_ROUND: u64 = 1;
@@ -47,6 +47,10 @@ pub(super) struct Lane {
     /// What had been accepted at the last look.
     accepted_before: u64,
     wait: Duration,
+    /// The kernel has thrown away what it received while the socket was taken out of the map.
+    has_lost: bool,
+    /// The receiver's send buffer has been made larger for what waits.
+    is_widened: bool,
     /// Since when the receiver's socket has had room for what waits, and taken none of it.
     stuck_since: Option<Moment>,
     /// The sender has reset, and its socket holds nothing more.
@@ -146,6 +150,8 @@ impl Lane {
             backlog: 0,
             accepted_before: 0,
             wait: WAIT_MIN,
+            has_lost: false,
+            is_widened: false,
             stuck_since: None,
             is_exhausted: false,
         }
@@ -194,7 +200,7 @@ impl Lane {
         let inside = moved.inside_after(carried);
         self.backlog = moved.redirected.saturating_sub(carried);
         self.note_progress(accepted);
-        if moved.dropped > 0 || self.is_stuck(legs, sight.now) {
+        if moved.dropped > 0 || self.has_lost || self.is_stuck(legs, sight.now) {
             let (dropped, backlog) = (moved.dropped, self.backlog);
             tracing::debug!(dropped, inside, backlog, state = ?self.state, "a direction inside the kernel is broken");
             return Step { is_broken: true, ..Step::default() };
@@ -224,13 +230,21 @@ impl Lane {
         match self.state {
             State::Hooked => self.run(legs, moved, inside, sight),
             State::Paused if sight.is_gone => self.withdraw(legs),
-            State::Paused if self.backlog == 0 => self.resume(legs, sight),
+            // Not before it has room again, for it may have accepted all because its buffer has become larger.
+            State::Paused if self.backlog == 0 && net::has_room(legs.socket(self.sender.other())) => {
+                self.resume(legs, sight)
+            }
             State::Paused => {
                 legs.take_back(self.sender, inside.saturating_sub(self.grant.share));
+                self.widen(legs);
                 self.await_room()
             }
-            State::Withdrawn if self.backlog > 0 => self.await_room(),
+            State::Withdrawn if self.backlog > 0 => {
+                self.widen(legs);
+                self.await_room()
+            }
             State::Withdrawn => {
+                self.narrow(legs);
                 let (from, to) = (legs.socket(self.sender), legs.socket(self.sender.other()));
                 let stop = self.pump.run(from, to, tools);
                 self.is_exhausted = sight.is_gone && matches!(stop, Stop::Sender | Stop::Over);
@@ -243,8 +257,7 @@ impl Lane {
     fn run(&mut self, legs: &Legs, moved: &Moved, inside: u64, sight: &Sight<'_>) -> Option<Duration> {
         let is_over = inside >= self.grant.share;
         if is_over && !self.grant.grow() && !sight.is_gone {
-            self.pause(legs);
-            return self.await_room();
+            return self.pause(legs, sight);
         }
         if is_over || moved.rung == self.round {
             self.answer(legs);
@@ -257,21 +270,43 @@ impl Lane {
     }
 
     /// What the sender sends stays in its socket from now on.
-    fn pause(&mut self, legs: &Legs) {
+    fn pause(&mut self, legs: &Legs, sight: &Sight<'_>) -> Option<Duration> {
         legs.unhook(self.sender);
         legs.station().pauses.inc();
         self.state = State::Paused;
         // The receive buffer takes what was turned away.
         self.answer(legs);
+        self.has_lost = !sight.has_fin && legs.has_lost(self.sender, &self.basis);
+        if self.has_lost { Some(Duration::ZERO) } else { self.await_room() }
+    }
+
+    /// As long as bytes wait for a socket, the kernel tries at every tick of its clock whether it accepts them (net/core/skmsg.c,
+    /// sk_psock_backlog). So when nothing moves any more, they get room in its send buffer.
+    fn widen(&mut self, legs: &Legs) {
+        if self.backlog > 0 && self.wait == WAIT_MAX && !self.is_widened {
+            self.is_widened = true;
+            net::widen_send_buffer(legs.socket(self.sender.other()), self.backlog);
+        }
+    }
+
+    /// The kernel may choose the size of that buffer again.
+    fn narrow(&mut self, legs: &Legs) {
+        if std::mem::replace(&mut self.is_widened, false) {
+            net::tune_send_buffer(legs.socket(self.sender.other()));
+        }
     }
 
     /// The receiver has accepted everything. All that waits in the sender's socket comes at once.
     fn resume(&mut self, legs: &Legs, sight: &Sight<'_>) -> Option<Duration> {
         legs.take_back(self.sender, 0);
+        self.narrow(legs);
+        let pool = Arc::clone(&self.grant.pool);
         let waiting = net::waiting_bytes(legs.socket(self.sender)).unwrap_or(0);
-        if waiting > self.grant.pool.direction_max() {
+        if waiting > pool.burst_max() {
             return self.withdraw(legs);
         }
+        // It counts from when the socket is hooked, for that runs the program over it.
+        let Some(_coming) = pool.announce(waiting, || legs.overdraft()) else { return self.await_room() };
         self.answer(legs);
         if legs.hook(self.sender).is_err() {
             return self.withdraw(legs);
