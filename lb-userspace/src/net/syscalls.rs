@@ -101,6 +101,8 @@ pub fn end_filter(fd: impl AsFd) {
 /// socket's lock, so that a segment counts with all that was done about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TcpInfo {
+    /// tcpi_state: neither side has closed or reset.
+    pub is_established: bool,
     /// tcpi_bytes_received: in order; the peer's FIN counts as one.
     pub received: u64,
     /// What was handed to the connection for sending, in bytes: tcpi_bytes_sent without tcpi_bytes_retrans, and
@@ -112,6 +114,9 @@ pub struct TcpInfo {
 
 /// Bytes of struct tcp_info up to tcpi_bytes_retrans, which Linux 4.19 brought.
 const TCP_INFO_LEN: usize = 216;
+
+/// A connection's state from the end of its handshake to the first FIN (include/net/tcp_states.h).
+const TCP_ESTABLISHED: u8 = 1;
 
 /// Asks for [`TcpInfo`].
 ///
@@ -143,6 +148,7 @@ impl TcpInfo {
         let long = |at: usize| u64::from_ne_bytes(std::array::from_fn(|byte| info[at + byte]));
         let (sent, retransmitted, unsent) = (long(200), long(208), word(144));
         Self {
+            is_established: info[0] == TCP_ESTABLISHED,
             received: long(128),
             accepted: sent.wrapping_sub(retransmitted).wrapping_add(unsent.into()),
             silent_for: Duration::from_millis(word(52).into()),

@@ -49,6 +49,8 @@ pub(super) struct Lane {
     wait: Duration,
     /// The kernel has thrown away what it received while the socket was taken out of the map.
     has_lost: bool,
+    /// The program calls for the next segment.
+    is_dozing: bool,
     /// The receiver's send buffer has been made larger for what waits.
     is_widened: bool,
     /// Since when the receiver's socket has had room for what waits, and taken none of it.
@@ -151,6 +153,7 @@ impl Lane {
             accepted_before: 0,
             wait: WAIT_MIN,
             has_lost: false,
+            is_dozing: false,
             is_widened: false,
             stuck_since: None,
             is_exhausted: false,
@@ -325,6 +328,7 @@ impl Lane {
     /// Begins a round: tells the program what it may do from here on.
     fn answer(&mut self, legs: &Legs) {
         self.round += 1;
+        self.is_dozing = false;
         legs.allow(self.sender, &self.grant.allowed(self.round));
     }
 
@@ -368,10 +372,14 @@ impl Lane {
         now >= *self.stuck_since.get_or_insert(now) + STUCK_MAX
     }
 
-    /// Gives back what an idle direction does not need.
-    pub(super) fn shrink(&mut self, legs: &Legs) {
-        if self.state == State::Hooked && self.backlog == 0 && self.grant.shrink() {
-            self.answer(legs);
+    /// Nothing moves: gives back what an idle direction does not need, and has the program call for the next segment. So a flow that
+    /// moves again is looked at, and counted, however little waits.
+    pub(super) fn doze(&mut self, legs: &Legs) {
+        if self.state == State::Hooked && self.backlog == 0 && !self.is_dozing {
+            self.grant.shrink();
+            self.is_dozing = true;
+            self.round += 1;
+            legs.allow(self.sender, &Allowed { pause_at: 0, ..self.grant.allowed(self.round) });
         }
     }
 }

@@ -213,6 +213,10 @@ fn enter(
         }
     }
     let (taken, waiting, client_accepted) = taken_bytes(client).map_err(kernel)?;
+    if !net::tcp_info(client).map_err(kernel)?.is_established {
+        // Its FIN counts as a byte that was taken.
+        return Err(FallbackReason::NotEstablished);
+    }
     if first == Bytes::Waiting && taken > 0 && waiting > 0 {
         // The program gets whole segments, also those of which a part was taken (net/ipv4/tcp.c, tcp_read_skb).
         return Err(FallbackReason::PartlyTaken);

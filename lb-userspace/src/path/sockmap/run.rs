@@ -78,7 +78,7 @@ impl<'a> Run<'a> {
             drains_until: None,
             silence: Silence::new(now),
             again_at: None,
-            look_at: None,
+            look_at: Some(now + LOOK_AGAIN),
             settles_at: Some(now + SETTLED_AGE),
             counts_at: None,
             has_started: false,
@@ -174,7 +174,7 @@ impl<'a> Run<'a> {
         if self.meter.carried != before {
             self.note_activity(&infos, now);
         } else if self.look_at.is_some_and(|at| now >= at) {
-            self.lanes.iter_mut().for_each(|lane| lane.shrink(self.legs));
+            self.lanes.iter_mut().for_each(|lane| lane.doze(self.legs));
             self.look_at = was_backlogged.then_some(now + LOOK_AGAIN);
         } else if is_called {
             self.look_at.get_or_insert(now + LOOK_AGAIN);
