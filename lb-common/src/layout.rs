@@ -84,7 +84,7 @@ pub struct Allowed {
     pub pause_at: u64,
     /// Cost that may wait before segments are turned away, until the next round.
     pub stop_at: u64,
-    /// Counts the answers of user space, from 1.
+    /// Counts the answers of user space, from 1; 0: all segments are turned away.
     pub round: u64,
     /// Nothing yet; fills a cache line.
     pub spare: [u64; 5],

@@ -55,10 +55,10 @@ pub const fn stops(moved: &Moved, allowed: &Allowed, overdraft: u64, overdraft_m
         && (moved.inside() >= allowed.stop_at || (moved.overdrawn > 0 && overdraft >= overdraft_max))
 }
 
-/// Whether TCP may have a segment with so much payload.
+/// Whether TCP may have a segment with so much payload. In round 0 it may not.
 #[inline(always)]
 pub const fn admits(stopped: u64, allowed: &Allowed, payload: u32) -> bool {
-    payload == 0 || stopped != allowed.round
+    payload == 0 || (allowed.round != 0 && stopped != allowed.round)
 }
 
 impl Moved {

@@ -58,6 +58,8 @@ fn an_agent_that_sleeps_costs_no_connection() {
         });
         relay.agent.process.signal(Signal::CONT);
         for taken in taken {
+            // Half of what waits is what segments cost besides their bytes.
+            assert!(taken > DIRECTION / 2, "{taken} bytes: the bound was not reached");
             // What TCP had taken when the filter began comes on top: no more than a receive buffer.
             assert!(taken < DIRECTION + (SOCKETS + 1) * SOCKET_MAX, "{taken} bytes taken while nobody reads");
         }
@@ -95,6 +97,7 @@ fn one_byte_segments_count_as_what_they_cost() {
     finish(&client);
     let (received, end) = receive_all(&server);
     assert_eq!((received.len() as u64, end), (taken, End::Finished));
+    finish(&server);
     assert!(received.iter().enumerate().all(|(at, byte)| *byte == at as u8), "bytes out of place");
     relay.agent.until_idle();
     assert_nothing_is_left(&relay, 1);
@@ -137,7 +140,7 @@ fn stalled_flows_cost_little_and_hold_up_nobody() {
     let config = tcp_config(&net, Path::Sockmap, "").global("sockmap-memory = \"128MiB\"");
     let listener = net.server().listen(SERVER_PORT);
     let relay = Relay { agent: Agent::start(&net, &config), listener, net };
-    let flows = size(100, 2_000);
+    let flows = size(200, 2_000);
     let (client, server) = relay.pair();
     let stalled: Vec<_> = (0..flows)
         .map(|_| {
@@ -158,11 +161,7 @@ fn stalled_flows_cost_little_and_hold_up_nobody() {
         slowest = slowest.max(sent.elapsed());
         std::thread::sleep(Duration::from_millis(10));
     }
-    let (used, passed) = (kernel_workers() - before, begin.elapsed());
-    eprintln!(
-        "MEASURED {used:?} of {passed:?}, slowest {slowest:?}, pauses {}",
-        relay.agent.scrape().count("lb_sockmap_pauses_total", &[])
-    );
+    let (used, passed) = (kernel_workers().saturating_sub(before), begin.elapsed());
     assert!(slowest < Duration::from_secs(1), "{slowest:?} for a message beside stalled flows");
     assert!(used < passed / 4, "{used:?} of {passed:?} for what stands still");
     for (client, server, taken) in stalled {
@@ -171,7 +170,7 @@ fn stalled_flows_cost_little_and_hold_up_nobody() {
     }
 }
 
-/// The time that the kernel's workers have used (proc_pid_stat(5): utime and stime, in ticks of 10 ms).
+/// The time that the kernel's workers that are there have used (proc_pid_stat(5): utime and stime, in ticks of 10 ms).
 fn kernel_workers() -> Duration {
     let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
     let ticks = processes.filter_map(|process| {

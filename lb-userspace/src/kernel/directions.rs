@@ -49,8 +49,7 @@ impl Directions {
 
     /// Has the filter turn everything away until the next [`Self::allow`].
     pub fn turn_away(&self, slot: u32) {
-        let stopped = self.moved(slot).stopped;
-        self.word(slot, ROUND_WORD).store(stopped, Ordering::SeqCst);
+        self.word(slot, ROUND_WORD).store(0, Ordering::SeqCst);
     }
 
     /// Takes back from the overdraft all but so much of what this direction has of it. The program does not judge its socket.

@@ -204,8 +204,8 @@ impl Lane {
         self.backlog = moved.redirected.saturating_sub(carried);
         self.note_progress(accepted);
         if moved.dropped > 0 || self.has_lost || self.is_stuck(legs, sight.now) {
-            let (dropped, backlog) = (moved.dropped, self.backlog);
-            tracing::debug!(dropped, inside, backlog, state = ?self.state, "a direction inside the kernel is broken");
+            let (dropped, has_lost, backlog) = (moved.dropped, self.has_lost, self.backlog);
+            tracing::debug!(dropped, has_lost, inside, backlog, state = ?self.state, "a direction inside the kernel is broken");
             return Step { is_broken: true, ..Step::default() };
         }
         let received = sight.infos[index(self.sender)].received.wrapping_sub(self.basis.taken);
@@ -260,7 +260,7 @@ impl Lane {
     fn run(&mut self, legs: &Legs, moved: &Moved, inside: u64, sight: &Sight<'_>) -> Option<Duration> {
         let is_over = inside >= self.grant.share;
         if is_over && !self.grant.grow() && !sight.is_gone {
-            return self.pause(legs, sight);
+            return self.pause(legs);
         }
         if is_over || moved.rung == self.round {
             self.answer(legs);
@@ -273,13 +273,13 @@ impl Lane {
     }
 
     /// What the sender sends stays in its socket from now on.
-    fn pause(&mut self, legs: &Legs, sight: &Sight<'_>) -> Option<Duration> {
+    fn pause(&mut self, legs: &Legs) -> Option<Duration> {
         legs.unhook(self.sender);
         legs.station().pauses.inc();
         self.state = State::Paused;
+        self.has_lost = legs.has_lost(self.sender, &self.basis);
         // The receive buffer takes what was turned away.
         self.answer(legs);
-        self.has_lost = !sight.has_fin && legs.has_lost(self.sender, &self.basis);
         if self.has_lost { Some(Duration::ZERO) } else { self.await_room() }
     }
 
@@ -304,7 +304,7 @@ impl Lane {
         legs.take_back(self.sender, 0);
         self.narrow(legs);
         let pool = Arc::clone(&self.grant.pool);
-        let waiting = net::waiting_bytes(legs.socket(self.sender)).unwrap_or(0);
+        let waiting = net::received_memory(legs.socket(self.sender)).unwrap_or(0);
         if waiting > pool.burst_max() {
             return self.withdraw(legs);
         }

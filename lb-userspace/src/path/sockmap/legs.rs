@@ -138,22 +138,26 @@ impl Legs {
     /// The kernel takes the program away before it takes back the call of it, and drops what a running call still finds
     /// (net/core/skmsg.c, sk_psock_stop_verdict and sk_psock_verdict_recv). So first nobody may be called: the filter turns away what
     /// comes; below SO_RCVLOWAT the kernel reports nothing, unless the receive buffer is short (net/ipv4/tcp.c, tcp_data_ready and
-    /// tcp_epollin_ready); and setting that waits for whoever has the socket's lock, and works off what has passed the filter.
+    /// tcp_epollin_ready); and setting that waits for whoever has the socket's lock. A segment that had passed the filter and was
+    /// waiting for the lock meanwhile has it then, so that it is waited for once more.
     pub(super) fn unhook(&self, side: Side) {
         let Membership { station, slots, hooked, .. } = &self.membership;
         if hooked[index(side)].replace(false) {
             station.kernel.turn_away(slots[index(side)]);
             // A socket that is gone is quiet.
             let _ = net::set_receive_low_water(self.socket(side), QUIET_BYTES);
+            let _ = net::tcp_info(self.socket(side));
             station.maps.borrow_mut().unhook(slots[index(side)]);
         }
     }
 
-    /// Whether less was handed over than the socket of this side has received and does not hold, after it was unhooked: that
-    /// [`Self::unhook`] was not quiet enough. A FIN that comes meanwhile counts as one.
+    /// Whether the socket of this side, which has been unhooked and gets nothing yet, has received more than was handed over and does not hold
+    /// the rest: then [`Self::unhook`] was not quiet enough. A FIN counts as one.
     pub(super) fn has_lost(&self, side: Side, basis: &Basis) -> bool {
         let handed = basis.taken + self.moved(side).redirected;
-        taken_bytes(self.socket(side)).is_ok_and(|(taken, ..)| taken > handed + 1)
+        let socket = self.socket(side);
+        let is_empty = net::received_memory(socket).is_ok_and(|bytes| bytes == 0);
+        is_empty && net::tcp_info(socket).is_ok_and(|info| info.received > handed + 1)
     }
 
     /// Whether the program judges what this side sends.
