@@ -29,6 +29,7 @@ mod health_traffic;
 mod hello;
 mod limits;
 mod logs;
+mod lossy_links;
 mod marked;
 mod mistakes;
 mod names;

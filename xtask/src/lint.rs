@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask lint`: formatting and lints, of the host's crates, of the BPF programs and of the fuzz targets.
+//! `cargo xtask lint`: formatting and lints, of the host's crates, of the BPF programs, of the fuzz targets and of the Vagrantfile.
+
+use std::process::Command;
 
 use anyhow::Result;
 
 use crate::ebpf::{bpf_cargo, has_rust_src};
 use crate::report::{Outcome, Report};
-use crate::repository::{cargo, execute, is_ci, root};
+use crate::repository::{cargo, execute, has_program, is_ci, root};
 use crate::test::FUZZ;
 
 /// Runs every check.
@@ -38,6 +40,7 @@ pub fn stages(report: &mut Report) {
         execute(cargo("fmt").args(["--manifest-path", FUZZ, "--check"]))?;
         Ok(Outcome::Passed)
     });
+    report.stage("Vagrantfile", vagrantfile);
 }
 
 /// Lints for the BPF target; nothing is linked, so bpf-linker is not needed.
@@ -47,5 +50,18 @@ fn bpf() -> Result<Outcome> {
     }
     let mut command = bpf_cargo("clippy", &root().join("target/bpf"));
     execute(command.args(["--", "--deny=warnings"]))?;
+    Ok(Outcome::Passed)
+}
+
+/// Has Vagrant read its file, for whatever provider. What it remembers goes where nobody looks for sources.
+fn vagrantfile() -> Result<Outcome> {
+    if !has_program("vagrant") {
+        return Ok(Outcome::NotRun("vagrant is missing: `cargo xtask setup --vm`".to_owned()));
+    }
+    let mut command = Command::new("vagrant");
+    for variable in ["VAGRANT_HOME", "VAGRANT_DOTFILE_PATH"] {
+        command.env(variable, root().join("target/vm/vagrant"));
+    }
+    execute(command.current_dir(root()).args(["validate", "--ignore-provider"]))?;
     Ok(Outcome::Passed)
 }

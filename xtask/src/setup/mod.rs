@@ -25,7 +25,7 @@ pub struct Args {
     /// Installs also what `cargo xtask bench` compares lb with: a newer HAProxy, Envoy, sozu, and clients; takes some minutes
     #[arg(long)]
     pub bench: bool,
-    /// Installs also what `cargo xtask vm` needs: QEMU
+    /// Installs also what virtual machines need: QEMU for `cargo xtask vm`, and Vagrant, which checks its file
     #[arg(long)]
     pub vm: bool,
     /// Does not ask before it uses sudo

@@ -36,8 +36,11 @@ pub const BENCH_PACKAGES: [(&str, &str); 3] = [
 ];
 
 /// Debian packages that only virtual machines need, each with what for.
-pub const VM_PACKAGES: [(&str, &str); 2] =
-    [("qemu-system-x86", "emulates the machine"), ("xz-utils", "unpacks modules of kernels")];
+pub const VM_PACKAGES: [(&str, &str); 3] = [
+    ("qemu-system-x86", "emulates the machine"),
+    ("vagrant", "reads the Vagrantfile"),
+    ("xz-utils", "unpacks modules of kernels"),
+];
 
 /// Those of these packages that are not installed; all of them where there is no dpkg.
 ///

@@ -2,6 +2,7 @@
 //! `cargo xtask test`: everything that can run on this machine, and at the end what could not and why.
 
 mod fuzz;
+pub mod links;
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -30,7 +31,7 @@ pub enum Size {
 
 impl Size {
     /// What the tests read in the environment variable `LB_TEST_SIZE`.
-    fn label(self) -> &'static str {
+    pub fn label(self) -> &'static str {
         match self {
             Self::Small => "small",
             Self::Soak => "soak",
@@ -64,12 +65,15 @@ impl Default for Args {
 /// A stage failed.
 pub fn run(args: &Args) -> Result<()> {
     let mut report = Report::default();
-    stages(&mut report, args);
+    let needs = stages(&mut report, args);
+    report.stage("end-to-end tests on links with faults", || {
+        faulty_links(&needs, Size::Small, args.filter.as_deref())
+    });
     report.finish(is_ci())
 }
 
-/// Adds all tests to a report.
-pub fn stages(report: &mut Report, args: &Args) {
+/// Adds all tests to a report but those on links with faults, which CI runs in a virtual machine.
+pub fn stages(report: &mut Report, args: &Args) -> Needs {
     let filter = args.filter.as_deref();
     let needs = Needs::prepare(report, args.yes);
     report.stage("unit and property tests", || unit(filter));
@@ -77,18 +81,44 @@ pub fn stages(report: &mut Report, args: &Args) {
         execute(cargo("test").args(["--locked", "--workspace", "--doc"]).args(filter))?;
         Ok(Outcome::Passed)
     });
-    report.stage("end-to-end tests", || e2e(&needs, Size::Small, filter));
+    report.stage("end-to-end tests", || e2e(&needs, Size::Small, Links::Whole, filter));
     fuzz::stages(report, filter, args.fuzz_seconds);
+    needs
 }
 
 /// Adds the end-to-end tests alone, and what they need, to a report.
 pub fn e2e_stages(report: &mut Report, size: Size, filter: Option<&str>, is_agreed: bool) {
     let needs = Needs::prepare(report, is_agreed);
-    report.stage("end-to-end tests", || e2e(&needs, size, filter));
+    report.stage("end-to-end tests", || e2e(&needs, size, Links::Whole, filter));
+    report.stage("end-to-end tests on links with faults", || faulty_links(&needs, size, filter));
+}
+
+/// The end-to-end tests on links that lose packets, where the kernel can make such.
+fn faulty_links(needs: &Needs, size: Size, filter: Option<&str>) -> Result<Outcome> {
+    if let Err(reason) = links::are_possible() {
+        return Ok(Outcome::NotRun(reason));
+    }
+    // Rust's own harness runs what contains one of its filters, and here it would have to contain two.
+    if filter.is_some_and(|filter| !filter.starts_with(links::PREFIX)) && !has_program("cargo-nextest") {
+        return Ok(Outcome::NotRun(format!(
+            "without cargo-nextest, a filter must begin with {}",
+            links::PREFIX
+        )));
+    }
+    e2e(needs, size, Links::Faulty, filter)
+}
+
+/// Which of the end-to-end tests.
+#[derive(Clone, Copy)]
+enum Links {
+    /// Those that any kernel can run.
+    Whole,
+    /// Those on links that lose packets.
+    Faulty,
 }
 
 /// What the end-to-end tests need: the path of the agent, or why they cannot run.
-struct Needs(std::result::Result<std::path::PathBuf, String>);
+pub struct Needs(std::result::Result<std::path::PathBuf, String>);
 
 impl Needs {
     /// Installs packages and builds the agent. Somebody who wants no packages still gets the tests that need none.
@@ -154,28 +184,30 @@ fn test_targets(metadata: &Value) -> Vec<String> {
 }
 
 /// The end-to-end tests, each in a process of its own where cargo-nextest is installed.
-fn e2e(needs: &Needs, size: Size, filter: Option<&str>) -> Result<Outcome> {
+fn e2e(needs: &Needs, size: Size, links: Links, filter: Option<&str>) -> Result<Outcome> {
     let lb = match &needs.0 {
         Ok(lb) => lb,
         Err(reason) => return Ok(Outcome::NotRun(reason.clone())),
     };
-    let mut command = e2e_command(has_program("cargo-nextest"), filter);
+    let mut command = e2e_command(has_program("cargo-nextest"), links, filter);
     execute(command.env("LB_AGENT", lb).env("LB_TEST_SIZE", size.label()))?;
     Ok(Outcome::Passed)
 }
 
 /// The runner's command line. As many tests run at a time as there are cores: each keeps about one busy.
-fn e2e_command(has_nextest: bool, filter: Option<&str>) -> Command {
-    let mut command = if has_nextest {
-        let mut command = cargo("nextest");
-        command.args(["run", "--locked", "--no-fail-fast", "--no-tests=pass"]);
-        command
-    } else {
-        let mut command = cargo("test");
-        command.args(["--locked", "--no-fail-fast"]);
-        command
+fn e2e_command(has_nextest: bool, links: Links, filter: Option<&str>) -> Command {
+    let mut command = cargo(if has_nextest { "nextest" } else { "test" });
+    if has_nextest {
+        command.args(["run", "--no-tests=pass"]);
+    }
+    command.args(["--locked", "--no-fail-fast", "--workspace", "--test", E2E]).args(filter);
+    match (has_nextest, links) {
+        (true, Links::Whole) => command.args(["-E", &format!("not test(/^{}/)", links::PREFIX)]),
+        (true, Links::Faulty) => command.args(["-E", &format!("test(/^{}/)", links::PREFIX)]),
+        (false, Links::Whole) => command.args(["--", "--skip", links::PREFIX]),
+        (false, Links::Faulty) if filter.is_none() => command.arg(links::PREFIX),
+        (false, Links::Faulty) => &mut command,
     };
-    command.args(["--workspace", "--test", E2E]).args(filter);
     command
 }
 
@@ -194,15 +226,19 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(has_nextest: bool, filter: Option<&str>, expected: &str) {
-        let command = e2e_command(has_nextest, filter);
+    fn check(has_nextest: bool, links: Links, filter: Option<&str>, expected: &str) {
+        let command = e2e_command(has_nextest, links, filter);
         let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
         assert_eq!(arguments.join(" "), expected);
     }
 
     #[test]
     fn both_runners_run_only_the_end_to_end_tests() {
-        check(true, None, "nextest run --locked --no-fail-fast --no-tests=pass --workspace --test e2e");
-        check(false, Some("half_close"), "test --locked --no-fail-fast --workspace --test e2e half_close");
+        let nextest = "nextest run --no-tests=pass --locked --no-fail-fast --workspace --test e2e";
+        check(true, Links::Whole, None, &format!("{nextest} -E not test(/^lossy_links::/)"));
+        check(true, Links::Faulty, Some("copy"), &format!("{nextest} copy -E test(/^lossy_links::/)"));
+        let test = "test --locked --no-fail-fast --workspace --test e2e";
+        check(false, Links::Whole, Some("half_close"), &format!("{test} half_close -- --skip lossy_links::"));
+        check(false, Links::Faulty, None, &format!("{test} lossy_links::"));
     }
 }

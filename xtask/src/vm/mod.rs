@@ -11,17 +11,19 @@ mod programs;
 mod results;
 mod suite;
 mod systemd;
+mod table;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
 use self::initramfs::Initramfs;
-use self::kernel::{FOLDER, KERNELS, Kernel};
+pub use self::kernel::KERNELS;
+use self::kernel::{FOLDER, Kernel};
 use self::machine::Machine;
 use self::modules::Modules;
-use self::plan::Test;
+use self::plan::{Scope, Test};
 use self::programs::Programs;
 use self::results::Results;
 use crate::report::Outcome;
@@ -34,14 +36,14 @@ const CI_KERNEL: &str = "6.1";
 const PROGRAMS: [&str; 12] =
     ["cat", "cp", "ip", "nft", "prlimit", "setpriv", "sh", "ss", "tc", "timeout", "true", "unshare"];
 
-/// Modules that tests need and that no program asks for: links, their faults, and filters.
-const MODULES: [&str; 6] = ["veth", "sch_netem", "nf_tables", "nft_limit", "nft_numgen", "tls"];
+/// Modules that tests need, for nobody loads them there when they are asked for: links, their faults, filters, and what ss(8) asks.
+const MODULES: [&str; 7] = ["veth", "sch_netem", "nf_tables", "nft_limit", "nft_numgen", "tcp_diag", "tls"];
 
 /// How long a machine may run.
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// What `vm` can be told.
-#[derive(clap::Args)]
+#[derive(clap::Args, Default)]
 pub struct Args {
     /// Only this kernel; without it, all
     #[arg(long, value_parser = KERNELS.map(|kernel| kernel.label))]
@@ -51,6 +53,12 @@ pub struct Args {
     systemd: bool,
     /// Runs only tests whose name contains this
     filter: Option<String>,
+    /// Does as little as CI does
+    #[arg(long)]
+    quick: bool,
+    /// Writes what came out into the table in ARCHITECTURE.md
+    #[arg(long, conflicts_with_all = ["filter", "quick"])]
+    update_table: bool,
 }
 
 /// Runs the tests on one kernel or all.
@@ -63,16 +71,22 @@ pub fn run(args: &Args) -> Result<()> {
     if args.systemd {
         return systemd::run(&programs);
     }
-    let tests = plan::chosen(&programs, args.filter.as_deref())?;
-    let mut failed = Vec::new();
+    let scope = if args.quick { Scope::Ci } else { Scope::Whole };
+    let tests = plan::chosen(&programs, args.filter.as_deref(), scope)?;
+    let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for kernel in &KERNELS {
-        if args.kernel.as_deref().is_none_or(|label| label == kernel.label)
-            && let Err(error) = test(kernel, &programs, &tests)
-        {
-            eprintln!("error: kernel {}: {error:#}", kernel.label);
-            failed.push(kernel.label);
+        if args.kernel.as_deref().is_some_and(|label| label != kernel.label) {
+            continue;
+        }
+        match test(kernel, &programs, &tests) {
+            Ok(row) => rows.push(row),
+            Err(error) => {
+                eprintln!("error: kernel {}: {error:#}", kernel.label);
+                failed.push(kernel.label);
+            }
         }
     }
+    println!("{}", rows.join("\n"));
     if args.kernel.is_none()
         && args.filter.is_none()
         && let Err(error) = systemd::run(&programs)
@@ -82,6 +96,9 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if !failed.is_empty() {
         bail!("kernels that did not pass: {}", failed.join(", "));
+    }
+    if args.update_table {
+        table::write(&rows)?;
     }
     Ok(())
 }
@@ -95,7 +112,7 @@ pub fn stage() -> Result<Outcome> {
     if let Err(reason) = machine::is_possible() {
         return Ok(Outcome::NotRun(reason));
     }
-    run(&Args { kernel: Some(CI_KERNEL.to_owned()), systemd: false, filter: None })?;
+    run(&Args { kernel: Some(CI_KERNEL.to_owned()), quick: true, ..Args::default() })?;
     Ok(Outcome::Passed)
 }
 
@@ -108,12 +125,13 @@ pub fn systemd_stage() -> Result<Outcome> {
     if let Err(reason) = machine::is_possible() {
         return Ok(Outcome::NotRun(reason));
     }
-    run(&Args { kernel: None, systemd: true, filter: None })?;
+    run(&Args { systemd: true, ..Args::default() })?;
     Ok(Outcome::Passed)
 }
 
-/// Boots a kernel and runs tests there.
-fn test(kernel: &Kernel, programs: &Programs, tests: &[Test]) -> Result<()> {
+/// Boots a kernel, runs tests there, and returns its row of the table.
+fn test(kernel: &Kernel, programs: &Programs, tests: &[Test]) -> Result<String> {
+    let start = Instant::now();
     let files = kernel.files()?;
     let folder = root().join(FOLDER).join(kernel.label);
     std::fs::create_dir_all(&folder)?;
@@ -130,9 +148,13 @@ fn test(kernel: &Kernel, programs: &Programs, tests: &[Test]) -> Result<()> {
         folder,
     };
     let mut results = Results::default();
-    machine.run(PATIENCE, |line| results.hear(line))?;
-    println!("{}: {results:?}", files.version);
-    results.judge(tests).with_context(|| machine.last_words())
+    let ended = machine.run(PATIENCE, |line| results.hear(line));
+    // Large, and made anew each time.
+    std::fs::remove_file(&machine.initramfs)?;
+    ended?;
+    results.judge(tests).with_context(|| machine.last_words())?;
+    println!("kernel {}: {} tests passed in {:.0?}", results.release, tests.len(), start.elapsed());
+    Ok(table::row(kernel, &files.version, &results))
 }
 
 /// The file system: the tests, what they start, and what they are to do.
@@ -157,7 +179,7 @@ fn pack(modules: &Modules, programs: &Programs, tests: &[Test]) -> Result<Initra
         plan.push(format!("module {}", file.display()));
     }
     plan.extend(["set LB_AGENT /usr/bin/lb", "set LB_TELL_CARRIED yes"].map(str::to_owned));
-    plan.extend(tests.iter().map(Test::line));
+    plan.extend(tests.iter().flat_map(Test::lines));
     initramfs.file(Path::new("/plan"), 0o644, plan.join("\n").as_bytes());
     Ok(initramfs)
 }

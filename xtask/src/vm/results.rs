@@ -74,6 +74,7 @@ impl Results {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::test::Size;
 
     fn heard(lines: &[&str]) -> Results {
         let mut results = Results::default();
@@ -83,7 +84,8 @@ mod tests {
 
     #[track_caller]
     fn check(lines: &[&str], expected: Option<&str>) {
-        let tests = ["a::x", "a::y"].map(|name| Test { program: "e2e", name: name.to_owned() });
+        let tests =
+            ["a::x", "a::y"].map(|name| Test { program: "e2e", name: name.to_owned(), size: Size::Small });
         let error = heard(lines).judge(&tests).err().map(|error| error.to_string());
         assert_eq!(error.as_deref(), expected);
     }

@@ -19,6 +19,7 @@ use super::programs::{Programs, tests};
 use super::results::Results;
 use super::suite::{self, Suite};
 use crate::repository::root;
+use crate::test::Size;
 
 /// What the system is made of, besides what that needs. The one that says that folders are merged is instead of one that merges them, and
 /// brings Perl for it.
@@ -90,7 +91,11 @@ pub fn run(programs: &Programs) -> Result<()> {
         processors: 2,
         folder,
     };
-    let checks = tests(&programs.service)?.into_iter().map(|name| Test { program: "service", name });
+    let checks = tests(&programs.service)?.into_iter().map(|name| Test {
+        program: "service",
+        name,
+        size: Size::Small,
+    });
     let checks: Vec<Test> = checks.collect();
     let mut results = Results::default();
     machine.run(PATIENCE, |line| results.hear(line))?;

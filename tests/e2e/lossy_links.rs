@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Links that lose, delay, reorder and double what they carry, and an agent whose sockets can send little at a time. Nothing of that
+//! reaches the ends.
+//!
+//! The kernel must have netem (tc-netem(8), CONFIG_NET_SCH_NETEM). `cargo xtask test` says so where it has not; `cargo xtask vm` runs
+//! these tests in kernels that do.
+
+use std::net::TcpStream;
+use std::process::Command;
+
+use lb_tests::config::Path;
+use lb_tests::net::{Namespace, Net};
+use lb_tests::size;
+use lb_tests::stream::{End, finish, receive_all, receive_at_most, send};
+
+use crate::support::{Relay, assert_received};
+
+on_both_paths! {
+    one_lost_packet_in_a_hundred,
+    one_lost_packet_in_twenty_five,
+    a_long_way,
+    packets_that_overtake,
+    packets_that_come_twice,
+}
+
+inside_the_kernel! {
+    one_lost_packet_in_a_hundred,
+    one_lost_packet_in_twenty_five,
+    a_long_way,
+    packets_that_overtake,
+    packets_that_come_twice,
+}
+
+fn one_lost_packet_in_a_hundred(path: Path) {
+    is_exact(path, &["loss", "1%"]);
+}
+
+fn one_lost_packet_in_twenty_five(path: Path) {
+    is_exact(path, &["loss", "4%"]);
+}
+
+fn a_long_way(path: Path) {
+    is_exact(path, &["delay", "3ms"]);
+}
+
+fn packets_that_overtake(path: Path) {
+    is_exact(path, &["delay", "3ms", "reorder", "25%", "50%"]);
+}
+
+fn packets_that_come_twice(path: Path) {
+    is_exact(path, &["duplicate", "5%"]);
+}
+
+/// Sends both ways at once over links with this fault.
+fn is_exact(path: Path, fault: &[&str]) {
+    let net = Net::new(1);
+    // What the agent's sockets may send at a time, so that writes into them are cut in many places.
+    net.balancer.sysctl("net/ipv4/tcp_wmem", "4096 16384 16384");
+    for (place, interface) in interfaces(&net) {
+        spoil(place, interface, fault);
+    }
+    let relay = Relay::over(net, path, "");
+    let (client, server) = relay.pair();
+    let bytes = size(8 << 20, 64 << 20);
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| send(&client, 1, bytes).expect("the server reads"));
+        let down = scope.spawn(|| send(&server, 2, bytes).expect("the client reads"));
+        let at_client = scope.spawn(|| receive_at_most(&client, 2, bytes));
+        let at_server = receive_at_most(&server, 1, bytes);
+        let at_client = at_client.join().expect("no panic");
+        assert_received(&at_server, bytes, End::Silent);
+        assert_received(&at_client, bytes, End::Silent);
+        assert_eq!(at_server.sha256, up.join().expect("no panic"));
+        assert_eq!(at_client.sha256, down.join().expect("no panic"));
+    });
+    // The ends come last: what a socket holds that has begun to close is not carried inside the kernel.
+    ends_come_across(&client, &server);
+    assert_eq!(relay.close_reason(), "finished");
+    assert_eq!(relay.agent.assert_path(path, 1), 2 * bytes);
+    if path == Path::Sockmap {
+        relay.agent.assert_inside(99);
+    }
+    for (place, interface) in interfaces(&relay.net) {
+        assert_spoilt(place, interface, fault[0]);
+    }
+}
+
+#[track_caller]
+fn ends_come_across(client: &TcpStream, server: &TcpStream) {
+    finish(client);
+    assert_eq!(receive_all(server), (Vec::new(), End::Finished));
+    finish(server);
+    assert_eq!(receive_all(client), (Vec::new(), End::Finished));
+}
+
+/// Where packets leave, in both directions of both links.
+fn interfaces(net: &Net) -> [(&Namespace, &str); 4] {
+    [(&net.client, "uplink"), (&net.balancer, "client"), (&net.balancer, "server0"), (net.server(), "uplink")]
+}
+
+/// Gives an interface this fault. Whoever misses an answer asks again after 10 ms and not 200, and whoever gets a segment says so at once
+/// and not after 40 ms (ip-route(8), rto_min and quickack): with so little under way the test would wait most of its time.
+fn spoil(place: &Namespace, interface: &str, fault: &[&str]) {
+    place.run(Command::new("tc").args(["qdisc", "add", "dev", interface, "root", "netem"]).args(fault));
+    let route =
+        place.run(Command::new("ip").args(["-4", "route", "show", "dev", interface, "scope", "link"]));
+    let words: Vec<&str> = route.split_whitespace().collect();
+    let mut change = Command::new("ip");
+    change
+        .args(["route", "change"])
+        .args(&words)
+        .args(["dev", interface, "scope", "link", "rto_min", "10ms", "quickack", "1"]);
+    place.run(&mut change);
+}
+
+/// The fault is still there, and something went through it.
+#[track_caller]
+fn assert_spoilt(place: &Namespace, interface: &str, fault: &str) {
+    let shown = place.run(Command::new("tc").args(["-s", "qdisc", "show", "dev", interface]));
+    assert!(shown.contains("netem") && shown.contains(fault) && !shown.contains("Sent 0 bytes"), "{shown}");
+}
