@@ -22,6 +22,7 @@ pub mod observe;
 pub mod path;
 pub mod prelude;
 pub mod proxy;
+pub mod recycling;
 pub mod resolve;
 pub mod route;
 pub mod session;

@@ -31,6 +31,7 @@ use crate::path::sockmap::{Pool, Station, Watch};
 use crate::path::{self, PipeBudget, Pipes, Tools};
 use crate::prelude::peek::HelloBuffers;
 use crate::prelude::pending::PendingHellos;
+use crate::recycling::keep_blocks;
 use crate::session;
 
 /// Connections that a worker accepts before it serves those it has.
@@ -149,6 +150,7 @@ pub fn run(
     inbox: Inbox,
     mut orders: watch::Receiver<Order>,
 ) -> io::Result<()> {
+    keep_blocks();
     let wakeups = shared.metrics.worker_wakeups.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
