@@ -15,7 +15,7 @@ use crate::frontend::Frontend;
 use crate::journal::{Introduction, Journal};
 use crate::net::{self, Socket};
 use crate::path::sockmap::{self, Refused};
-use crate::path::{self, Flow, FlowEnd, Start, Strategy};
+use crate::path::{self, Flow, FlowEnd, JoinedHeader, Start, Strategy};
 use crate::prelude::hello::HelloLimits;
 use crate::prelude::peek::{FirstBytes, Waiting, first_bytes};
 use crate::prelude::proxy_header::{Preface, take_header};
@@ -184,7 +184,7 @@ async fn open<'w>(
     worker: &'w Worker,
     client: &Socket,
     journal: &mut Journal,
-) -> Result<(&'w Backend, Connected, JoinedHeader), CloseReason> {
+) -> Result<(&'w Backend, Connected, Option<Box<JoinedHeader>>), CloseReason> {
     let frontend = &Arc::clone(journal.frontend());
     if let Some(accept) = &frontend.settings.accept_proxy
         && accept.is_from(journal.client().ip())
@@ -301,9 +301,6 @@ async fn apply_policy(
     }
 }
 
-/// A PROXY header that goes out with the client's first bytes. Boxed, because a flow keeps room for it.
-type JoinedHeader = Option<Box<Vec<u8>>>;
-
 /// Connects a server and sends it the PROXY header, unless that goes out with the client's first bytes.
 ///
 /// # Errors
@@ -312,14 +309,15 @@ async fn open_server(
     backend: &Backend,
     client: &Socket,
     journal: &mut Journal,
-) -> Result<(Connected, JoinedHeader), CloseReason> {
+) -> Result<(Connected, Option<Box<JoinedHeader>>), CloseReason> {
     let header = opening_header(backend, journal);
     let path = path_choice(backend, journal).path;
     let is_joined = journal.has_hello()
         && path != PathWish::Sockmap
         && !header.is_empty()
         && Strategy::of(path).joins(header.len());
-    let (header, joined) = if is_joined { (Vec::new(), Some(Box::new(header))) } else { (header, None) };
+    let (header, joined) =
+        if is_joined { (Vec::new(), Some(Box::new(JoinedHeader(header)))) } else { (header, None) };
     let opening = Opening { header: &header, has_bytes_waiting: journal.has_hello() };
     let key = backend.key(journal.client().ip(), journal.server_name());
     let mut attempts = Attempts::new(key);

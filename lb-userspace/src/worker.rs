@@ -3,6 +3,8 @@
 //! changes its worker after accept, so that its own state needs no lock. What it shares with others is atomic, or locked for a moment:
 //! whose first bytes are awaited, the queue of a backend that is full, and the queue of log lines.
 
+mod beat;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
@@ -39,9 +41,6 @@ const ACCEPT_BATCH: u32 = 16;
 
 /// How long accepting pauses when the host is out of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// How often a worker wakes up while connections come, at most: shorter than [`path::COUNTING_DELAY_MAX`], the first timer of a flow.
-const BEAT: Duration = Duration::from_millis(900);
 
 /// How often a shortage is worth a message.
 const SHORTAGE_MESSAGE_EVERY: Duration = Duration::from_secs(60);
@@ -171,7 +170,7 @@ pub fn run(
         if let Some(station) = &worker.station {
             spawn_local(hear_ends(Rc::clone(&station.watch)));
         }
-        spawn_local(beat(Rc::clone(&worker)));
+        spawn_local(beat::beat(Rc::clone(&worker)));
         spawn_local(serve_inbox(worker, inbox));
         // An error is the end of the thread that gives orders: nothing is left to wait for.
         let _ = orders.wait_for(|order| *order == Order::Stop).await;
@@ -249,15 +248,6 @@ async fn hear_ends(watch: Rc<Watch>) {
     if let Err(error) = watch.serve().await {
         tracing::error!(%error, "a worker cannot hear the ends of connections");
         std::process::exit(exit::OS_ERROR.into());
-    }
-}
-
-/// Waits for a timer that ends before any of a new flow does, while connections come. The runtime wakes itself up for a timer that ends
-/// before all others, by a write(2) to a descriptor of its own: without this, once for each connection that comes alone.
-async fn beat(worker: Rc<Worker>) {
-    loop {
-        worker.has_new.notified().await;
-        tokio::time::sleep(BEAT).await;
     }
 }
 

@@ -22,6 +22,11 @@ pub const COPY_CHUNK: usize = 64 * 1024;
 /// so much fits into every empty send buffer.
 pub const JOINED_HEADER_MAX: usize = 536;
 
+/// A header that goes to the receiver with the first bytes; at most [`JOINED_HEADER_MAX`] long. Boxed where it is kept, because every
+/// flow has room for it.
+#[derive(Debug)]
+pub struct JoinedHeader(pub Vec<u8>);
+
 /// Length of the buffer that copies pass through.
 pub const COPY_BUFFER: usize = JOINED_HEADER_MAX + COPY_CHUNK;
 
@@ -84,8 +89,8 @@ impl Lane<'_> {
 #[derive(Debug)]
 enum Held {
     Nothing,
-    /// What is sent with the first bytes; at most [`JOINED_HEADER_MAX`] long.
-    Header(Box<Vec<u8>>),
+    /// What is sent with the first bytes.
+    Header(Box<JoinedHeader>),
     /// So many, at most [`SPLICE_CHUNK`].
     InPipe {
         pipe: Box<Pipe>,
@@ -149,7 +154,7 @@ impl Direction {
     }
 
     /// Tells that bytes of the sender wait already, and what goes out with them.
-    pub fn with_bytes_waiting(mut self, has_bytes_waiting: bool, header: Option<Box<Vec<u8>>>) -> Self {
+    pub fn with_bytes_waiting(mut self, has_bytes_waiting: bool, header: Option<Box<JoinedHeader>>) -> Self {
         self.is_eager = has_bytes_waiting;
         self.held = header.map_or(Held::Nothing, Held::Header);
         self
@@ -273,8 +278,8 @@ impl Direction {
         let mut buffer = tools.buffer.borrow_mut();
         let header_len = match &self.held {
             Held::Header(header) => {
-                buffer[..header.len()].copy_from_slice(header);
-                header.len()
+                buffer[..header.0.len()].copy_from_slice(&header.0);
+                header.0.len()
             }
             _ => 0,
         };

@@ -7,7 +7,6 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -17,17 +16,15 @@ use tokio::io::Interest;
 use tokio::time::{Sleep, sleep_until};
 
 use super::Strategy;
-use super::direction::{Direction, DirectionEnd, Lane, Tools};
+use super::direction::{Direction, DirectionEnd, JoinedHeader, Lane, Tools};
 use super::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX, wait_until_acknowledged};
 use super::meter::Meter;
 use super::moment::Moment;
+use super::settle::{SETTLED_AGE, settle};
 use super::side::Side;
 use super::silence::{Allowed, Outstanding, Silence, shorter};
 use crate::config;
 use crate::net::{self, Socket};
-
-/// A flow of at least this age gets keepalive and user timeout on the server's leg: shorter ones never need them.
-pub(super) const SETTLED_AGE: Duration = Duration::from_secs(5);
 
 /// How late the counters may show bytes of a flow that goes on.
 pub const COUNTING_DELAY_MAX: Duration = Duration::from_secs(1);
@@ -51,7 +48,7 @@ pub struct Start {
     /// The client's first bytes wait in its socket.
     pub has_bytes_waiting: bool,
     /// What goes to the server with them, in one segment, and is not counted; only where [`Strategy::joins`] says so.
-    pub header: Option<Box<Vec<u8>>>,
+    pub header: Option<Box<JoinedHeader>>,
 }
 
 impl Flow<'_> {
@@ -389,16 +386,5 @@ impl<'a> Run<'a> {
         }
         let (allowed, flow) = (self.allowed(), self.flow);
         self.silence.overdue(now, allowed, || flow.outstanding()).map(Ending::Cut)
-    }
-}
-
-/// Sets what a long-lived flow needs on the server's leg. The client's leg inherited it from the listener.
-pub(super) fn settle(server: &OwnedFd, backend: &config::Backend) {
-    // The kernel only refuses values that the configuration does not allow.
-    if let Some(keepalive) = backend.keepalive {
-        let _ = net::set_keepalive(server, keepalive);
-    }
-    if let Some(timeout) = backend.user_timeout {
-        let _ = net::set_user_timeout(server, timeout);
     }
 }

@@ -8,11 +8,12 @@ mod flow;
 mod meter;
 mod moment;
 mod pipes;
+mod settle;
 mod side;
 mod silence;
 pub mod sockmap;
 
-pub use direction::{COPY_BUFFER, COPY_CHUNK, JOINED_HEADER_MAX, Method, Tools};
+pub use direction::{COPY_BUFFER, COPY_CHUNK, JOINED_HEADER_MAX, JoinedHeader, Method, Tools};
 pub use flow::{COUNTING_DELAY_MAX, Flow, FlowEnd, Start, carry};
 pub use meter::{Carried, Meter, Moved};
 pub use pipes::{Pipe, PipeBudget, Pipes};
