@@ -23,6 +23,7 @@ pub mod path;
 pub mod prelude;
 pub mod privileges;
 pub mod proxy;
+pub mod recycling;
 pub mod resolve;
 pub mod route;
 pub mod session;

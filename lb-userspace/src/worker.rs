@@ -3,6 +3,9 @@
 //! changes its worker after accept, so that its own state needs no lock. What it shares with others is atomic, or locked for a moment:
 //! whose first bytes are awaited, the queue of a backend that is full, and the queue of log lines.
 
+mod accept;
+mod beat;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
@@ -27,14 +30,8 @@ use crate::path::sockmap::{Pool, Station, Watch};
 use crate::path::{self, PipeBudget, Pipes, Tools};
 use crate::prelude::peek::HelloBuffers;
 use crate::prelude::pending::PendingHellos;
+use crate::recycling::keep_blocks;
 use crate::session;
-
-mod accept;
-
-use accept::accept_all;
-
-/// How often a worker wakes up while connections come, at most: shorter than [`path::COUNTING_DELAY_MAX`], the first timer of a flow.
-const BEAT: Duration = Duration::from_millis(900);
 
 /// How often a shortage is worth a message.
 const SHORTAGE_MESSAGE_EVERY: Duration = Duration::from_secs(60);
@@ -143,6 +140,7 @@ pub fn run(
     inbox: Inbox,
     mut orders: watch::Receiver<Order>,
 ) -> io::Result<()> {
+    keep_blocks();
     let wakeups = shared.metrics.worker_wakeups.clone();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -158,12 +156,12 @@ pub fn run(
             let listener = net::register(entrance.fd)?;
             net::wait_exclusively(&listener)?;
             let gate = (entrance.frontend, entrance.local);
-            spawn_local(accept_all(Rc::clone(&worker), listener, gate, orders.clone()));
+            spawn_local(accept::accept_all(Rc::clone(&worker), listener, gate, orders.clone()));
         }
         if let Some(station) = &worker.station {
             spawn_local(hear_ends(Rc::clone(&station.watch)));
         }
-        spawn_local(beat(Rc::clone(&worker)));
+        spawn_local(beat::beat(Rc::clone(&worker)));
         spawn_local(serve_inbox(worker, inbox));
         // An error is the end of the thread that gives orders: nothing is left to wait for.
         let _ = orders.wait_for(|order| *order == Order::Stop).await;
@@ -241,15 +239,6 @@ async fn hear_ends(watch: Rc<Watch>) {
     if let Err(error) = watch.serve().await {
         tracing::error!(%error, "a worker cannot hear the ends of connections");
         std::process::exit(exit::OS_ERROR.into());
-    }
-}
-
-/// Waits for a timer that ends before any of a new flow does, while connections come. The runtime wakes itself up for a timer that ends
-/// before all others, by a write(2) to a descriptor of its own: without this, once for each connection that comes alone.
-async fn beat(worker: Rc<Worker>) {
-    loop {
-        worker.has_new.notified().await;
-        tokio::time::sleep(BEAT).await;
     }
 }
 

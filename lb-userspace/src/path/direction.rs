@@ -22,6 +22,11 @@ pub const COPY_CHUNK: usize = 64 * 1024;
 /// so much fits into every empty send buffer.
 pub const JOINED_HEADER_MAX: usize = 536;
 
+/// A header that goes to the receiver with the first bytes; at most [`JOINED_HEADER_MAX`] long. Boxed where it is kept, because every
+/// flow has room for it.
+#[derive(Debug)]
+pub struct JoinedHeader(pub Vec<u8>);
+
 /// Length of the buffer that copies pass through.
 pub const COPY_BUFFER: usize = JOINED_HEADER_MAX + COPY_CHUNK;
 
@@ -80,15 +85,11 @@ impl Lane<'_> {
     }
 }
 
-/// A PROXY header that goes out with the client's first bytes. Boxed wherever it stays: a flow keeps room for it as long as it lives.
-#[derive(Debug)]
-pub struct JoinedHeader(pub Vec<u8>);
-
 /// Bytes that were taken from the sender and that the receiver's socket has not taken.
 #[derive(Debug)]
 enum Held {
     Nothing,
-    /// What is sent with the first bytes; at most [`JOINED_HEADER_MAX`] long.
+    /// What is sent with the first bytes.
     Header(Box<JoinedHeader>),
     /// So many, at most [`SPLICE_CHUNK`].
     InPipe {

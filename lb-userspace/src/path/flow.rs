@@ -7,7 +7,6 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -21,13 +20,11 @@ use super::direction::{Direction, DirectionEnd, JoinedHeader, Lane, Tools};
 use super::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX, drain};
 use super::meter::Meter;
 use super::moment::Moment;
+use super::settle::{SETTLED_AGE, settle};
 use super::side::Side;
 use super::silence::{Allowed, Outstanding, Silence, shorter};
 use crate::config;
 use crate::net::{self, Socket};
-
-/// A flow of at least this age gets keepalive and user timeout on the server's leg: shorter ones never need them.
-pub(super) const SETTLED_AGE: Duration = Duration::from_secs(5);
 
 /// How late the counters may show bytes of a flow that goes on.
 pub const COUNTING_DELAY_MAX: Duration = Duration::from_secs(1);
@@ -405,16 +402,5 @@ impl<'a> Run<'a> {
         }
         let (allowed, flow) = (self.allowed(), self.flow);
         self.silence.overdue(now, allowed, || flow.outstanding()).map(Ending::Cut)
-    }
-}
-
-/// Sets what a long-lived flow needs on the server's leg. The client's leg inherited it from the listener.
-pub(super) fn settle(server: &OwnedFd, backend: &config::Backend) {
-    // The kernel only refuses values that the configuration does not allow.
-    if let Some(keepalive) = backend.keepalive {
-        let _ = net::set_keepalive(server, keepalive);
-    }
-    if let Some(timeout) = backend.user_timeout {
-        let _ = net::set_user_timeout(server, timeout);
     }
 }

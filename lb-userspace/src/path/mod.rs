@@ -9,6 +9,7 @@ mod meter;
 mod moment;
 mod pipes;
 mod promotion;
+mod settle;
 mod side;
 mod silence;
 pub mod sockmap;

@@ -57,6 +57,18 @@ pub(super) fn run_on(
     client: impl FnOnce(TcpStream) + Send + 'static,
     server: impl FnOnce(TcpStream) + Send + 'static,
 ) -> End {
+    let start = Start { strategy, has_bytes_waiting: false, header: None };
+    run_from(start, backend, pipes_max, client, server)
+}
+
+/// The same, from a beginning of its own.
+pub(super) fn run_from(
+    start: Start,
+    backend: &Backend,
+    pipes_max: usize,
+    client: impl FnOnce(TcpStream) + Send + 'static,
+    server: impl FnOnce(TcpStream) + Send + 'static,
+) -> End {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let (client_leg, client_end) = connected();
@@ -70,7 +82,6 @@ pub(super) fn run_on(
         let slot = backend.pick(0, &[]).expect("a server without a limit");
         let mut meter = Meter::new(Arc::new(crate::frontend::testing::frontend()), slot);
         let flow = Flow { client: &client_leg, server: &server_leg, backend: &backend.settings };
-        let start = Start { strategy, has_bytes_waiting: false, header: None };
         let end =
             tokio::time::timeout(PATIENCE, carry(&flow, start, &tools, &mut meter)).await.expect("it ends");
         drop((client_leg, server_leg));

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use lb_common::reason::{CloseReason, PathKind};
 
-use super::testing::{exchange, pattern, read_all, reset, run, run_on, run_with_pipes, wait_for_error};
-use super::{COPY_CHUNK, Method, Side, Strategy};
+use super::testing::{
+    exchange, pattern, read_all, reset, run, run_from, run_on, run_with_pipes, wait_for_error,
+};
+use super::{COPY_CHUNK, JOINED_HEADER_MAX, JoinedHeader, Method, Side, Start, Strategy};
 use crate::{backend, config};
 
 const STRATEGIES: [Strategy; 3] =
@@ -34,6 +36,30 @@ fn bytes_arrive_in_order_both_ways_and_both_fins_too() {
             Strategy::Always(Method::Copy) => assert_eq!(spliced, 0),
             Strategy::Always(Method::Splice) => assert_eq!(spliced, 8 << 20),
             Strategy::Adaptive => assert!(spliced > 0, "a stream is spliced after a while"),
+        }
+    }
+}
+
+#[test]
+fn a_header_goes_before_the_first_bytes_and_is_not_counted() {
+    let backend =
+        backend::testing::backend(backend::testing::settings(vec![backend::testing::server("a", 1, 0)]));
+    for strategy in [Strategy::Always(Method::Copy), Strategy::Adaptive] {
+        // The second does not fit into one read with the header in front of it.
+        for len in [5, 3 * COPY_CHUNK] {
+            let header = vec![b'h'; JOINED_HEADER_MAX];
+            let bytes = pattern(len, 3);
+            let expected = [&header[..], &bytes].concat();
+            let header = Some(Box::new(JoinedHeader(header)));
+            let end = run_from(
+                Start { strategy, has_bytes_waiting: true, header },
+                &backend,
+                8,
+                move |client| exchange(client, &bytes, b"answer"),
+                move |server| exchange(server, b"answer", &expected),
+            );
+            assert_eq!(end.close, CloseReason::Finished, "{strategy:?}");
+            assert_eq!((end.carried.received(), end.carried.sent()), (len as u64, 6), "{strategy:?}");
         }
     }
 }

@@ -14,9 +14,10 @@ use super::legs::{Legs, index};
 use crate::config;
 use crate::net::{self, TcpInfo};
 use crate::path::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX};
-use crate::path::flow::{COUNTING_DELAY_MAX, SETTLED_AGE, settle};
+use crate::path::flow::COUNTING_DELAY_MAX;
 use crate::path::meter::Meter;
 use crate::path::moment::Moment;
+use crate::path::settle::{SETTLED_AGE, settle};
 use crate::path::silence::{Allowed, Outstanding, Silence, shorter};
 use crate::path::{Side, Tools};
 
