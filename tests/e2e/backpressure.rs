@@ -49,8 +49,12 @@ fn a_reader_that_stops(path: Path, roles: impl Fn((TcpStream, TcpStream)) -> (Tc
     let resident = relay.agent.process.resident_bytes().saturating_sub(resident_before);
     assert!(resident < FLOWS * SOCKET_MAX, "{resident} bytes of memory for {FLOWS} flows");
     let sockets = socket_memory(&relay.net);
-    // Truesize may exceed the limit by the last segments that were taken.
-    assert!(sockets < FLOWS * 2 * SOCKET_MAX * 5 / 4, "{sockets} bytes in sockets for {FLOWS} flows");
+    // What waits inside the kernel gets room in a socket after a while. Truesize may exceed the limit by the last segments that were taken.
+    let inside = if path == Path::Sockmap { INSIDE_MAX } else { 0 };
+    assert!(
+        sockets < FLOWS * (2 * SOCKET_MAX + inside) * 5 / 4,
+        "{sockets} bytes in sockets for {FLOWS} flows"
+    );
     for taken in &taken {
         // Two sockets of the ends, two of the agent, and at most one socket's worth in between.
         let between = if path == Path::Sockmap { INSIDE_MAX } else { SOCKET_MAX };
