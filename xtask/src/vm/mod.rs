@@ -33,8 +33,10 @@ use crate::repository::root;
 const CI_KERNEL: &str = "6.1";
 
 /// Programs of this machine that tests start.
-const PROGRAMS: [&str; 12] =
-    ["cat", "cp", "ip", "nft", "prlimit", "setpriv", "sh", "ss", "tc", "timeout", "true", "unshare"];
+const PROGRAMS: [&str; 14] = [
+    "cat", "cp", "ip", "mount", "nft", "prlimit", "setpriv", "sh", "ss", "tc", "timeout", "true", "umount",
+    "unshare",
+];
 
 /// Modules that tests need, for nobody loads them there when they are asked for: links, their faults, filters, and what ss(8) asks.
 const MODULES: [&str; 7] = ["veth", "sch_netem", "nf_tables", "nft_limit", "nft_numgen", "tcp_diag", "tls"];
