@@ -208,6 +208,21 @@ fn a_reset_arrives_past_a_backlog() {
     assert_eq!(relay.close_reason(), "server-reset");
 }
 
+/// When the second end resets, too, nobody is left to wait for.
+#[test]
+fn two_resets_end_a_flow_at_once() {
+    let relay = Relay::start(Path::Sockmap);
+    let (client, server) = relay.pair();
+    send_until_blocked(&client, 1, Duration::from_millis(500));
+    lb_tests::stream::reset(client);
+    // The agent hears of them one after the other.
+    std::thread::sleep(Duration::from_millis(100));
+    let begin = std::time::Instant::now();
+    lb_tests::stream::reset(server);
+    assert_eq!(relay.close_reason(), "client-reset");
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+}
+
 /// Without privileges the same configuration runs, says why, and carries its flows in user space.
 #[test]
 fn without_privileges_flows_are_carried_in_user_space() {
