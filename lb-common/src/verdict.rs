@@ -41,10 +41,10 @@ pub const fn rings(moved: &Moved, allowed: &Allowed) -> bool {
     moved.inside() >= allowed.pause_at && moved.rung != allowed.round
 }
 
-/// What the direction has waiting beyond its share.
+/// What the direction has waiting beyond its share. Without one, user space only wants to hear of the next segment.
 #[inline(always)]
 pub const fn overdraft(moved: &Moved, allowed: &Allowed) -> u64 {
-    moved.inside().saturating_sub(allowed.pause_at)
+    if allowed.pause_at == 0 { 0 } else { moved.inside().saturating_sub(allowed.pause_at) }
 }
 
 /// Whether further segments have to be turned away, when all directions together have `overdraft` waiting beyond their shares and may have

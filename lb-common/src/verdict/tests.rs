@@ -40,6 +40,7 @@ fn when_the_overdraft_is_used_up_who_is_beyond_its_share_is_stopped() {
         |overdrawn, total| stops(&Moved { rung: 1, overdrawn, ..moved(2 << 20) }, &ALLOWED, total, 100);
     assert_eq!([stop(0, 100), stop(1, 99), stop(1, 100)], [false, false, true]);
     assert_eq!([0, 1 << 20, 3 << 20].map(|inside| overdraft(&moved(inside), &ALLOWED)), [0, 0, 2 << 20]);
+    assert_eq!(overdraft(&moved(1), &Allowed { pause_at: 0, ..ALLOWED }), 0);
 }
 
 #[test]

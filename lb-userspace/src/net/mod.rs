@@ -14,6 +14,7 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 use tokio::io::Interest;
@@ -115,6 +116,15 @@ pub fn end_cleanly(socket: impl AsFd) {
 pub fn peek(socket: &Socket, buffer: &mut [u8]) -> io::Result<usize> {
     let (_, len) = rustix::net::recv(socket.get_ref(), buffer, RecvFlags::PEEK | RecvFlags::DONTWAIT)?;
     Ok(len)
+}
+
+/// Whether a connection is over in both directions, by a reset mostly (poll(2), POLLHUP and POLLERR).
+pub fn has_ended(socket: &OwnedFd) -> bool {
+    let mut fds = [PollFd::new(socket, PollFlags::empty())];
+    let at_once = Timespec { tv_sec: 0, tv_nsec: 0 };
+    // A wait of no time is not interrupted.
+    let _ = poll(&mut fds, Some(&at_once));
+    fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
 /// Whether urgent data (tcp(7)) ever came on a socket, as the reactor saw it.

@@ -31,7 +31,6 @@ use std::sync::Arc;
 
 use lb_common::reason::{CloseReason, FallbackReason};
 use prometheus_client::metrics::counter::Counter;
-use rustix::event::epoll::EventFlags;
 use tokio::time::{sleep_until, timeout_at};
 
 pub use legs::{Bytes, Refused};
@@ -39,7 +38,7 @@ pub use pool::{Limits, Pool};
 pub use watch::Watch;
 
 use self::lane::{FIRST_ROUND, Grant, Lane};
-use self::legs::{Legs, index};
+use self::legs::Legs;
 use self::run::{Ending, Run};
 use super::drain::acknowledged;
 use super::moment::Moment;
@@ -100,7 +99,8 @@ pub async fn carry(
         Ending::Cut(reason, silent) => (reason, silent),
         Ending::Reset(side, reason) => {
             let other = side.other();
-            let is_gone = || legs.watched.take()[index(other)].contains(EventFlags::ERR);
+            // Not by what is heard: that is said once, and may have been said already.
+            let is_gone = || net::has_ended(legs.socket(other));
             // Missed: the rest goes with the reset.
             let _ = timeout_at(drains_until.instant(), acknowledged(legs.socket(other), is_gone)).await;
             (reason, None)

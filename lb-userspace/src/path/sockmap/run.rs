@@ -49,6 +49,8 @@ pub(super) struct Run<'a> {
     fins: [bool; 2],
     /// The side that reset or died, once known, and what that makes of the flow.
     gone: Option<(Side, CloseReason)>,
+    /// Nobody is left to take anything.
+    are_both_gone: bool,
     /// Until when the other side may take what that one sent, at the latest.
     drains_until: Option<Moment>,
     silence: Silence,
@@ -76,6 +78,7 @@ impl<'a> Run<'a> {
             meter,
             fins: [false; 2],
             gone: None,
+            are_both_gone: false,
             drains_until: None,
             silence: Silence::new(now),
             again_at: None,
@@ -100,6 +103,9 @@ impl<'a> Run<'a> {
             {
                 return Poll::Ready(ending);
             }
+            if let Some((_, reason)) = self.gone.filter(|_| self.are_both_gone) {
+                return Poll::Ready(Ending::Cut(reason, None));
+            }
             if let Some(ending) = self.overdue(now) {
                 return Poll::Ready(ending);
             }
@@ -119,6 +125,7 @@ impl<'a> Run<'a> {
         for side in SIDES {
             let event = events[index(side)];
             if event.contains(EventFlags::ERR) {
+                self.are_both_gone |= self.gone.is_some_and(|(gone, _)| gone != side);
                 self.note_gone(side, now);
             } else if event.contains(EventFlags::RDHUP) && !self.fins[index(side)] {
                 self.fins[index(side)] = true;
