@@ -70,7 +70,7 @@ pub struct Moved {
     pub rung: u64,
     /// The last [`Allowed::round`] in which the sender's segments were turned away.
     pub stopped: u64,
-    /// The direction's part of [`OVERDRAFT`]. User space takes it back while the program does not judge this socket.
+    /// The direction's part of [`OVERDRAFT`], and [`Allowed::taken_back`] besides.
     pub overdrawn: u64,
     /// Nothing yet; fills a cache line.
     pub spare: [u64; 4],
@@ -84,10 +84,12 @@ pub struct Allowed {
     pub pause_at: u64,
     /// Cost that may wait before segments are turned away, until the next round.
     pub stop_at: u64,
-    /// Counts the answers of user space, from 1.
+    /// Counts the answers of user space, from 1; 0: all segments are turned away.
     pub round: u64,
+    /// What user space has ever taken back of the direction's part of [`OVERDRAFT`].
+    pub taken_back: u64,
     /// Nothing yet; fills a cache line.
-    pub spare: [u64; 5],
+    pub spare: [u64; 4],
 }
 
 /// One direction of a flow.
@@ -109,8 +111,20 @@ pub const ALLOWED_WORD: usize = offset_of!(Direction, allowed) / 8;
 /// The word of [`Moved::overdrawn`].
 pub const OVERDRAWN_WORD: usize = offset_of!(Moved, overdrawn) / 8;
 
+/// The word of [`Allowed::round`].
+pub const ROUND_WORD: usize = offset_of!(Direction, allowed.round) / 8;
+
+/// The word of [`Allowed::taken_back`].
+pub const TAKEN_BACK_WORD: usize = offset_of!(Direction, allowed.taken_back) / 8;
+
 const _: () = assert!(size_of::<Moved>() == 128 && size_of::<Allowed>() == 64);
-const _: () = assert!(DIRECTION_WORDS == 24 && ALLOWED_WORD == 16 && OVERDRAWN_WORD == 11);
+const _: () = assert!(
+    DIRECTION_WORDS == 24
+        && ALLOWED_WORD == 16
+        && OVERDRAWN_WORD == 11
+        && ROUND_WORD == 18
+        && TAKEN_BACK_WORD == 19
+);
 
 impl Moved {
     /// From the words of the map, in their order.

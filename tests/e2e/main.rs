@@ -42,6 +42,7 @@ mod routes;
 mod servers;
 mod slow_clients;
 mod sockmap;
+mod sockmap_bounds;
 mod source;
 mod timeouts;
 mod transfer;

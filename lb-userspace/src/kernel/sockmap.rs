@@ -139,6 +139,11 @@ impl Sockmap {
         self.seats.directions.allow(slot, allowed);
     }
 
+    /// Has the filter turn a slot's segments away until the next [`Self::allow`].
+    pub fn turn_away(&self, slot: u32) {
+        self.seats.directions.turn_away(slot);
+    }
+
     /// Takes back from the overdraft what a direction does not need of it any more; see [`Directions::take_back`].
     pub fn take_back(&self, slot: u32, all_but: u64) {
         self.seats.directions.take_back(slot, all_but);

@@ -150,6 +150,29 @@ impl TcpInfo {
     }
 }
 
+/// Memory of the received bytes that nobody has taken, in bytes: what SK_MEMINFO_RMEM_ALLOC of SO_MEMINFO says (include/uapi/linux/sock_diag.h).
+/// FIONREAD says 0 of a socket in a socket map, whatever is in its receive queue (net/ipv4/tcp_bpf.c, tcp_bpf_ioctl, since Linux 6.19 and its
+/// stable releases).
+///
+/// # Errors
+/// The socket is gone.
+pub fn received_memory(fd: impl AsFd) -> io::Result<u64> {
+    // Linux 6.18 has nine; fewer are written where there are fewer.
+    let mut values = [0_u32; 9];
+    let mut len = size_of_val(&values) as libc::socklen_t;
+    // SAFETY: both pointers are to live values, and the length is that of the buffer that the kernel writes to.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            values.as_mut_ptr().cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { Ok(values[0].into()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sets an option that is an integer.
 fn set_int(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
     // SAFETY: `value` is a live c_int and the length passed is its size; the kernel only reads it during the call.

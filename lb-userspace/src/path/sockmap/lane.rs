@@ -45,6 +45,8 @@ pub(super) struct Lane {
     /// What had been accepted at the last look.
     accepted_before: u64,
     wait: Duration,
+    /// The kernel has thrown away what it received while the socket was taken out of the map.
+    has_lost: bool,
     /// Since when the receiver's socket has had room for what waits, and taken none of it.
     stuck_since: Option<Moment>,
     /// The sender has reset, and its socket holds nothing more.
@@ -143,6 +145,7 @@ impl Lane {
             backlog: 0,
             accepted_before: 0,
             wait: WAIT_MIN,
+            has_lost: false,
             stuck_since: None,
             is_exhausted: false,
         }
@@ -187,15 +190,17 @@ impl Lane {
         let inside = moved.inside_after(carried);
         self.backlog = moved.redirected.saturating_sub(carried);
         self.note_progress(accepted);
-        if moved.dropped > 0 || self.is_stuck(legs, sight.now) {
-            let (dropped, backlog) = (moved.dropped, self.backlog);
-            tracing::debug!(dropped, inside, backlog, state = ?self.state, "a direction inside the kernel is broken");
+        if moved.dropped > 0 || self.has_lost || self.is_stuck(legs, sight.now) {
+            let (dropped, has_lost, backlog) = (moved.dropped, self.has_lost, self.backlog);
+            tracing::debug!(dropped, has_lost, inside, backlog, state = ?self.state, "a direction inside the kernel is broken");
             return Step { is_broken: true, ..Step::default() };
         }
         let received = sight.infos[index(self.sender)].received.wrapping_sub(self.basis.taken);
         if sight.has_fin && received == accepted + 1 && !self.pump.is_holding() {
             return Step { is_complete: true, ..Step::default() };
         }
+        // No segment may come any more that would do so.
+        legs.take_back(self.sender, inside.saturating_sub(self.grant.share));
         let again = self.move_on(legs, &moved, inside, tools, sight);
         let is_delivered = sight.is_gone && self.backlog == 0 && !self.pump.is_holding();
         Step {
@@ -218,10 +223,7 @@ impl Lane {
             State::Hooked => self.run(legs, moved, inside, sight),
             State::Paused if sight.is_gone => self.withdraw(legs),
             State::Paused if self.backlog == 0 => self.resume(legs, sight),
-            State::Paused => {
-                legs.take_back(self.sender, inside.saturating_sub(self.grant.share));
-                self.await_room()
-            }
+            State::Paused => self.await_room(),
             State::Withdrawn if self.backlog > 0 => self.await_room(),
             State::Withdrawn => {
                 let (from, to) = (legs.socket(self.sender), legs.socket(self.sender.other()));
@@ -236,8 +238,7 @@ impl Lane {
     fn run(&mut self, legs: &Legs, moved: &Moved, inside: u64, sight: &Sight<'_>) -> Option<Duration> {
         let is_over = inside >= self.grant.share;
         if is_over && !self.grant.grow() && !sight.is_gone {
-            self.pause(legs);
-            return self.await_room();
+            return self.pause(legs);
         }
         if is_over || moved.rung == self.round {
             self.answer(legs);
@@ -250,21 +251,25 @@ impl Lane {
     }
 
     /// What the sender sends stays in its socket from now on.
-    fn pause(&mut self, legs: &Legs) {
+    fn pause(&mut self, legs: &Legs) -> Option<Duration> {
         legs.unhook(self.sender);
         legs.station().pauses.inc();
         self.state = State::Paused;
+        self.has_lost = legs.has_lost(self.sender, &self.basis);
         // The receive buffer takes what was turned away.
         self.answer(legs);
+        if self.has_lost { Some(Duration::ZERO) } else { self.await_room() }
     }
 
     /// The receiver has accepted everything. All that waits in the sender's socket comes at once.
     fn resume(&mut self, legs: &Legs, sight: &Sight<'_>) -> Option<Duration> {
-        legs.take_back(self.sender, 0);
-        let waiting = net::waiting_bytes(legs.socket(self.sender)).unwrap_or(0);
-        if waiting > self.grant.pool.direction_max() {
+        let pool = Arc::clone(&self.grant.pool);
+        let waiting = net::received_memory(legs.socket(self.sender)).unwrap_or(0);
+        if waiting > pool.burst_max() {
             return self.withdraw(legs);
         }
+        // It counts from when the socket is hooked, for that runs the program over it.
+        let Some(_coming) = pool.announce(waiting, || legs.overdraft()) else { return self.await_room() };
         self.answer(legs);
         if legs.hook(self.sender).is_err() {
             return self.withdraw(legs);

@@ -126,15 +126,28 @@ impl Legs {
     /// From now on, what this side sends stays in its socket.
     ///
     /// The kernel takes the program away before it takes back the call of it, and drops what a running call still finds
-    /// (net/core/skmsg.c, sk_psock_stop_verdict and sk_psock_verdict_recv). So first nobody may be called: below SO_RCVLOWAT the kernel
-    /// reports nothing (net/ipv4/tcp.c, tcp_data_ready), and setting it waits for whoever has the socket's lock.
+    /// (net/core/skmsg.c, sk_psock_stop_verdict and sk_psock_verdict_recv). So first nobody may be called: the filter turns away what
+    /// comes; below SO_RCVLOWAT the kernel reports nothing, unless the receive buffer is short (net/ipv4/tcp.c, tcp_data_ready and
+    /// tcp_epollin_ready); and setting that waits for whoever has the socket's lock. A segment that had passed the filter and was
+    /// waiting for the lock meanwhile has it then, so that it is waited for once more.
     pub(super) fn unhook(&self, side: Side) {
         let Membership { station, slots, hooked, .. } = &self.membership;
         if hooked[index(side)].replace(false) {
+            station.kernel.turn_away(slots[index(side)]);
             // A socket that is gone is quiet.
             let _ = net::set_receive_low_water(self.socket(side), QUIET_BYTES);
+            let _ = net::tcp_info(self.socket(side));
             station.maps.borrow_mut().unhook(slots[index(side)]);
         }
+    }
+
+    /// Whether the socket of this side, which has been unhooked and gets nothing yet, has received more than was handed over and does not hold
+    /// the rest: then [`Self::unhook`] was not quiet enough. A FIN counts as one.
+    pub(super) fn has_lost(&self, side: Side, basis: &Basis) -> bool {
+        let handed = basis.taken + self.moved(side).redirected;
+        let socket = self.socket(side);
+        let is_empty = net::received_memory(socket).is_ok_and(|bytes| bytes == 0);
+        is_empty && net::tcp_info(socket).is_ok_and(|info| info.received > handed + 1)
     }
 
     /// Whether the program judges what this side sends.
@@ -157,9 +170,14 @@ impl Legs {
         self.station().kernel.allow(self.membership.slots[index(side)], allowed);
     }
 
-    /// Takes back from the overdraft what this side's direction does not need of it. The program must not judge what it sends.
+    /// Takes back from the overdraft what this side's direction does not need of it.
     pub(super) fn take_back(&self, side: Side, all_but: u64) {
         self.station().kernel.take_back(self.membership.slots[index(side)], all_but);
+    }
+
+    /// What all directions together have waiting beyond their shares.
+    pub(super) fn overdraft(&self) -> u64 {
+        self.station().kernel.overdraft()
     }
 
     /// Also hears of these events.
@@ -192,6 +210,9 @@ fn enter(
     if taken > 0 && waiting > 0 {
         // The program gets whole segments, also those of which a part was taken (net/ipv4/tcp.c, tcp_read_skb).
         return Err(FallbackReason::PartlyTaken);
+    }
+    if waiting > station.pool.burst_max() {
+        return Err(FallbackReason::Memory);
     }
     let server_accepted = net::tcp_info(server).map_err(kernel)?.accepted;
     let cookies = [net::cookie(client).map_err(kernel)?, net::cookie(server).map_err(kernel)?];

@@ -37,7 +37,22 @@ const TCP_MEM_SHARE: u64 = 4;
 pub struct Pool {
     limits: Limits,
     taken: AtomicU64,
+    /// What is about to wait beyond the shares, and does not yet count there.
+    coming: AtomicU64,
     gauge: Gauge,
+}
+
+/// Bytes that are on their way to where the program counts them.
+#[derive(Debug)]
+pub struct Coming<'a> {
+    pool: &'a Pool,
+    bytes: u64,
+}
+
+impl Drop for Coming<'_> {
+    fn drop(&mut self) {
+        self.pool.coming.fetch_sub(self.bytes, Ordering::AcqRel);
+    }
 }
 
 /// What flows may have waiting inside the kernel, in bytes of cost.
@@ -68,12 +83,24 @@ impl Limits {
 impl Pool {
     /// So many bytes; `gauge` shows how many of them are taken as shares.
     pub fn new(limits: Limits, gauge: Gauge) -> Arc<Self> {
-        Arc::new(Self { limits, taken: AtomicU64::new(0), gauge })
+        Arc::new(Self { limits, taken: AtomicU64::new(0), coming: AtomicU64::new(0), gauge })
     }
 
     /// The most that one direction may have waiting.
     pub fn direction_max(&self) -> u64 {
         self.limits.direction
+    }
+
+    /// The most that may come into the kernel at once.
+    pub fn burst_max(&self) -> u64 {
+        self.limits.direction.min(self.limits.overdraft())
+    }
+
+    /// Announces bytes that come at once, when so many wait beyond the shares. `None`: they would be too many.
+    pub fn announce(&self, bytes: u64, overdraft: impl Fn() -> u64) -> Option<Coming<'_>> {
+        let before = self.coming.fetch_add(bytes, Ordering::AcqRel);
+        let coming = Coming { pool: self, bytes };
+        (overdraft() + before + bytes <= self.limits.overdraft()).then_some(coming)
     }
 
     /// The most that a share may be.
@@ -144,6 +171,16 @@ mod tests {
         shares.into_iter().for_each(|share| pool.give_back(share));
         assert_eq!(gauge.get(), 0);
         assert!(pool.take(64 << 20) && !pool.take(1));
+    }
+
+    #[test]
+    fn what_comes_at_once_fits_with_what_waits() {
+        let pool = Pool::new(Limits { total: 200, direction: 70 }, Gauge::default());
+        assert_eq!(pool.burst_max(), 70);
+        let first = pool.announce(60, || 0);
+        assert!(first.is_some() && pool.announce(41, || 0).is_none() && pool.announce(40, || 1).is_none());
+        drop(first);
+        assert!(pool.announce(99, || 1).is_some() && pool.announce(101, || 0).is_none());
     }
 
     #[test]

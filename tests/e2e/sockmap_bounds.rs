@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Path `sockmap`: what waits inside the kernel for a receiver that takes nothing is bounded, and nothing is lost for it.
+
+use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use lb_tests::agent::Agent;
+use lb_tests::config::Path;
+use lb_tests::net::Net;
+use lb_tests::size;
+use lb_tests::stream::{
+    End, finish, receive, receive_all, receive_at_most, receive_exactly, say, send, send_until_blocked,
+};
+use rustix::process::Signal;
+
+use crate::support::{
+    Relay, SERVER_PORT, allow_many_connections, assert_received, limit_socket_buffers, tcp_config,
+};
+
+/// What tcp_rmem and tcp_wmem allow a socket in these tests.
+const SOCKET_MAX: u64 = 1 << 20;
+
+/// The same where buffers should hold little.
+const SMALL_SOCKET: u64 = 128 << 10;
+
+/// `sockmap-direction-memory` in tests that reach it.
+const DIRECTION: u64 = 4 << 20;
+
+/// Sockets between two ends: theirs, and two of the agent.
+const SOCKETS: u64 = 4;
+
+/// How long nothing moves before a sender counts as blocked.
+const CALM: Duration = Duration::from_secs(2);
+
+fn relay() -> Relay {
+    let net = Net::new(1);
+    limit_socket_buffers(&net, SOCKET_MAX);
+    let config = tcp_config(&net, Path::Sockmap, "").global("sockmap-direction-memory = \"4MiB\"");
+    let listener = net.server().listen(SERVER_PORT);
+    Relay { agent: Agent::start(&net, &config), listener, net }
+}
+
+/// The agent does not run at all while a client floods a server that reads nothing: what waits is bounded all the same, and nothing
+/// breaks.
+#[test]
+fn an_agent_that_sleeps_costs_no_connection() {
+    let relay = relay();
+    let tries = size(3, 20);
+    for _ in 0..tries {
+        let (client, server) = relay.pair();
+        say(&client, b"begin");
+        assert_eq!(receive_exactly(&server, 5), b"begin");
+        relay.agent.process.signal(Signal::STOP);
+        let taken = std::thread::scope(|scope| {
+            let up = scope.spawn(|| send_until_blocked(&client, 1, CALM));
+            let down = scope.spawn(|| send_until_blocked(&server, 2, CALM));
+            [up, down].map(|sender| sender.join().expect("no panic"))
+        });
+        relay.agent.process.signal(Signal::CONT);
+        for taken in taken {
+            // Half of what waits is what segments cost besides their bytes.
+            assert!(taken > DIRECTION / 2, "{taken} bytes: the bound was not reached");
+            // What TCP had taken when the filter began comes on top: no more than a receive buffer.
+            assert!(taken < DIRECTION + (SOCKETS + 1) * SOCKET_MAX, "{taken} bytes taken while nobody reads");
+        }
+        finish(&client);
+        finish(&server);
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| receive(&client, 2));
+            assert_received(&receive(&server, 1), taken[0], End::Finished);
+            assert_received(&reader.join().expect("no panic"), taken[1], End::Finished);
+        });
+    }
+    assert_nothing_is_left(&relay, tries);
+}
+
+/// One-byte segments: what they cost counts, not what they carry.
+#[test]
+fn one_byte_segments_count_as_what_they_cost() {
+    let relay = relay();
+    limit_socket_buffers(&relay.net, SMALL_SOCKET);
+    let (client, server) = relay.pair();
+    say(&client, b"begin");
+    assert_eq!(receive_exactly(&server, 5), b"begin");
+    relay.agent.process.signal(Signal::STOP);
+    client.set_write_timeout(Some(CALM)).expect("a socket");
+    let mut taken = 0_u64;
+    while (&client).write(&[taken as u8]).is_ok_and(|count| count == 1) {
+        taken += 1;
+    }
+    relay.agent.process.signal(Signal::CONT);
+    // The send buffer of the agent and the receive buffer of the server take nothing but bytes; whatever else there is holds a segment
+    // for each.
+    let bytes = 2 * SMALL_SOCKET;
+    let segments = (DIRECTION + 3 * SMALL_SOCKET) / 1024;
+    assert!(taken < bytes + segments, "{taken} bytes in segments of one, of {bytes} + {segments}");
+    finish(&client);
+    let (received, end) = receive_all(&server);
+    assert_eq!((received.len() as u64, end), (taken, End::Finished));
+    finish(&server);
+    assert!(received.iter().enumerate().all(|(at, byte)| *byte == at as u8), "bytes out of place");
+    relay.agent.until_idle();
+    assert_nothing_is_left(&relay, 1);
+}
+
+/// Both ends at full speed, and neither reads for a while: over and over on one connection.
+#[test]
+fn pauses_without_end_lose_nothing() {
+    let relay = relay();
+    let (client, server) = relay.pair();
+    let pauses = || relay.agent.scrape().count("lb_sockmap_pauses_total", &[]);
+    let (wanted, burst) = (size(30, 1_000), 12 << 20);
+    let mut round = 0;
+    while pauses() < wanted {
+        round += 1;
+        std::thread::scope(|scope| {
+            for (from, to, seed) in [(&client, &server, round), (&server, &client, !round)] {
+                scope.spawn(move || send(from, seed, burst).expect("a reader that comes late"));
+                scope.spawn(move || {
+                    std::thread::sleep(Duration::from_millis(20));
+                    assert_received(&receive_at_most(to, seed, burst), burst, End::Silent);
+                });
+            }
+        });
+    }
+    finish(&client);
+    finish(&server);
+    relay.agent.until_idle();
+    relay.agent.assert_inside(99);
+    assert_nothing_is_left(&relay, 1);
+}
+
+/// Many flows whose servers take nothing: memory stays within what is configured, the kernel has little to do for them, and another
+/// flow goes on.
+#[test]
+fn stalled_flows_cost_little_and_hold_up_nobody() {
+    let net = Net::new(1);
+    limit_socket_buffers(&net, SMALL_SOCKET);
+    allow_many_connections(&net);
+    let config = tcp_config(&net, Path::Sockmap, "").global("sockmap-memory = \"128MiB\"");
+    let listener = net.server().listen(SERVER_PORT);
+    let relay = Relay { agent: Agent::start(&net, &config), listener, net };
+    let (client, server) = relay.pair();
+    let flows: Vec<_> = (0..size(300, 2_000)).map(|_| relay.pair()).collect();
+    let taken = at_once(&flows, |_, (client, _)| send_until_blocked(client, 1, Duration::from_millis(200)));
+    let sum: u64 = taken.iter().sum();
+    let bound = (128 << 20) + flows.len() as u64 * (SOCKETS + 1) * SMALL_SOCKET;
+    assert!(sum < bound, "{sum} bytes taken while nobody reads");
+    let (before, begin) = (kernel_workers(), Instant::now());
+    let mut slowest = Duration::ZERO;
+    for round in 0..200_u32 {
+        let sent = Instant::now();
+        say(&client, &round.to_be_bytes());
+        assert_eq!(receive_exactly(&server, 4), round.to_be_bytes());
+        slowest = slowest.max(sent.elapsed());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    let (used, passed) = (kernel_workers().saturating_sub(before), begin.elapsed());
+    assert!(slowest < Duration::from_secs(1), "{slowest:?} for a message beside stalled flows");
+    assert!(used < passed / 4, "{used:?} of {passed:?} for what stands still");
+    at_once(&flows, |index, (client, server)| {
+        finish(client);
+        assert_received(&receive(server, 1), taken[index], End::Finished);
+        finish(server);
+    });
+    drop((client, server));
+    assert_nothing_is_left(&relay, flows.len() + 1);
+}
+
+/// Does something with every flow, with a few dozen at the same time.
+fn at_once<T: Send>(
+    flows: &[(TcpStream, TcpStream)],
+    act: impl Fn(usize, &(TcpStream, TcpStream)) -> T + Sync,
+) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let indexes = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
+        let mine = indexes.take_while(|index| *index < flows.len());
+        mine.map(|index| (index, act(index, &flows[index]))).collect::<Vec<_>>()
+    };
+    let mut results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..32).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The time that the kernel's workers that are there have used (proc_pid_stat(5): utime and stime, in ticks of 10 ms).
+fn kernel_workers() -> Duration {
+    let processes = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let ticks = processes.filter_map(|process| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).ok()?;
+        let (name, fields) = stat.rsplit_once(") ")?;
+        let times = fields.split(' ').skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok());
+        name.contains("(kworker/").then(|| times.sum::<u64>())
+    });
+    Duration::from_millis(10 * ticks.sum::<u64>())
+}
+
+/// No connection has been broken, and the memory has been given back.
+fn assert_nothing_is_left(relay: &Relay, connections: usize) {
+    let records = relay.agent.until_records(connections);
+    assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
+    relay.agent.until_count("lb_sockmap_memory_bytes", &[], 0);
+}
