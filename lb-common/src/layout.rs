@@ -70,7 +70,7 @@ pub struct Moved {
     pub rung: u64,
     /// The last [`Allowed::round`] in which the sender's segments were turned away.
     pub stopped: u64,
-    /// The direction's part of [`OVERDRAFT`]. User space takes it back while the program does not judge this socket.
+    /// The direction's part of [`OVERDRAFT`], and [`Allowed::taken_back`] besides.
     pub overdrawn: u64,
     /// Nothing yet; fills a cache line.
     pub spare: [u64; 4],
@@ -86,8 +86,10 @@ pub struct Allowed {
     pub stop_at: u64,
     /// Counts the answers of user space, from 1; 0: all segments are turned away.
     pub round: u64,
+    /// What user space has ever taken back of the direction's part of [`OVERDRAFT`].
+    pub taken_back: u64,
     /// Nothing yet; fills a cache line.
-    pub spare: [u64; 5],
+    pub spare: [u64; 4],
 }
 
 /// One direction of a flow.
@@ -112,9 +114,17 @@ pub const OVERDRAWN_WORD: usize = offset_of!(Moved, overdrawn) / 8;
 /// The word of [`Allowed::round`].
 pub const ROUND_WORD: usize = offset_of!(Direction, allowed.round) / 8;
 
+/// The word of [`Allowed::taken_back`].
+pub const TAKEN_BACK_WORD: usize = offset_of!(Direction, allowed.taken_back) / 8;
+
 const _: () = assert!(size_of::<Moved>() == 128 && size_of::<Allowed>() == 64);
-const _: () =
-    assert!(DIRECTION_WORDS == 24 && ALLOWED_WORD == 16 && OVERDRAWN_WORD == 11 && ROUND_WORD == 18);
+const _: () = assert!(
+    DIRECTION_WORDS == 24
+        && ALLOWED_WORD == 16
+        && OVERDRAWN_WORD == 11
+        && ROUND_WORD == 18
+        && TAKEN_BACK_WORD == 19
+);
 
 impl Moved {
     /// From the words of the map, in their order.

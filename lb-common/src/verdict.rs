@@ -47,12 +47,20 @@ pub const fn overdraft(moved: &Moved, allowed: &Allowed) -> u64 {
     if allowed.pause_at == 0 { 0 } else { moved.inside().saturating_sub(allowed.pause_at) }
 }
 
+/// What the direction's part of the overdraft is short of that; wraps when it is less. User space takes back at any time what no segment
+/// will, and if both count at the same moment, the next one sets it right.
+#[inline(always)]
+pub const fn draws(moved: &Moved, allowed: &Allowed) -> u64 {
+    overdraft(moved, allowed).wrapping_sub(moved.overdrawn.wrapping_sub(allowed.taken_back))
+}
+
 /// Whether further segments have to be turned away, when all directions together have `overdraft` waiting beyond their shares and may have
 /// `overdraft_max`. Only of who has called: its call ends it.
 #[inline(always)]
-pub const fn stops(moved: &Moved, allowed: &Allowed, overdraft: u64, overdraft_max: u64) -> bool {
+pub const fn stops(moved: &Moved, allowed: &Allowed, overdraft: i64, overdraft_max: i64) -> bool {
     moved.rung == allowed.round
-        && (moved.inside() >= allowed.stop_at || (moved.overdrawn > 0 && overdraft >= overdraft_max))
+        && (moved.inside() >= allowed.stop_at
+            || (moved.inside() > allowed.pause_at && overdraft >= overdraft_max))
 }
 
 /// Whether TCP may have a segment with so much payload. In round 0 it may not.

@@ -120,29 +120,31 @@ fn segments(ctx: &SkBuffContext) -> u32 {
 #[inline(always)]
 fn bound(receiving: &Receiving, allowed: &Allowed) {
     let moved = receiving.moved();
-    let total = draw(moved, verdict::overdraft(moved, allowed));
+    let total = draw(moved, verdict::draws(moved, allowed));
     if verdict::rings(moved, allowed) && receiving.ring() {
         moved.rung = allowed.round;
     }
-    if verdict::stops(moved, allowed, total, OVERDRAFT_MAX.load()) {
+    if verdict::stops(moved, allowed, total, OVERDRAFT_MAX.load().cast_signed()) {
         moved.stopped = allowed.round;
     }
 }
 
-/// Makes this the direction's part of the overdraft; returns the whole.
+/// Adds to the direction's part of the overdraft; returns the whole, if the direction has ever had a part.
 #[inline(always)]
-fn draw(moved: &mut Moved, overdraft: u64) -> u64 {
-    let before = core::mem::replace(&mut moved.overdrawn, overdraft);
-    if before == 0 && overdraft == 0 {
+fn draw(moved: &mut Moved, more: u64) -> i64 {
+    moved.overdrawn = moved.overdrawn.wrapping_add(more);
+    if moved.overdrawn == 0 && more == 0 {
         return 0;
     }
-    let Some(total) = OVERDRAFT.get_ptr_mut(0) else { return u64::MAX };
+    let Some(total) = OVERDRAFT.get_ptr_mut(0) else { return i64::MAX };
     // SAFETY: `total` points to the one word of an array map, which lives as long as the program runs. Everybody adds atomically, and
     // the word is read whole.
     unsafe {
-        // The target has no compare-and-swap, without which the language offers no atomic type; the machine can add, nevertheless.
-        atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, overdraft.wrapping_sub(before));
-        total.read_volatile()
+        if more != 0 {
+            // The target has no compare-and-swap, without which the language offers no atomic type; the machine can add, nevertheless.
+            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, more);
+        }
+        total.read_volatile().cast_signed()
     }
 }
 

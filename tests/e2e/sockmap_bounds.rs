@@ -2,6 +2,8 @@
 //! Path `sockmap`: what waits inside the kernel for a receiver that takes nothing is bounded, and nothing is lost for it.
 
 use std::io::Write as _;
+use std::net::TcpStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lb_tests::agent::Agent;
@@ -140,18 +142,12 @@ fn stalled_flows_cost_little_and_hold_up_nobody() {
     let config = tcp_config(&net, Path::Sockmap, "").global("sockmap-memory = \"128MiB\"");
     let listener = net.server().listen(SERVER_PORT);
     let relay = Relay { agent: Agent::start(&net, &config), listener, net };
-    let flows = size(200, 2_000);
     let (client, server) = relay.pair();
-    let stalled: Vec<_> = (0..flows)
-        .map(|_| {
-            let (client, server) = relay.pair();
-            let taken = send_until_blocked(&client, 1, Duration::from_millis(50));
-            (client, server, taken)
-        })
-        .collect();
-    let taken: u64 = stalled.iter().map(|(_, _, taken)| taken).sum();
-    let bound = (128 << 20) + flows as u64 * (SOCKETS + 1) * SMALL_SOCKET;
-    assert!(taken < bound, "{taken} bytes taken while nobody reads");
+    let flows: Vec<_> = (0..size(300, 2_000)).map(|_| relay.pair()).collect();
+    let taken = at_once(&flows, |_, (client, _)| send_until_blocked(client, 1, Duration::from_millis(200)));
+    let sum: u64 = taken.iter().sum();
+    let bound = (128 << 20) + flows.len() as u64 * (SOCKETS + 1) * SMALL_SOCKET;
+    assert!(sum < bound, "{sum} bytes taken while nobody reads");
     let (before, begin) = (kernel_workers(), Instant::now());
     let mut slowest = Duration::ZERO;
     for round in 0..200_u32 {
@@ -164,10 +160,32 @@ fn stalled_flows_cost_little_and_hold_up_nobody() {
     let (used, passed) = (kernel_workers().saturating_sub(before), begin.elapsed());
     assert!(slowest < Duration::from_secs(1), "{slowest:?} for a message beside stalled flows");
     assert!(used < passed / 4, "{used:?} of {passed:?} for what stands still");
-    for (client, server, taken) in stalled {
-        finish(&client);
-        assert_received(&receive(&server, 1), taken, End::Finished);
-    }
+    at_once(&flows, |index, (client, server)| {
+        finish(client);
+        assert_received(&receive(server, 1), taken[index], End::Finished);
+        finish(server);
+    });
+    drop((client, server));
+    assert_nothing_is_left(&relay, flows.len() + 1);
+}
+
+/// Does something with every flow, with a few dozen at the same time.
+fn at_once<T: Send>(
+    flows: &[(TcpStream, TcpStream)],
+    act: impl Fn(usize, &(TcpStream, TcpStream)) -> T + Sync,
+) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let indexes = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
+        let mine = indexes.take_while(|index| *index < flows.len());
+        mine.map(|index| (index, act(index, &flows[index]))).collect::<Vec<_>>()
+    };
+    let mut results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..32).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// The time that the kernel's workers that are there have used (proc_pid_stat(5): utime and stime, in ticks of 10 ms).

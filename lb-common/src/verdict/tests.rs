@@ -9,7 +9,8 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ALLOWED: Allowed = Allowed { pause_at: 1 << 20, stop_at: 4 << 20, round: 1, spare: [0; 5] };
+const ALLOWED: Allowed =
+    Allowed { pause_at: 1 << 20, stop_at: 4 << 20, round: 1, taken_back: 0, spare: [0; 4] };
 
 /// A direction with so much inside.
 fn moved(inside: u64) -> Moved {
@@ -36,11 +37,22 @@ fn only_who_has_called_is_stopped() {
 
 #[test]
 fn when_the_overdraft_is_used_up_who_is_beyond_its_share_is_stopped() {
-    let stop =
-        |overdrawn, total| stops(&Moved { rung: 1, overdrawn, ..moved(2 << 20) }, &ALLOWED, total, 100);
-    assert_eq!([stop(0, 100), stop(1, 99), stop(1, 100)], [false, false, true]);
+    let stop = |inside, total| stops(&Moved { rung: 1, ..moved(inside) }, &ALLOWED, total, 100);
+    assert_eq!([stop(1 << 20, 100), stop(2 << 20, 99), stop(2 << 20, 100)], [false, false, true]);
     assert_eq!([0, 1 << 20, 3 << 20].map(|inside| overdraft(&moved(inside), &ALLOWED)), [0, 0, 2 << 20]);
     assert_eq!(overdraft(&moved(1), &Allowed { pause_at: 0, ..ALLOWED }), 0);
+}
+
+#[test]
+fn what_user_space_takes_back_is_drawn_again_when_it_is_needed() {
+    let draw = |inside, overdrawn, taken_back| {
+        draws(&Moved { overdrawn, ..moved(inside) }, &Allowed { taken_back, ..ALLOWED }).cast_signed()
+    };
+    assert_eq!(
+        [draw(3 << 20, 0, 0), draw(3 << 20, 2 << 20, 0), draw(0, 2 << 20, 0)],
+        [2 << 20, 0, -(2 << 20)]
+    );
+    assert_eq!([draw(0, 2 << 20, 2 << 20), draw(3 << 20, 2 << 20, 1 << 20)], [0, 1 << 20]);
 }
 
 #[test]

@@ -8,7 +8,9 @@ use std::os::fd::{AsFd, AsRawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lb_common::layout::{ALLOWED_WORD, Allowed, DIRECTION_WORDS, Moved, OVERDRAWN_WORD, ROUND_WORD};
+use lb_common::layout::{
+    ALLOWED_WORD, Allowed, DIRECTION_WORDS, Moved, OVERDRAWN_WORD, ROUND_WORD, TAKEN_BACK_WORD,
+};
 
 /// The maps [`lb_common::layout::DIRECTIONS`] and [`lb_common::layout::OVERDRAFT`], for as long as this lives.
 #[derive(Debug)]
@@ -52,17 +54,21 @@ impl Directions {
         self.word(slot, ROUND_WORD).store(0, Ordering::SeqCst);
     }
 
-    /// Takes back from the overdraft all but so much of what this direction has of it. The program does not judge its socket.
+    /// Takes back from the overdraft all but so much of what this direction has of it.
     pub fn take_back(&self, slot: u32, all_but: u64) {
-        let overdrawn = self.word(slot, OVERDRAWN_WORD);
-        let back = overdrawn.load(Ordering::Acquire).saturating_sub(all_but);
-        overdrawn.fetch_sub(back, Ordering::AcqRel);
-        self.overdraft.at(0).fetch_sub(back, Ordering::AcqRel);
+        let (overdrawn, taken_back) = (self.word(slot, OVERDRAWN_WORD), self.word(slot, TAKEN_BACK_WORD));
+        let part = overdrawn.load(Ordering::Acquire).wrapping_sub(taken_back.load(Ordering::Acquire));
+        let surplus = part.cast_signed() - i64::try_from(all_but).unwrap_or(i64::MAX);
+        if surplus > 0 || all_but == 0 {
+            taken_back.fetch_add(surplus.cast_unsigned(), Ordering::AcqRel);
+            self.overdraft.at(0).fetch_sub(surplus.cast_unsigned(), Ordering::AcqRel);
+        }
     }
 
     /// What all directions together have waiting beyond their shares, in bytes of cost.
     pub fn overdraft(&self) -> u64 {
-        self.overdraft.at(0).load(Ordering::Relaxed)
+        // Less than nothing for a moment, when the program and somebody here count at the same time.
+        self.overdraft.at(0).load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
     }
 
     /// Sets everything back to zero. Nobody may judge segments of this slot any more.

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sockets as this agent uses them: non-blocking, with linger 0 until a clean close, registered with the worker's reactor.
 
-mod buffers;
 mod exclusive;
 mod listener;
 mod source;
@@ -20,7 +19,6 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, So
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-pub use buffers::{has_room, tune_send_buffer, widen_send_buffer};
 pub use exclusive::wait_exclusively;
 pub use listener::{ListenError, Listener, LocalAddress, bound};
 pub use source::{Source, bind_source, explain_connect, is_out_of_ports, is_source_problem, source_problem};

@@ -51,8 +51,6 @@ pub(super) struct Lane {
     has_lost: bool,
     /// The program calls for the next segment.
     is_dozing: bool,
-    /// The receiver's send buffer has been made larger for what waits.
-    is_widened: bool,
     /// Since when the receiver's socket has had room for what waits, and taken none of it.
     stuck_since: Option<Moment>,
     /// The sender has reset, and its socket holds nothing more.
@@ -154,7 +152,6 @@ impl Lane {
             wait: WAIT_MIN,
             has_lost: false,
             is_dozing: false,
-            is_widened: false,
             stuck_since: None,
             is_exhausted: false,
         }
@@ -212,6 +209,8 @@ impl Lane {
         if sight.has_fin && received == accepted + 1 && !self.pump.is_holding() {
             return Step { is_complete: true, ..Step::default() };
         }
+        // No segment may come any more that would do so.
+        legs.take_back(self.sender, inside.saturating_sub(self.grant.share));
         let again = self.move_on(legs, &moved, inside, tools, sight);
         let is_delivered = sight.is_gone && self.backlog == 0 && !self.pump.is_holding();
         Step {
@@ -233,21 +232,10 @@ impl Lane {
         match self.state {
             State::Hooked => self.run(legs, moved, inside, sight),
             State::Paused if sight.is_gone => self.withdraw(legs),
-            // Not before it has room again, for it may have accepted all because its buffer has become larger.
-            State::Paused if self.backlog == 0 && net::has_room(legs.socket(self.sender.other())) => {
-                self.resume(legs, sight)
-            }
-            State::Paused => {
-                legs.take_back(self.sender, inside.saturating_sub(self.grant.share));
-                self.widen(legs);
-                self.await_room()
-            }
-            State::Withdrawn if self.backlog > 0 => {
-                self.widen(legs);
-                self.await_room()
-            }
+            State::Paused if self.backlog == 0 => self.resume(legs, sight),
+            State::Paused => self.await_room(),
+            State::Withdrawn if self.backlog > 0 => self.await_room(),
             State::Withdrawn => {
-                self.narrow(legs);
                 let (from, to) = (legs.socket(self.sender), legs.socket(self.sender.other()));
                 let stop = self.pump.run(from, to, tools);
                 self.is_exhausted = sight.is_gone && matches!(stop, Stop::Sender | Stop::Over);
@@ -283,26 +271,8 @@ impl Lane {
         if self.has_lost { Some(Duration::ZERO) } else { self.await_room() }
     }
 
-    /// As long as bytes wait for a socket, the kernel tries at every tick of its clock whether it accepts them (net/core/skmsg.c,
-    /// sk_psock_backlog). So when nothing moves any more, they get room in its send buffer.
-    fn widen(&mut self, legs: &Legs) {
-        if self.backlog > 0 && self.wait == WAIT_MAX && !self.is_widened {
-            self.is_widened = true;
-            net::widen_send_buffer(legs.socket(self.sender.other()), self.backlog);
-        }
-    }
-
-    /// The kernel may choose the size of that buffer again.
-    fn narrow(&mut self, legs: &Legs) {
-        if std::mem::replace(&mut self.is_widened, false) {
-            net::tune_send_buffer(legs.socket(self.sender.other()));
-        }
-    }
-
     /// The receiver has accepted everything. All that waits in the sender's socket comes at once.
     fn resume(&mut self, legs: &Legs, sight: &Sight<'_>) -> Option<Duration> {
-        legs.take_back(self.sender, 0);
-        self.narrow(legs);
         let pool = Arc::clone(&self.grant.pool);
         let waiting = net::received_memory(legs.socket(self.sender)).unwrap_or(0);
         if waiting > pool.burst_max() {

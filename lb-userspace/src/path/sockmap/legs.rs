@@ -180,7 +180,7 @@ impl Legs {
         self.station().kernel.allow(self.membership.slots[index(side)], allowed);
     }
 
-    /// Takes back from the overdraft what this side's direction does not need of it. The program must not judge what it sends.
+    /// Takes back from the overdraft what this side's direction does not need of it.
     pub(super) fn take_back(&self, side: Side, all_but: u64) {
         self.station().kernel.take_back(self.membership.slots[index(side)], all_but);
     }
