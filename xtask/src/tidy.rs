@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use crate::repository::root;
-use crate::{demo, run};
+use crate::{demo, run, vm};
 
 /// Lines that a source file may have.
 const LINES_MAX: usize = 400;
@@ -152,6 +152,21 @@ fn a_virtual_machine_does_what_the_readme_says() {
         assert!(vagrantfile.contains(command), "Vagrantfile does not run `{command}`");
     }
     assert!(readme.contains("cargo xtask run") && readme.contains("cargo xtask test"));
+}
+
+#[test]
+fn kernels_are_the_same_everywhere() {
+    let labels = vm::KERNELS.map(|kernel| kernel.label);
+    let [first, second, third] = labels;
+    let [vagrantfile, readme, architecture] = ["Vagrantfile", "README.md", "ARCHITECTURE.md"].map(read);
+    let expected = format!("KERNELS = %w[{}]", labels.join(" "));
+    assert!(vagrantfile.contains(&expected), "Vagrantfile lacks {expected}");
+    let expected = format!("kernels {first}, {second} and {third}");
+    assert!(readme.contains(&expected), "README.md lacks: {expected}");
+    let (_, rest) = architecture.split_once(vm::MARKERS[0]).expect("ARCHITECTURE.md has a place for kernels");
+    let (table, _) = rest.split_once(vm::MARKERS[1]).expect("the place ends");
+    let rows = table.trim().lines().skip(2).map(|row| row.split(' ').nth(1).unwrap_or_default());
+    assert_eq!(rows.collect::<Vec<_>>(), labels, "the table of kernels in ARCHITECTURE.md");
 }
 
 #[test]

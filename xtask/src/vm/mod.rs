@@ -16,7 +16,7 @@ mod table;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, anyhow, bail};
 
 use self::initramfs::Initramfs;
 pub use self::kernel::KERNELS;
@@ -26,6 +26,8 @@ use self::modules::Modules;
 use self::plan::{Scope, Test};
 use self::programs::Programs;
 use self::results::Results;
+#[cfg(test)]
+pub use self::table::MARKERS;
 use crate::report::Outcome;
 use crate::repository::root;
 
@@ -59,7 +61,7 @@ pub struct Args {
     #[arg(long)]
     quick: bool,
     /// Writes what came out into the table in ARCHITECTURE.md
-    #[arg(long, conflicts_with_all = ["filter", "quick", "systemd"])]
+    #[arg(long, conflicts_with_all = ["filter", "systemd"])]
     update_table: bool,
 }
 
@@ -88,7 +90,9 @@ pub fn run(args: &Args) -> Result<()> {
             }
         }
     }
-    println!("{}", rows.join("\n"));
+    if args.filter.is_none() {
+        println!("{}", rows.join("\n"));
+    }
     if args.kernel.is_none()
         && args.filter.is_none()
         && let Err(error) = systemd::run(&programs)
@@ -154,7 +158,7 @@ fn test(kernel: &Kernel, programs: &Programs, tests: &[Test]) -> Result<String> 
     // Large, and made anew each time.
     std::fs::remove_file(&machine.initramfs)?;
     ended?;
-    results.judge(tests).with_context(|| machine.last_words())?;
+    results.judge(tests).map_err(|error| anyhow!("{error}; {}", machine.last_words()))?;
     println!("kernel {}: {} tests passed in {:.0?}", results.release, tests.len(), start.elapsed());
     Ok(table::row(kernel, &files.version, &results))
 }

@@ -96,6 +96,6 @@ pub fn chosen(programs: &Programs, filter: Option<&str>, scope: Scope) -> Result
 
 /// Whether a test is about what a kernel does and no other test shows, in a short time.
 fn is_for_ci(test: &Test) -> bool {
-    let is_lossy = test.name.starts_with(links::PREFIX) && test.name.contains("::sockmap::");
-    test.program == "unit" || test.name.starts_with("sockmap") || is_lossy
+    let prefixes = ["kernel::", "sockmap", links::PREFIX];
+    prefixes.iter().any(|prefix| test.name.starts_with(prefix))
 }
