@@ -179,9 +179,9 @@ fn check(circumstances: impl FnOnce(Launch) -> Launch, fate: Fate) {
 /// One frontend that wants path `sockmap`, and one that insists on it.
 fn two_frontends(net: &Net) -> Config {
     let server = net.server().address(SERVER_PORT);
-    let config = Config::new().path(Path::Sockmap);
-    let config = config.tcp("wants", net.frontend(PORT), "out", "");
-    let config = config.tcp("insists", net.frontend(PORT + 1), "out", "path-required = true\n");
+    let insists = "path = \"sockmap\"\npath-required = true\n";
+    let config = Config::new().tcp("insists", net.frontend(PORT + 1), "out", insists);
+    let config = config.path(Path::Sockmap).tcp("wants", net.frontend(PORT), "out", "");
     config.backend("out", server, "")
 }
 

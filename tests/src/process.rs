@@ -128,6 +128,15 @@ impl Process {
         self.open_files().len()
     }
 
+    /// Sockets that it has open, by descriptors. Pipes do not count, which it keeps for the next flow.
+    ///
+    /// # Panics
+    /// It has ended.
+    #[track_caller]
+    pub fn sockets(&self) -> usize {
+        self.open_files().iter().filter(|file| file.starts_with("socket:")).count()
+    }
+
     /// Changes how many file descriptors it may have from now on; those that are open stay.
     ///
     /// # Panics
