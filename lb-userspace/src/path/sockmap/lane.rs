@@ -18,9 +18,6 @@ use crate::path::{Moved as Delivered, Side, Tools};
 const WAIT_MIN: Duration = Duration::from_millis(1);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// Between looks at a direction that nothing has moved in for some time.
-const WAIT_CALM: Duration = Duration::from_millis(32);
-
 /// The first [`Allowed::round`].
 pub(super) const FIRST_ROUND: u64 = 1;
 
@@ -235,14 +232,8 @@ impl Lane {
         match self.state {
             State::Hooked => self.run(legs, moved, inside, sight),
             State::Paused if sight.is_gone => self.withdraw(legs),
-            State::Paused if self.backlog == 0 || inside <= self.grant.share / 2 => {
-                self.resume(legs, inside, sight)
-            }
-            State::Paused => {
-                // As long as something moves, there is room all the time.
-                self.wants_room = self.wait >= WAIT_CALM;
-                Some(self.wait)
-            }
+            State::Paused if self.backlog == 0 => self.resume(legs, sight),
+            State::Paused => self.await_room(),
             State::Withdrawn if self.backlog > 0 => self.await_room(),
             State::Withdrawn => {
                 let (from, to) = (legs.socket(self.sender), legs.socket(self.sender.other()));
@@ -255,8 +246,7 @@ impl Lane {
 
     /// The program moves bytes: grants it more, or pauses it, and answers its call.
     fn run(&mut self, legs: &Legs, moved: &Moved, inside: u64, sight: &Sight<'_>) -> Option<Duration> {
-        // The program takes for waiting up to twice of what does, and would call at once again.
-        let is_over = inside >= self.grant.share || (moved.rung == self.round && self.backlog > 0);
+        let is_over = inside >= self.grant.share;
         if is_over && !self.grant.grow() && !sight.is_gone {
             return self.pause(legs);
         }
@@ -278,19 +268,18 @@ impl Lane {
         self.has_lost = legs.has_lost(self.sender, &self.basis);
         // The receive buffer takes what was turned away.
         self.answer(legs);
-        Some(if self.has_lost { Duration::ZERO } else { self.wait })
+        if self.has_lost { Some(Duration::ZERO) } else { self.await_room() }
     }
 
-    /// The receiver has caught up. All that waits in the sender's socket comes at once; where there is no room for that, user space moves
-    /// it, for others may hold the room as long as they like.
-    fn resume(&mut self, legs: &Legs, inside: u64, sight: &Sight<'_>) -> Option<Duration> {
+    /// The receiver has accepted everything. All that waits in the sender's socket comes at once.
+    fn resume(&mut self, legs: &Legs, sight: &Sight<'_>) -> Option<Duration> {
         let pool = Arc::clone(&self.grant.pool);
-        let coming = net::received_memory(legs.socket(self.sender)).unwrap_or(0);
-        let beyond = (inside + coming).saturating_sub(self.grant.share);
-        let announced = pool.announce(beyond, || legs.overdraft());
-        if inside + coming > pool.burst_max() || announced.is_none() {
-            return if self.backlog == 0 { self.withdraw(legs) } else { Some(self.wait) };
+        let waiting = net::received_memory(legs.socket(self.sender)).unwrap_or(0);
+        if waiting > pool.burst_max() {
+            return self.withdraw(legs);
         }
+        // It counts from when the socket is hooked, for that runs the program over it.
+        let Some(_coming) = pool.announce(waiting, || legs.overdraft()) else { return self.await_room() };
         self.answer(legs);
         if legs.hook(self.sender).is_err() {
             return self.withdraw(legs);
