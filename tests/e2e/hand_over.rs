@@ -141,6 +141,7 @@ fn clients_that_have_reset_before_leave_nothing(path: Path) {
     let clients = while_it_stands_still(&relay, |client| say(client, b"request"));
     // The agent stands still again, and has not been asked to do anything since.
     relay.agent.process.signal(Signal::STOP);
+    relay.agent.process.until_stopped();
     let first = relay.client();
     say(&first, b"request");
     reset(first);
@@ -159,6 +160,7 @@ fn clients_that_have_reset_before_leave_nothing(path: Path) {
 /// Clients that have connected, and done something, before the agent has accepted them.
 fn while_it_stands_still(relay: &Relay, act: impl Fn(&TcpStream)) -> Vec<TcpStream> {
     relay.agent.process.signal(Signal::STOP);
+    relay.agent.process.until_stopped();
     let clients: Vec<_> = (0..size(10, 500)).map(|_| relay.client()).collect();
     clients.iter().for_each(act);
     relay.agent.process.signal(Signal::CONT);

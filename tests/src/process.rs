@@ -128,6 +128,17 @@ impl Process {
         self.open_files().len()
     }
 
+    /// Waits until a signal to stop has reached each of its threads (proc_pid_stat(5), state T).
+    #[track_caller]
+    pub fn until_stopped(&self) {
+        let is_stopped = |task: std::io::Result<std::fs::DirEntry>| {
+            let stat = task.and_then(|task| std::fs::read_to_string(task.path().join("stat")));
+            stat.is_ok_and(|stat| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
+        };
+        let tasks = || std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("a living process");
+        wait::until("every thread to stop", || tasks().all(is_stopped));
+    }
+
     /// Sockets that it has open, by descriptors. Pipes do not count, which it keeps for the next flow.
     ///
     /// # Panics
