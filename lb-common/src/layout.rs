@@ -88,8 +88,10 @@ pub struct Allowed {
     pub round: u64,
     /// What user space has ever taken back of the direction's part of [`OVERDRAFT`].
     pub taken_back: u64,
+    /// Not 0: user space is to be called for the next segment, once a round, however little waits.
+    pub calls_at_once: u64,
     /// Nothing yet; fills a cache line.
-    pub spare: [u64; 4],
+    pub spare: [u64; 3],
 }
 
 /// One direction of a flow.
@@ -113,6 +115,9 @@ pub const OVERDRAWN_WORD: usize = offset_of!(Moved, overdrawn) / 8;
 
 /// The word of [`Allowed::round`].
 pub const ROUND_WORD: usize = offset_of!(Direction, allowed.round) / 8;
+
+/// The word of [`Allowed::calls_at_once`].
+pub const CALLS_WORD: usize = offset_of!(Direction, allowed.calls_at_once) / 8;
 
 /// The word of [`Allowed::taken_back`].
 pub const TAKEN_BACK_WORD: usize = offset_of!(Direction, allowed.taken_back) / 8;

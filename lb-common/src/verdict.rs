@@ -38,13 +38,13 @@ pub const fn must_look(moved: &Moved, allowed: &Allowed) -> bool {
 /// Whether user space has to be called.
 #[inline(always)]
 pub const fn rings(moved: &Moved, allowed: &Allowed) -> bool {
-    moved.inside() >= allowed.pause_at && moved.rung != allowed.round
+    (allowed.calls_at_once != 0 || moved.inside() >= allowed.pause_at) && moved.rung != allowed.round
 }
 
-/// What the direction has waiting beyond its share. Without one, user space only wants to hear of the next segment.
+/// What the direction has waiting beyond its share.
 #[inline(always)]
 pub const fn overdraft(moved: &Moved, allowed: &Allowed) -> u64 {
-    if allowed.pause_at == 0 { 0 } else { moved.inside().saturating_sub(allowed.pause_at) }
+    moved.inside().saturating_sub(allowed.pause_at)
 }
 
 /// What the direction's part of the overdraft is short of that; wraps when it is less. User space takes back at any time what no segment

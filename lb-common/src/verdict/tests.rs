@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use super::*;
 
 const ALLOWED: Allowed =
-    Allowed { pause_at: 1 << 20, stop_at: 4 << 20, round: 1, taken_back: 0, spare: [0; 4] };
+    Allowed { pause_at: 1 << 20, stop_at: 4 << 20, round: 1, taken_back: 0, calls_at_once: 0, spare: [0; 3] };
 
 /// A direction with so much inside.
 fn moved(inside: u64) -> Moved {
@@ -26,6 +26,8 @@ fn a_segment_costs_what_the_kernel_holds_for_it() {
 #[test]
 fn the_bell_rings_once_a_round() {
     let ring = |inside, rung| rings(&Moved { rung, ..moved(inside) }, &ALLOWED);
+    let at_once = Allowed { calls_at_once: 1, ..ALLOWED };
+    assert_eq!([0, 1].map(|rung| rings(&Moved { rung, ..moved(1) }, &at_once)), [true, false]);
     assert_eq!([ring((1 << 20) - 1, 0), ring(1 << 20, 0), ring(2 << 20, 1)], [false, true, false]);
 }
 
@@ -40,7 +42,6 @@ fn when_the_overdraft_is_used_up_who_is_beyond_its_share_is_stopped() {
     let stop = |inside, total| stops(&Moved { rung: 1, ..moved(inside) }, &ALLOWED, total, 100);
     assert_eq!([stop(1 << 20, 100), stop(2 << 20, 99), stop(2 << 20, 100)], [false, false, true]);
     assert_eq!([0, 1 << 20, 3 << 20].map(|inside| overdraft(&moved(inside), &ALLOWED)), [0, 0, 2 << 20]);
-    assert_eq!(overdraft(&moved(1), &Allowed { pause_at: 0, ..ALLOWED }), 0);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_common::layout::{
-    ALLOWED_WORD, Allowed, DIRECTION_WORDS, Moved, OVERDRAWN_WORD, ROUND_WORD, TAKEN_BACK_WORD,
+    ALLOWED_WORD, Allowed, CALLS_WORD, DIRECTION_WORDS, Moved, OVERDRAWN_WORD, ROUND_WORD, TAKEN_BACK_WORD,
 };
 
 /// The maps [`lb_common::layout::DIRECTIONS`] and [`lb_common::layout::OVERDRAFT`], for as long as this lives.
@@ -44,6 +44,7 @@ impl Directions {
 
     /// Tells the program what it may do; the round comes last, for it makes the rest count.
     pub fn allow(&self, slot: u32, allowed: &Allowed) {
+        self.word(slot, CALLS_WORD).store(allowed.calls_at_once, Ordering::Release);
         for (word, value) in [allowed.pause_at, allowed.stop_at, allowed.round].into_iter().enumerate() {
             self.word(slot, ALLOWED_WORD + word).store(value, Ordering::Release);
         }

@@ -349,7 +349,7 @@ impl Lane {
             self.grant.shrink();
             self.is_dozing = true;
             self.round += 1;
-            legs.allow(self.sender, &Allowed { pause_at: 0, ..self.grant.allowed(self.round) });
+            legs.allow(self.sender, &Allowed { calls_at_once: 1, ..self.grant.allowed(self.round) });
         }
     }
 }
