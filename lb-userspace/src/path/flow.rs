@@ -18,6 +18,7 @@ use tokio::time::{Sleep, sleep_until};
 use super::Strategy;
 use super::direction::{Direction, DirectionEnd, JoinedHeader, Lane, Tools};
 use super::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX, drain};
+use super::flow_end::FlowEnd;
 use super::meter::Meter;
 use super::moment::Moment;
 use super::settle::{SETTLED_AGE, settle};
@@ -83,22 +84,6 @@ pub fn carry<'a>(
             Box::pin(drain(side.other().of(flow), drains_until)).await;
         }
         flow_end
-    }
-}
-
-/// How a flow ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FlowEnd {
-    /// Why.
-    pub reason: CloseReason,
-    /// Who let it pass, if a timeout ended the flow.
-    pub silent: Option<Side>,
-}
-
-impl FlowEnd {
-    /// The end of a flow for a reason that is neither side's.
-    pub fn cut(reason: CloseReason) -> Self {
-        Self { reason, silent: None }
     }
 }
 

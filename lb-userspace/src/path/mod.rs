@@ -5,6 +5,7 @@
 mod direction;
 mod drain;
 mod flow;
+mod flow_end;
 mod meter;
 mod moment;
 mod pipes;
@@ -15,7 +16,8 @@ mod silence;
 pub mod sockmap;
 
 pub use direction::{COPY_BUFFER, COPY_CHUNK, JOINED_HEADER_MAX, JoinedHeader, Method, Tools};
-pub use flow::{COUNTING_DELAY_MAX, Flow, FlowEnd, Start, carry};
+pub use flow::{COUNTING_DELAY_MAX, Flow, Start, carry};
+pub use flow_end::FlowEnd;
 pub use meter::{Carried, Meter, Moved};
 pub use pipes::{Pipe, PipeBudget, Pipes};
 pub use promotion::carry_until_promoted;
