@@ -240,25 +240,19 @@ mod tests {
 
     #[test]
     fn an_entry_of_one_line_is_read_for_another_suite() {
-        let own = "# first\ndeb-src http://a.example/debian bookworm main\n\
-                   deb [arch=amd64] http://a.example/debian bookworm main contrib\n";
-        check(Format::OneLine, own, Some("deb [arch=amd64] http://a.example/debian forky main\n"));
-        check(
-            Format::OneLine,
-            "deb http://a.example/d stable main\n",
-            Some("deb http://a.example/d forky main\n"),
-        );
-        check(Format::OneLine, "deb http://a.example/debian bookworm-updates main\n", None);
-        check(Format::OneLine, "#deb http://a.example/debian bookworm main\n", None);
+        let own = "# first\ndeb-src mirror:/a bookworm main\n\
+                   deb [arch=amd64] mirror:/a bookworm main contrib\n";
+        check(Format::OneLine, own, Some("deb [arch=amd64] mirror:/a forky main\n"));
+        check(Format::OneLine, "deb mirror:/d stable main\n", Some("deb mirror:/d forky main\n"));
+        check(Format::OneLine, "deb mirror:/a bookworm-updates main\n", None);
+        check(Format::OneLine, "#deb mirror:/a bookworm main\n", None);
     }
 
     #[test]
     fn a_paragraph_is_read_for_another_suite() {
-        let security =
-            "Types: deb\nURIs: http://a.example/s\nSuites: bookworm-security\nComponents: main\n\n";
-        let own = "Types: deb deb-src\nURIs: http://a.example/d\nSuites: bookworm bookworm-updates\nComponents: main contrib\nSigned-By:\n key\n";
-        let expected =
-            "Types: deb\nURIs: http://a.example/d\nSuites: forky\nComponents: main\nSigned-By:\n key\n";
+        let security = "Types: deb\nURIs: mirror:/s\nSuites: bookworm-security\nComponents: main\n\n";
+        let own = "Types: deb deb-src\nURIs: mirror:/d\nSuites: bookworm bookworm-updates\nComponents: main contrib\nSigned-By:\n key\n";
+        let expected = "Types: deb\nURIs: mirror:/d\nSuites: forky\nComponents: main\nSigned-By:\n key\n";
         check(Format::Deb822, &format!("{security}{own}"), Some(expected));
         check(Format::Deb822, security, None);
         check(Format::Deb822, &format!("Enabled: no\n{own}"), None);
