@@ -17,8 +17,10 @@ pub const BPF_LINKER_VERSION: &str = "0.10.4";
 pub const TARGET: &str = "bpfel-unknown-none";
 
 /// Flags for the compiler. The architecture only matters to probes, which lb has none of: it is fixed, so that the object is
-/// the same on all. Debug information is what the linker makes BTF of.
-pub const RUSTFLAGS: [&str; 3] = ["--cfg=bpf_target_arch=\"x86_64\"", "-Cdebuginfo=2", "-Clink-arg=--btf"];
+/// the same on all. Debug information is what the linker makes BTF of. The third version of the instruction set has additions that
+/// return the value before (Linux 5.12).
+pub const RUSTFLAGS: [&str; 4] =
+    ["--cfg=bpf_target_arch=\"x86_64\"", "-Cdebuginfo=2", "-Clink-arg=--btf", "-Ctarget-cpu=v3"];
 
 /// The committed object, from the root of the repository.
 pub const OBJECT: &str = "lb-ebpf/prebuilt/lb-ebpf.o";

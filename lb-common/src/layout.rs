@@ -94,14 +94,29 @@ pub struct Allowed {
     pub spare: [u64; 3],
 }
 
+/// What the filter alone writes, on any processor, without a lock. Segments are counted as TCP does: one that the network interface or
+/// the kernel has made of several counts as all of them, and one without payload as none.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Filtered {
+    /// Segments that have come to the filter. Counted before the filter looks whether TCP may have them.
+    pub entered: u64,
+    /// Segments that TCP may not have.
+    pub turned_away: u64,
+    /// Nothing yet; fills a cache line.
+    pub spare: [u64; 6],
+}
+
 /// One direction of a flow.
 #[repr(C, align(64))]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Direction {
-    /// The program's side.
+    /// The verdict's side.
     pub moved: Moved,
     /// User space's side.
     pub allowed: Allowed,
+    /// The filter's side.
+    pub filtered: Filtered,
 }
 
 /// Words of 64 bits in a [`Direction`].
@@ -122,13 +137,21 @@ pub const CALLS_WORD: usize = offset_of!(Direction, allowed.calls_at_once) / 8;
 /// The word of [`Allowed::taken_back`].
 pub const TAKEN_BACK_WORD: usize = offset_of!(Direction, allowed.taken_back) / 8;
 
-const _: () = assert!(size_of::<Moved>() == 128 && size_of::<Allowed>() == 64);
+/// The word of [`Filtered::entered`].
+pub const ENTERED_WORD: usize = offset_of!(Direction, filtered.entered) / 8;
+
+/// The word of [`Filtered::turned_away`].
+pub const TURNED_AWAY_WORD: usize = offset_of!(Direction, filtered.turned_away) / 8;
+
+const _: () = assert!(size_of::<Moved>() == 128 && size_of::<Allowed>() == 64 && size_of::<Filtered>() == 64);
 const _: () = assert!(
-    DIRECTION_WORDS == 24
+    DIRECTION_WORDS == 32
         && ALLOWED_WORD == 16
         && OVERDRAWN_WORD == 11
         && ROUND_WORD == 18
         && TAKEN_BACK_WORD == 19
+        && ENTERED_WORD == 24
+        && TURNED_AWAY_WORD == 25
 );
 
 impl Moved {

@@ -21,11 +21,16 @@ pub const CHARGE_OVERHEAD: u64 = 1024;
 const LOOK_PART: u64 = 4;
 const LOOK_MAX: u64 = 256 << 10;
 
-/// What so many bytes cost that came in so many segments; 0: the kernel has not counted them, because there was one.
+/// What so many bytes cost that came in so many segments, as the kernel has counted them.
 #[inline(always)]
 pub const fn charge(len: u32, segments: u32) -> u64 {
-    let segments = if segments == 0 { 1 } else { segments };
-    len as u64 + CHARGE_OVERHEAD * segments as u64
+    len as u64 + CHARGE_OVERHEAD * counted(segments)
+}
+
+/// How many segments these are; 0: the kernel has not counted them, because there was one.
+#[inline(always)]
+pub const fn counted(segments: u32) -> u64 {
+    if segments == 0 { 1 } else { segments as u64 }
 }
 
 /// Whether the program must look what the target has accepted before it counts on.

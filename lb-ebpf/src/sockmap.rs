@@ -8,7 +8,7 @@ use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::sk_action::SK_PASS;
 use aya_ebpf::helpers::{bpf_get_socket_cookie, bpf_map_lookup_elem, bpf_sk_release, bpf_skc_to_tcp_sock};
 use aya_ebpf::programs::SkBuffContext;
-use lb_common::layout::{Allowed, Direction, Moved};
+use lb_common::layout::{Allowed, Direction, Filtered, Moved};
 use lb_common::verdict;
 
 use crate::maps::{BELLS, DIRECTIONS, OVERDRAFT, OVERDRAFT_MAX, SLOTS, TARGETS, WRITE_SEQ_OFFSET};
@@ -33,6 +33,7 @@ struct Receiving {
     slot: u32,
     moved: *mut Moved,
     allowed: *const Allowed,
+    filtered: *mut Filtered,
 }
 
 /// Hands a segment to the target, and does what [`verdict`] says of what then waits.
@@ -62,15 +63,29 @@ pub fn carry(ctx: &SkBuffContext) -> Outcome {
     Outcome::Redirected
 }
 
-/// Whether TCP may have this segment. Runs without the socket's lock, and only reads.
+/// Whether TCP may have this segment. Runs without the socket's lock.
+///
+/// It counts a segment before it looks what is allowed, so that user space, which does these two the other way round, knows of every
+/// segment that may still be on its way from here to TCP.
 #[inline(always)]
 pub fn admits(ctx: &SkBuffContext) -> bool {
     let Some(receiving) = find(ctx) else { return true };
-    // SAFETY: `moved` points into a map's value (see `find`). The verdict may be writing: the word is read whole.
-    let stopped = unsafe { (&raw const (*receiving.moved).stopped).read_volatile() };
     let Ok(words) = ctx.load::<u8>(DATA_OFFSET) else { return true };
     let payload = ctx.len().saturating_sub(u32::from(words >> 4) * 4);
-    verdict::admits(stopped, &receiving.allowed(), payload)
+    if payload == 0 {
+        return true;
+    }
+    let count = verdict::counted(segments(ctx));
+    // SAFETY: `filtered` points into a map's value (see `find`), to words that the filter alone writes, always atomically.
+    unsafe { add(&raw mut (*receiving.filtered).entered, count) };
+    // SAFETY: `moved` points into a map's value (see `find`). The verdict may be writing: the word is read whole.
+    let stopped = unsafe { (&raw const (*receiving.moved).stopped).read_volatile() };
+    let is_admitted = verdict::admits(stopped, &receiving.allowed(), payload);
+    if !is_admitted {
+        // SAFETY: as above.
+        unsafe { add(&raw mut (*receiving.filtered).turned_away, count) };
+    }
+    is_admitted
 }
 
 /// Finds the direction by the socket's cookie.
@@ -81,9 +96,11 @@ fn find(ctx: &SkBuffContext) -> Option<Receiving> {
     // SAFETY: the value is a u32 that user space writes once, before the socket can be found, and never changes.
     let slot = unsafe { SLOTS.get(cookie) }.copied()?;
     let direction: *mut Direction = DIRECTIONS.get_ptr_mut(slot)?;
-    // SAFETY: `direction` points to a value of the array map, which lives as long as the program runs; both fields lie in it.
+    // SAFETY: `direction` points to a value of the array map, which lives as long as the program runs; its fields lie in it.
     let (moved, allowed) = unsafe { (&raw mut (*direction).moved, &raw const (*direction).allowed) };
-    Some(Receiving { slot, moved, allowed })
+    // SAFETY: as above.
+    let filtered = unsafe { &raw mut (*direction).filtered };
+    Some(Receiving { slot, moved, allowed, filtered })
 }
 
 /// How far the target has accepted what is for it; `None`: it has been closed, and user space is about to close this socket, too.
@@ -121,8 +138,12 @@ fn segments(ctx: &SkBuffContext) -> u32 {
 fn bound(receiving: &Receiving, allowed: &Allowed) {
     let moved = receiving.moved();
     let total = draw(moved, verdict::draws(moved, allowed));
-    if verdict::rings(moved, allowed) && receiving.ring() {
-        moved.rung = allowed.round;
+    if verdict::rings(moved, allowed) {
+        // User space may look as soon as it is called, and has to see that it was.
+        let before = core::mem::replace(&mut moved.rung, allowed.round);
+        if !receiving.ring() {
+            moved.rung = before;
+        }
     }
     if verdict::stops(moved, allowed, total, OVERDRAFT_MAX.load().cast_signed()) {
         moved.stopped = allowed.round;
@@ -141,11 +162,25 @@ fn draw(moved: &mut Moved, more: u64) -> i64 {
     // the word is read whole.
     unsafe {
         if more != 0 {
-            // The target has no compare-and-swap, without which the language offers no atomic type; the machine can add, nevertheless.
-            atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(total, more);
+            add(total, more);
         }
         total.read_volatile().cast_signed()
     }
+}
+
+/// Adds to a word that others add to at the same time. What comes after it in the program happens after it, for everybody.
+///
+/// The target has no compare-and-swap, without which the language offers no atomic type; the machine can add, nevertheless. It promises an
+/// order only to who asks for the value before (kernel's Documentation/bpf/standardization/instruction-set.rst and linux_kernel memory
+/// model: a fetch-and-add is fully ordered, an addition is not).
+///
+/// # Safety
+/// `word` is in a map's value, and everybody writes it atomically.
+#[inline(always)]
+unsafe fn add(word: *mut u64, more: u64) {
+    // SAFETY: as the caller says.
+    let before = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, more) };
+    core::hint::black_box(before);
 }
 
 /// Notes what is lost, and calls user space for the first of it.

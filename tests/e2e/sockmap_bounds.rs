@@ -13,6 +13,7 @@ use lb_tests::size;
 use lb_tests::stream::{
     End, finish, receive, receive_all, receive_at_most, receive_exactly, say, send, send_until_blocked,
 };
+use lb_tests::wait;
 use rustix::process::Signal;
 
 use crate::support::{
@@ -130,6 +131,38 @@ fn pauses_without_end_lose_nothing() {
     relay.agent.until_idle();
     relay.agent.assert_inside(99);
     assert_nothing_is_left(&relay, 1);
+}
+
+/// Flows that stand still hold all the memory. One that goes on, and needs some of it, is not held up by them: user space carries the rest.
+#[test]
+fn flows_that_stand_still_starve_no_other() {
+    let net = Net::new(1);
+    limit_socket_buffers(&net, SOCKET_MAX);
+    let config = tcp_config(&net, Path::Sockmap, "").global("sockmap-memory = \"16MiB\"");
+    let listener = net.server().listen(SERVER_PORT);
+    let relay = Relay { agent: Agent::start(&net, &config), listener, net };
+    let (client, server) = relay.pair();
+    let stalled: Vec<_> = (0..16).map(|_| relay.pair()).collect();
+    let taken = at_once(&stalled, |_, (client, _)| send_until_blocked(client, 1, CALM));
+    let sum: u64 = taken.iter().sum();
+    // A half of the memory is for what waits beyond the shares, and a half of what waits is what segments cost.
+    assert!(sum > 4 << 20, "{sum} bytes: the memory is not used up");
+
+    let late = send_until_blocked(&client, 2, CALM);
+    assert!(late > SOCKET_MAX, "{late} bytes: the flow did not pause");
+    finish(&client);
+    assert_received(&receive(&server, 2), late, End::Finished);
+    finish(&server);
+    wait::until("user space has carried the rest", || {
+        relay.agent.scrape().count("lb_path_bytes_total", &[("path", "splice")]) >= SOCKET_MAX / 2
+    });
+    for ((client, server), taken) in stalled.iter().zip(taken) {
+        finish(client);
+        assert_received(&receive(server, 1), taken, End::Finished);
+        finish(server);
+    }
+    drop((client, server, stalled));
+    assert_nothing_is_left(&relay, 17);
 }
 
 /// Many flows whose servers take nothing: memory stays within what is configured, the kernel has little to do for them, and another

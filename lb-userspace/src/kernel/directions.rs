@@ -9,7 +9,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_common::layout::{
-    ALLOWED_WORD, Allowed, CALLS_WORD, DIRECTION_WORDS, Moved, OVERDRAWN_WORD, ROUND_WORD, TAKEN_BACK_WORD,
+    ALLOWED_WORD, Allowed, CALLS_WORD, DIRECTION_WORDS, ENTERED_WORD, Moved, OVERDRAWN_WORD, ROUND_WORD,
+    TAKEN_BACK_WORD, TURNED_AWAY_WORD,
 };
 
 /// The maps [`lb_common::layout::DIRECTIONS`] and [`lb_common::layout::OVERDRAFT`], for as long as this lives.
@@ -53,6 +54,14 @@ impl Directions {
     /// Has the filter turn everything away until the next [`Self::allow`].
     pub fn turn_away(&self, slot: u32) {
         self.word(slot, ROUND_WORD).store(0, Ordering::SeqCst);
+    }
+
+    /// How many segments with payload the filter has let TCP have, or will as soon as it has looked: then the number may still go back by
+    /// those. After [`Self::turn_away`] nothing else changes it.
+    pub fn admitted(&self, slot: u32) -> u64 {
+        // So that no segment is in both or only in the second.
+        let turned_away = self.word(slot, TURNED_AWAY_WORD).load(Ordering::SeqCst);
+        self.word(slot, ENTERED_WORD).load(Ordering::SeqCst).wrapping_sub(turned_away)
     }
 
     /// Takes back from the overdraft all but so much of what this direction has of it.

@@ -4,6 +4,7 @@
 
 mod btf;
 mod directions;
+mod gate;
 mod seats;
 mod self_test;
 mod sockmap;
@@ -18,6 +19,7 @@ use rustix::io::Errno;
 use crate::privileges::{Capability, Lack};
 
 pub use btf::BtfError;
+pub use gate::Gate;
 pub use seats::Seat;
 pub use self_test::{SelfTestError, Step};
 pub use sockmap::{Calls, Maps, Refusal, Sockmap};

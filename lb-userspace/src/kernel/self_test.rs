@@ -12,7 +12,7 @@ use lb_common::layout::{Allowed, Moved};
 
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
-use super::{Maps, Refusal, Seat, Sockmap};
+use super::{Gate, Maps, Refusal, Seat, Sockmap};
 use crate::net;
 
 /// How long anything may take before the kernel counts as failing.
@@ -74,6 +74,7 @@ struct Rig<'a> {
     legs: [OwnedFd; 2],
     cookies: [u64; 2],
     seat: Seat,
+    gate: Option<Gate>,
 }
 
 /// Tries every behaviour, and tells each that holds.
@@ -120,7 +121,7 @@ impl<'a> Rig<'a> {
         let legs = [OwnedFd::from(client_leg), OwnedFd::from(server_leg)];
         let cookies = [net::cookie(&legs[0])?, net::cookie(&legs[1])?];
         let seat = kernel.seat().ok_or(SelfTestError::Behaviour("holding a flow"))?;
-        Ok(Self { kernel, maps, client, server, legs, cookies, seat })
+        Ok(Self { kernel, maps, client, server, legs, cookies, seat, gate: None })
     }
 
     fn hand_over(&mut self) -> Result<(), SelfTestError> {
@@ -141,6 +142,7 @@ impl<'a> Rig<'a> {
         };
         enter().map_err(SelfTestError::Refused)?;
         self.legs.iter().try_for_each(|leg| net::filter(leg, self.kernel.filter()))?;
+        self.gate = Some(Gate::new(self.kernel, slots[0], &self.legs[0])?);
         self.legs.iter().for_each(net::kick);
         Ok(())
     }
@@ -163,13 +165,21 @@ impl<'a> Rig<'a> {
     /// What is sent while the sender's socket is out of the map waits, and goes on when it comes back.
     fn pause(&mut self) -> Result<(), SelfTestError> {
         let slot = self.seat.slots()[0];
-        net::set_receive_low_water(&self.legs[0], 1 << 20)?;
+        let gate = self.gate.as_ref().ok_or(SelfTestError::Behaviour("holding a flow"))?;
+        // All is quiet, so that nothing can be missing.
+        let is_exact = *gate == Gate::new(self.kernel, slot, &self.legs[0])?;
+        check(is_exact, "counting the segments of a socket in the map")?;
+        let deadline = Instant::now() + PATIENCE;
+        while !gate.close(self.kernel, &self.legs[0]) {
+            check(Instant::now() < deadline, "counting the segments of a socket in the map")?;
+            thread::sleep(Duration::from_millis(1));
+        }
         self.maps.unhook(slot);
+        self.allow(0, 1, u64::MAX);
         let before = self.kernel.moved(slot).redirected;
         for _ in 0..PAUSED_SEGMENTS {
             self.client.write_all(&[7; PAUSED_BYTES / PAUSED_SEGMENTS])?;
         }
-        let deadline = Instant::now() + PATIENCE;
         while net::tcp_info(&self.legs[0])?.received < before + PAUSED_BYTES as u64 {
             check(Instant::now() < deadline, "receiving for a socket that is out of the map")?;
             thread::sleep(Duration::from_millis(1));

@@ -28,7 +28,7 @@ const NO_EXIST: u64 = 1;
 /// Calls of one slot that may wait in the ring buffer at the same time.
 const CALLS_MAX: u32 = 4;
 
-/// Most slots: the array of directions is memory that the kernel allocates at once, 192 bytes each.
+/// Most slots: the array of directions is memory that the kernel allocates at once, 256 bytes each.
 const SLOTS_LIMIT: u32 = 1 << 20;
 
 /// The kernel's side of the path. Dropping it detaches the program from the map; sockets that are inside keep it.
@@ -143,6 +143,11 @@ impl Sockmap {
     /// Has the filter turn a slot's segments away until the next [`Self::allow`].
     pub fn turn_away(&self, slot: u32) {
         self.seats.directions.turn_away(slot);
+    }
+
+    /// How many segments TCP has had or will have; see [`Directions::admitted`].
+    pub fn admitted(&self, slot: u32) -> u64 {
+        self.seats.directions.admitted(slot)
     }
 
     /// Takes back from the overdraft what a direction does not need of it any more; see [`Directions::take_back`].

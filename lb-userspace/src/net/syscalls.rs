@@ -110,6 +110,9 @@ pub struct TcpInfo {
     pub accepted: u64,
     /// tcpi_last_data_recv: since bytes last came.
     pub silent_for: Duration,
+    /// tcpi_data_segs_in: segments with payload that have come, also those that brought nothing new; one that the network interface or the
+    /// kernel has made of several counts as all of them (include/net/tcp.h, tcp_segs_in). Wraps.
+    pub segments: u32,
 }
 
 /// Bytes of struct tcp_info up to tcpi_bytes_retrans, which Linux 4.19 brought.
@@ -152,6 +155,7 @@ impl TcpInfo {
             received: long(128),
             accepted: sent.wrapping_sub(retransmitted).wrapping_add(unsent.into()),
             silent_for: Duration::from_millis(word(52).into()),
+            segments: word(152),
         }
     }
 }

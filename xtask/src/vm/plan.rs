@@ -31,12 +31,7 @@ const GROUPS: [Group; 8] = [
 ];
 
 /// What tests of these groups contain that do not run there, each with the reason.
-const LEFT_OUT: [(&str, &str); 3] = [
-    // A defect that is open: README says so to users.
-    (
-        "pauses_without_end_lose_nothing",
-        "a processor that stands still at the wrong moment, as emulated ones do, can lose a segment at a pause",
-    ),
+const LEFT_OUT: [(&str, &str); 2] = [
     ("a_gigabyte_each_way", "minutes for each path; the bytes are those of 64 MiB, again and again"),
     (
         "where_bpf_is_forbidden",

@@ -24,6 +24,9 @@ pub(super) const FIRST_ROUND: u64 = 1;
 /// How long bytes may wait for a socket that has nothing else to send and takes none of them.
 const STUCK_MAX: Duration = Duration::from_secs(5);
 
+/// How long a direction that could go on waits for others to make room inside the kernel, before user space moves its bytes instead.
+const STARVED_MAX: Duration = Duration::from_secs(1);
+
 /// One direction.
 #[derive(Debug)]
 pub(super) struct Lane {
@@ -47,12 +50,14 @@ pub(super) struct Lane {
     /// What had been accepted at the last look.
     accepted_before: u64,
     wait: Duration,
-    /// The kernel has thrown away what it received while the socket was taken out of the map.
+    /// Something that had come before a pause was not there after it.
     has_lost: bool,
     /// The program calls for the next segment.
     is_dozing: bool,
     /// Since when the receiver's socket has had room for what waits, and taken none of it.
     stuck_since: Option<Moment>,
+    /// Since when the receiver has caught up and others hold the memory for what comes.
+    starved_since: Option<Moment>,
     /// The sender has reset, and its socket holds nothing more.
     is_exhausted: bool,
 }
@@ -153,6 +158,7 @@ impl Lane {
             has_lost: false,
             is_dozing: false,
             stuck_since: None,
+            starved_since: None,
             is_exhausted: false,
         }
     }
@@ -205,8 +211,7 @@ impl Lane {
             tracing::debug!(dropped, has_lost, inside, backlog, state = ?self.state, "a direction inside the kernel is broken");
             return Step { is_broken: true, ..Step::default() };
         }
-        let received = sight.infos[index(self.sender)].received.wrapping_sub(self.basis.taken);
-        if sight.has_fin && received == accepted + 1 && !self.pump.is_holding() {
+        if sight.has_fin && self.received(sight) == accepted + 1 && !self.pump.is_holding() {
             return Step { is_complete: true, ..Step::default() };
         }
         // No segment may come any more that would do so.
@@ -262,13 +267,15 @@ impl Lane {
 
     /// What the sender sends stays in its socket from now on.
     fn pause(&mut self, legs: &Legs) -> Option<Duration> {
-        legs.unhook(self.sender);
+        let is_out = legs.unhook(self.sender);
+        // The receive buffer takes what was turned away; or else the program.
+        self.answer(legs);
+        if !is_out {
+            return Some(WAIT_MIN);
+        }
         legs.station().pauses.inc();
         self.state = State::Paused;
-        self.has_lost = legs.has_lost(self.sender, &self.basis);
-        // The receive buffer takes what was turned away.
-        self.answer(legs);
-        if self.has_lost { Some(Duration::ZERO) } else { self.await_room() }
+        self.await_room()
     }
 
     /// The receiver has accepted everything. All that waits in the sender's socket comes at once.
@@ -279,13 +286,29 @@ impl Lane {
             return self.withdraw(legs);
         }
         // It counts from when the socket is hooked, for that runs the program over it.
-        let Some(_coming) = pool.announce(waiting, || legs.overdraft()) else { return self.await_room() };
+        let Some(_coming) = pool.announce(waiting, || legs.overdraft()) else {
+            return self.await_memory(legs, sight.now);
+        };
+        self.starved_since = None;
         self.answer(legs);
         if legs.hook(self.sender).is_err() {
             return self.withdraw(legs);
         }
         self.state = State::Hooked;
-        sight.has_fin.then_some(WAIT_MIN)
+        // All that had come is in the program's hands again; a FIN counts as one.
+        self.has_lost = self.received(sight) > legs.moved(self.sender).redirected + 1;
+        if self.has_lost { Some(Duration::ZERO) } else { sight.has_fin.then_some(WAIT_MIN) }
+    }
+
+    /// What has come from the sender since the hand-over, in bytes; its FIN counts as one.
+    fn received(&self, sight: &Sight<'_>) -> u64 {
+        sight.infos[index(self.sender)].received.wrapping_sub(self.basis.taken)
+    }
+
+    /// Others may stand still for as long as they like, and hold the memory.
+    fn await_memory(&mut self, legs: &Legs, now: Moment) -> Option<Duration> {
+        let since = *self.starved_since.get_or_insert(now);
+        if now >= since + STARVED_MAX { self.withdraw(legs) } else { self.await_room() }
     }
 
     fn withdraw(&mut self, legs: &Legs) -> Option<Duration> {

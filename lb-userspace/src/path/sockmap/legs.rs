@@ -12,12 +12,9 @@ use rustix::event::epoll::EventFlags;
 
 use super::Station;
 use super::watch::Watched;
-use crate::kernel::{Refusal, Seat};
+use crate::kernel::{Gate, Refusal, Seat};
 use crate::net;
 use crate::path::Side;
-
-/// More than can come between two system calls, in bytes.
-const QUIET_BYTES: usize = 1 << 20;
 
 /// A flow's sockets, client's first, and their places. Dropping it takes them out of the maps and closes them, which resets both ends
 /// unless they were told to end cleanly.
@@ -25,6 +22,7 @@ const QUIET_BYTES: usize = 1 << 20;
 pub(super) struct Legs {
     // Dropped from the top: out of the maps, then closed, then the slots are free for others.
     membership: Membership,
+    gates: [Gate; 2],
     pub(super) watched: Watched,
     pub(super) sockets: [OwnedFd; 2],
     pub(super) seat: Seat,
@@ -98,29 +96,18 @@ impl Legs {
         for (slot, allowed) in membership.slots.into_iter().zip(&allowed) {
             station.kernel.allow(slot, allowed);
         }
-        let legs = Self { membership, watched, sockets, seat };
-        if legs.sockets.iter().any(|socket| net::filter(socket, station.kernel.filter()).is_err()) {
-            return Err(legs.leave(FallbackReason::Kernel));
+        let gates = match filter(station, &sockets, membership.slots) {
+            Ok(gates) => gates,
+            Err(_) => return Err(leave(membership, watched, sockets, FallbackReason::Kernel)),
+        };
+        let legs = Self { membership, gates, watched, sockets, seat };
+        if let Err(refusal) = legs.hook(Side::Server) {
+            let Self { membership, watched, sockets, .. } = legs;
+            return Err(leave(membership, watched, sockets, refusal.into()));
         }
-        let first = legs.hook(Side::Server);
-        match first {
-            Err(refusal) => Err(legs.leave(refusal.into())),
-            Ok(()) => {
-                // A refusal shows in `is_hooked`.
-                let _ = legs.hook(Side::Client);
-                Ok((legs, bases))
-            }
-        }
-    }
-
-    /// Out of everything, before anything has happened.
-    fn leave(self, reason: FallbackReason) -> Refused {
-        let Self { membership, watched, sockets, seat } = self;
-        drop(membership);
-        sockets.iter().for_each(net::end_filter);
-        watched.end(&sockets);
-        drop(seat);
-        Refused { sockets, reason }
+        // A refusal shows in `is_hooked`.
+        let _ = legs.hook(Side::Client);
+        Ok((legs, bases))
     }
 
     /// Lets the program judge what this side sends, and what waits of it.
@@ -133,31 +120,19 @@ impl Legs {
         Ok(())
     }
 
-    /// From now on, what this side sends stays in its socket.
-    ///
-    /// The kernel takes the program away before it takes back the call of it, and drops what a running call still finds
-    /// (net/core/skmsg.c, sk_psock_stop_verdict and sk_psock_verdict_recv). So first nobody may be called: the filter turns away what
-    /// comes; below SO_RCVLOWAT the kernel reports nothing, unless the receive buffer is short (net/ipv4/tcp.c, tcp_data_ready and
-    /// tcp_epollin_ready); and setting that waits for whoever has the socket's lock. A segment that had passed the filter and was
-    /// waiting for the lock meanwhile has it then, so that it is waited for once more.
-    pub(super) fn unhook(&self, side: Side) {
+    /// From now on, what this side sends stays in its socket; `false`: a segment is on its way to the program, and it is soon time to try
+    /// again. Either way, segments are turned away until [`Self::allow`].
+    pub(super) fn unhook(&self, side: Side) -> bool {
         let Membership { station, slots, hooked, .. } = &self.membership;
-        if hooked[index(side)].replace(false) {
-            station.kernel.turn_away(slots[index(side)]);
-            // A socket that is gone is quiet.
-            let _ = net::set_receive_low_water(self.socket(side), QUIET_BYTES);
-            let _ = net::tcp_info(self.socket(side));
+        if !hooked[index(side)].get() {
+            return true;
+        }
+        let is_closed = self.gates[index(side)].close(&station.kernel, self.socket(side));
+        if is_closed {
+            hooked[index(side)].set(false);
             station.maps.borrow_mut().unhook(slots[index(side)]);
         }
-    }
-
-    /// Whether the socket of this side, which has been unhooked and gets nothing yet, has received more than was handed over and does not hold
-    /// the rest: then [`Self::unhook`] was not quiet enough. A FIN counts as one.
-    pub(super) fn has_lost(&self, side: Side, basis: &Basis) -> bool {
-        let handed = basis.taken + self.moved(side).redirected;
-        let socket = self.socket(side);
-        let is_empty = net::received_memory(socket).is_ok_and(|bytes| bytes == 0);
-        is_empty && net::tcp_info(socket).is_ok_and(|info| info.received > handed + 1)
+        is_closed
     }
 
     /// Whether the program judges what this side sends.
@@ -199,6 +174,21 @@ impl Legs {
     pub(super) fn station(&self) -> &Rc<Station> {
         &self.membership.station
     }
+}
+
+/// Gives both sockets the filter.
+fn filter(station: &Station, sockets: &[OwnedFd; 2], slots: [u32; 2]) -> io::Result<[Gate; 2]> {
+    let kernel = &station.kernel;
+    sockets.iter().try_for_each(|socket| net::filter(socket, kernel.filter()))?;
+    Ok([Gate::new(kernel, slots[0], &sockets[0])?, Gate::new(kernel, slots[1], &sockets[1])?])
+}
+
+/// Out of everything, before anything has happened.
+fn leave(membership: Membership, watched: Watched, sockets: [OwnedFd; 2], reason: FallbackReason) -> Refused {
+    drop(membership);
+    sockets.iter().for_each(net::end_filter);
+    watched.end(&sockets);
+    Refused { sockets, reason }
 }
 
 /// Looks at both sockets and gives them names and targets.

@@ -149,8 +149,8 @@ impl<'a> Run<'a> {
         if side == Side::Server {
             self.meter.leave_server();
         }
-        // Nobody takes what the other side still sends.
-        self.legs.unhook(side.other());
+        // Nobody takes what the other side still sends: whether it is out of the map or only turned away is no matter.
+        let _ = self.legs.unhook(side.other());
         self.silence.break_with(now, self.outstanding());
     }
 
