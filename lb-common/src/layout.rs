@@ -64,7 +64,7 @@ pub struct Moved {
     pub mark_charged: u64,
     /// Bytes that the target had accepted when the program last looked.
     pub accepted: u64,
-    /// The target's `write_seq` before the first byte of this direction.
+    /// The target's `write_seq` before the first byte of this direction that the program or user space moves.
     pub base: u64,
     /// The last [`Allowed::round`] in which user space was called.
     pub rung: u64,
@@ -90,8 +90,10 @@ pub struct Allowed {
     pub taken_back: u64,
     /// Not 0: user space is to be called for the next segment, once a round, however little waits.
     pub calls_at_once: u64,
+    /// Bytes of this direction that user space has moved to the target itself since the target's number in [`Moved::base`].
+    pub outside: u64,
     /// Nothing yet; fills a cache line.
-    pub spare: [u64; 3],
+    pub spare: [u64; 2],
 }
 
 /// What the filter alone writes, on any processor, without a lock. Segments are counted as TCP does: one that the network interface or
@@ -133,6 +135,9 @@ pub const ROUND_WORD: usize = offset_of!(Direction, allowed.round) / 8;
 
 /// The word of [`Allowed::calls_at_once`].
 pub const CALLS_WORD: usize = offset_of!(Direction, allowed.calls_at_once) / 8;
+
+/// The word of [`Allowed::outside`].
+pub const OUTSIDE_WORD: usize = offset_of!(Direction, allowed.outside) / 8;
 
 /// The word of [`Allowed::taken_back`].
 pub const TAKEN_BACK_WORD: usize = offset_of!(Direction, allowed.taken_back) / 8;

@@ -75,12 +75,14 @@ pub const fn admits(stopped: u64, allowed: &Allowed, payload: u32) -> bool {
 }
 
 impl Moved {
-    /// Takes in the target's `write_seq`, the number of the next byte that it will accept (struct tcp_sock, include/linux/tcp.h).
+    /// Takes in the target's `write_seq`, the number of the next byte that it will accept (struct tcp_sock, include/linux/tcp.h), of which
+    /// user space has made it accept so many itself ([`Allowed::outside`]).
     ///
     /// What waits is known in bytes, its cost is not. So there is a mark: once all bytes up to it have been accepted, what they cost
     /// is free, and the mark moves to what has been handed over by then.
     #[inline(always)]
-    pub const fn look(&mut self, write_seq: u32) {
+    pub const fn look(&mut self, write_seq: u32, outside: u64) {
+        let write_seq = write_seq.wrapping_sub(outside as u32);
         if self.redirected == 0 {
             self.base = write_seq as u64;
         }

@@ -51,7 +51,7 @@ pub fn carry(ctx: &SkBuffContext) -> Outcome {
     }
     if verdict::must_look(moved, &allowed) {
         let Some(write_seq) = write_seq(receiving.slot) else { return lose(&receiving, len) };
-        moved.look(write_seq);
+        moved.look(write_seq, allowed.outside);
     }
     // SAFETY: the helper gets this program's own context and a map of the kind that it is for; it checks the index itself.
     let found = unsafe { TARGETS.redirect_skb(ctx, receiving.slot, 0) };

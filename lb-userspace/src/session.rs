@@ -95,7 +95,8 @@ async fn run_inside(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, s
         (has_bytes_waiting, first) = (false, Bytes::Carried);
     }
     journal.change_path(PathKind::Sockmap);
-    let inside = Box::pin(carry_inside(&worker, &backend, legs, &mut journal, first, &may_be_cut)).await;
+    let terms = (first, if choice.is_required { Backpressure::Inside } else { Backpressure::Outside });
+    let inside = Box::pin(carry_inside(&worker, &backend, legs, &mut journal, terms, &may_be_cut)).await;
     let flow_end = match inside {
         Outcome::Ended(flow_end) => flow_end,
         Outcome::Outside(_) if choice.is_required => FlowEnd::cut(CloseReason::PathUnavailable),
@@ -133,7 +134,7 @@ async fn carry_inside(
     backend: &Backend,
     legs: Legs,
     journal: &mut Journal,
-    first: Bytes,
+    terms: (Bytes, Backpressure),
     may_be_cut: &Option<Arc<Server>>,
 ) -> Outcome {
     let Some(station) = &worker.station else {
@@ -142,7 +143,7 @@ async fn carry_inside(
     };
     // What the runtime watches wakes the worker for every segment.
     let sockets = [legs.client.into_inner(), legs.server.into_inner()];
-    let carrying = sockmap::carry(station, sockets, &backend.settings, &worker.tools, journal.meter(), first);
+    let carrying = sockmap::carry(station, sockets, &backend.settings, &worker.tools, journal.meter(), terms);
     let Refused { sockets: [client, server], reason } =
         match or_cut(carrying, may_be_cut, |reason| Ok(FlowEnd::cut(reason))).await {
             Ok(flow_end) => return Outcome::Ended(flow_end),

@@ -231,6 +231,7 @@ fn station(shared: &Shared) -> io::Result<Option<Rc<Station>>> {
         watch: Watch::new()?,
         pool: Arc::clone(pool),
         pauses: shared.metrics.paths.sockmap_pauses.clone(),
+        withdrawals: shared.metrics.paths.sockmap_withdrawals.clone(),
     })))
 }
 

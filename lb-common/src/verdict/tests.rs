@@ -80,11 +80,22 @@ fn the_first_segment_and_those_beyond_a_part_of_the_share_make_it_look() {
 #[test]
 fn what_the_target_has_beyond_this_direction_is_no_backlog() {
     let mut moved = Moved::default();
-    moved.look(u32::MAX);
+    moved.look(u32::MAX, 0);
     moved.add(10, 1);
     // All of it, and a FIN.
-    moved.look(10);
+    moved.look(10, 0);
     assert_eq!((moved.accepted, moved.inside()), (10, 0));
+}
+
+#[test]
+fn what_user_space_has_moved_is_not_taken_for_what_the_program_has() {
+    let mut moved = Moved::default();
+    moved.look(u32::MAX - 5, 3);
+    moved.add(100, 1);
+    moved.look(u32::MAX - 5 + 4, 3);
+    assert_eq!(moved.accepted, 4);
+    moved.look(u32::MAX.wrapping_add(95 + 1000), 1003);
+    assert_eq!((moved.accepted, moved.inside()), (100, 0));
 }
 
 /// What can happen.
@@ -94,6 +105,8 @@ enum Event {
     Segment(u32, u32),
     /// The target accepts so many bytes.
     Accept(u32),
+    /// User space moves so many bytes itself, once nothing waits.
+    Outside(u32),
 }
 
 fn events() -> impl Strategy<Value = std::vec::Vec<Event>> {
@@ -101,6 +114,7 @@ fn events() -> impl Strategy<Value = std::vec::Vec<Event>> {
         (1_u32..70_000, 0_u32..64).prop_map(|(len, segments)| Event::Segment(len, segments)),
         (1_u32..8, 0_u32..2).prop_map(|(len, segments)| Event::Segment(len, segments)),
         (1_u32..140_000).prop_map(Event::Accept),
+        any::<u32>().prop_map(Event::Outside),
     ];
     prop::collection::vec(event, 1..600)
 }
@@ -142,16 +156,22 @@ proptest! {
     #[test]
     fn what_is_taken_for_waiting_bounds_what_waits(events in events(), base: u32) {
         let (mut moved, mut target) = (Moved::default(), Target { write_seq: base, queue: VecDeque::new() });
+        let mut outside = 0;
         for event in events {
             match event {
                 Event::Segment(len, segments) => {
                     if must_look(&moved, &ALLOWED) {
-                        moved.look(target.write_seq);
+                        moved.look(target.write_seq, outside);
                     }
                     moved.add(len, segments);
                     target.queue.push_back((len, charge(len, segments)));
                 }
                 Event::Accept(bytes) => target.accept(bytes),
+                Event::Outside(bytes) => {
+                    target.accept(u32::MAX);
+                    target.write_seq = target.write_seq.wrapping_add(bytes);
+                    outside += u64::from(bytes);
+                }
             }
             prop_assert!(target.cost() <= moved.inside(), "{} in {moved:?}", target.cost());
             let accepted = moved.redirected - target.waiting();
@@ -159,7 +179,7 @@ proptest! {
         }
         target.accept(u32::MAX);
         prop_assert_eq!(moved.inside_after(moved.redirected), 0);
-        moved.look(target.write_seq);
+        moved.look(target.write_seq, outside);
         prop_assert_eq!((moved.inside(), moved.accepted), (0, moved.redirected));
     }
 
@@ -169,7 +189,7 @@ proptest! {
         let (mut moved, mut target) = (Moved::default(), Target { write_seq: base, queue: VecDeque::new() });
         for len in lens {
             if must_look(&moved, &ALLOWED) {
-                moved.look(target.write_seq);
+                moved.look(target.write_seq, 0);
             }
             moved.add(len, 0);
             target.queue.push_back((len, charge(len, 0)));

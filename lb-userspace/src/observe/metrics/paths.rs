@@ -20,6 +20,8 @@ pub struct PathMetrics {
     pub sockmap_memory: Gauge,
     /// `lb_sockmap_pauses_total`: times that a direction had to wait for its receiver.
     pub sockmap_pauses: Counter,
+    /// `lb_sockmap_withdrawals_total`: times that user space moved on with a direction.
+    pub sockmap_withdrawals: Counter,
 }
 
 impl PathMetrics {
@@ -51,6 +53,11 @@ impl PathMetrics {
                 "lb_sockmap_pauses_total",
                 &[],
                 "Times that a direction on path sockmap waited for its receiver to catch up",
+            ),
+            sockmap_withdrawals: to.counter(
+                "lb_sockmap_withdrawals_total",
+                &[],
+                "Times that a direction on path sockmap was spliced from there on, until nothing moved for a second",
             ),
         }
     }

@@ -1,14 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One direction of a flow inside the kernel: how much it may have on its way, when it pauses, and when it has ended.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::layout::{Allowed, Moved};
 use lb_common::reason::PathKind;
 
+use super::Backpressure;
+use super::grant::Grant;
 use super::legs::{Basis, Legs, index};
-use super::pool::Pool;
 use super::pump::{Pump, Stop};
 use crate::net::{self, TcpInfo};
 use crate::path::moment::Moment;
@@ -40,6 +40,7 @@ pub(super) struct Lane {
     basis: Basis,
     /// What user space had delivered before.
     before: Delivered,
+    backpressure: Backpressure,
     grant: Grant,
     pump: Pump,
     state: State,
@@ -69,7 +70,7 @@ enum State {
     Hooked,
     /// Nobody, until the receiver has accepted what is on its way.
     Paused,
-    /// User space, until the end: the kernel takes the socket into no map any more.
+    /// User space, until nothing moves; or until the end, if the kernel takes the socket into no map any more.
     Withdrawn,
 }
 
@@ -97,50 +98,15 @@ pub(super) struct Sight<'a> {
     pub(super) now: Moment,
 }
 
-/// What a direction has of the pool.
-#[derive(Debug)]
-pub(super) struct Grant {
-    pool: Arc<Pool>,
-    /// What may wait before the direction has to pause, in bytes of cost.
-    share: u64,
-}
-
-impl Grant {
-    /// The share of a direction that begins.
-    pub(super) fn first(pool: &Arc<Pool>) -> Option<Self> {
-        Some(Self { share: pool.first_share()?, pool: Arc::clone(pool) })
-    }
-
-    /// What the program may do in a round.
-    pub(super) fn allowed(&self, round: u64) -> Allowed {
-        Allowed { pause_at: self.share, stop_at: self.pool.direction_max(), round, ..Allowed::default() }
-    }
-
-    /// Doubles the share; whether there was enough.
-    fn grow(&mut self) -> bool {
-        let more = self.share.min(self.pool.share_max().saturating_sub(self.share));
-        let is_grown = more > 0 && self.pool.take(more);
-        self.share += if is_grown { more } else { 0 };
-        is_grown
-    }
-
-    /// Gives back what a direction that begins would not get; whether that is anything.
-    fn shrink(&mut self) -> bool {
-        let surplus = self.share.saturating_sub(self.pool.share_size());
-        self.share -= surplus;
-        self.pool.give_back(surplus);
-        surplus > 0
-    }
-}
-
-impl Drop for Grant {
-    fn drop(&mut self) {
-        self.pool.give_back(self.share);
-    }
-}
-
 impl Lane {
-    pub(super) fn new(sender: Side, grant: Grant, basis: Basis, is_hooked: bool, before: Delivered) -> Self {
+    pub(super) fn new(
+        sender: Side,
+        grant: Grant,
+        basis: Basis,
+        is_hooked: bool,
+        before: Delivered,
+        backpressure: Backpressure,
+    ) -> Self {
         Self {
             sender,
             has_ended: false,
@@ -148,6 +114,7 @@ impl Lane {
             wants_room: false,
             basis,
             before,
+            backpressure,
             grant,
             pump: Pump::default(),
             state: if is_hooked { State::Hooked } else { State::Withdrawn },
@@ -237,6 +204,9 @@ impl Lane {
         match self.state {
             State::Hooked => self.run(legs, moved, inside, sight),
             State::Paused if sight.is_gone => self.withdraw(legs),
+            State::Paused if self.backlog == 0 && self.backpressure == Backpressure::Outside => {
+                self.withdraw(legs)
+            }
             State::Paused if self.backlog == 0 => self.resume(legs, sight),
             State::Paused => self.await_room(),
             State::Withdrawn if self.backlog > 0 => self.await_room(),
@@ -296,7 +266,7 @@ impl Lane {
         }
         self.state = State::Hooked;
         // All that had come is in the program's hands again; a FIN counts as one.
-        self.has_lost = self.received(sight) > legs.moved(self.sender).redirected + 1;
+        self.has_lost = self.received(sight) > legs.moved(self.sender).redirected + self.pump.spliced + 1;
         if self.has_lost { Some(Duration::ZERO) } else { sight.has_fin.then_some(WAIT_MIN) }
     }
 
@@ -312,17 +282,37 @@ impl Lane {
     }
 
     fn withdraw(&mut self, legs: &Legs) -> Option<Duration> {
-        // Whatever comes is reported again.
-        net::kick(legs.socket(self.sender));
+        legs.station().withdrawals.inc();
+        self.starved_since = None;
         self.state = State::Withdrawn;
         Some(Duration::ZERO)
+    }
+
+    /// Nothing moves, and neither side has ended: leaves the direction to the program again. Bytes that come meanwhile come in whole segments,
+    /// for there are none of which user space could have taken a part.
+    pub(super) fn rejoin(&mut self, legs: &Legs) {
+        let socket = legs.socket(self.sender);
+        let is_free = self.state == State::Withdrawn && self.backlog == 0 && !self.pump.is_holding();
+        let is_empty = net::received_memory(socket).is_ok_and(|bytes| bytes == 0);
+        if !is_free || !is_empty {
+            return;
+        }
+        self.answer(legs);
+        if legs.hook(self.sender).is_ok() {
+            self.state = State::Hooked;
+            (self.wants_input, self.wants_room) = (false, false);
+        }
     }
 
     /// Begins a round: tells the program what it may do from here on.
     fn answer(&mut self, legs: &Legs) {
         self.round += 1;
         self.is_dozing = false;
-        legs.allow(self.sender, &self.grant.allowed(self.round));
+        legs.allow(self.sender, &self.allowed());
+    }
+
+    fn allowed(&self) -> Allowed {
+        Allowed { outside: self.pump.spliced, ..self.grant.allowed(self.round) }
     }
 
     fn await_stop(&mut self, stop: Stop) -> Option<Duration> {
@@ -372,7 +362,7 @@ impl Lane {
             self.grant.shrink();
             self.is_dozing = true;
             self.round += 1;
-            legs.allow(self.sender, &Allowed { calls_at_once: 1, ..self.grant.allowed(self.round) });
+            legs.allow(self.sender, &Allowed { calls_at_once: 1, ..self.allowed() });
         }
     }
 }

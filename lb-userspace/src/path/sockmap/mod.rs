@@ -8,13 +8,14 @@
 //! counts what waits, and calls user space when that is more than the direction's share of a pool for all flows ([`pool`]). User space
 //! then makes the share larger, or takes the sender's socket out of the program's hands until the receiver has caught up ([`lane`]). Bytes
 //! then wait in its receive buffer, and the sender with them. Until user space comes, a filter on the socket turns away what would be
-//! beyond the bound, and TCP sends it again. A socket that has begun to close cannot come into the map again: then user space
-//! moves the rest ([`pump`]).
+//! beyond the bound, and TCP sends it again. Then user space moves on with the direction ([`pump`]), until nothing has moved for a while:
+//! it holds up a sender without losing anything, and carries bulk better. A socket that has begun to close cannot come into the map again.
 //!
 //! **Ends.** The kernel carries neither FIN nor RST across, and closing a socket discards what is queued for it. So user space
 //! listens for ends ([`watch`]), waits until the receiver's socket has accepted every byte that the sender's has received, by the
 //! kernel's own counters, and then sends the FIN. Both sockets reset on close until both directions have ended.
 
+mod grant;
 mod lane;
 mod legs;
 mod pool;
@@ -37,7 +38,8 @@ pub use legs::{Bytes, Refused};
 pub use pool::{Limits, Pool};
 pub use watch::Watch;
 
-use self::lane::{FIRST_ROUND, Grant, Lane};
+use self::grant::Grant;
+use self::lane::{FIRST_ROUND, Lane};
 use self::legs::Legs;
 use self::run::{Ending, Run};
 use super::drain::acknowledged;
@@ -60,6 +62,17 @@ pub struct Station {
     pub pool: Arc<Pool>,
     /// `lb_sockmap_pauses_total`
     pub pauses: Counter,
+    /// `lb_sockmap_withdrawals_total`
+    pub withdrawals: Counter,
+}
+
+/// What becomes of a direction whose receiver takes less than comes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Backpressure {
+    /// User space moves on with it, and holds up the sender by what it does not take, until nothing has moved for a while.
+    Outside,
+    /// It pauses and goes on inside, again and again: the path is to carry every byte.
+    Inside,
 }
 
 /// Carries a flow between client and server to its end, and says why it ended; both sockets are closed then. `meter` is up to date
@@ -73,7 +86,7 @@ pub async fn carry(
     backend: &config::Backend,
     tools: &Tools,
     meter: &mut Meter,
-    first: Bytes,
+    (first, backpressure): (Bytes, Backpressure),
 ) -> Result<FlowEnd, Refused> {
     let grants = Grant::first(&station.pool).zip(Grant::first(&station.pool));
     let Some((up, down)) = grants else { return Err(Refused { sockets, reason: FallbackReason::Memory }) };
@@ -82,8 +95,8 @@ pub async fn carry(
         Legs::insert(station, sockets, [&up, &down].map(|grant| grant.allowed(FIRST_ROUND)), first)?;
     let before = meter.carried;
     let lanes = [
-        Lane::new(Side::Client, up, up_basis, legs.is_hooked(Side::Client), before.up),
-        Lane::new(Side::Server, down, down_basis, legs.is_hooked(Side::Server), before.down),
+        Lane::new(Side::Client, up, up_basis, legs.is_hooked(Side::Client), before.up, backpressure),
+        Lane::new(Side::Server, down, down_basis, legs.is_hooked(Side::Server), before.down, backpressure),
     ];
     let (ending, drains_until) = {
         let mut run = Run::new(&legs, lanes, backend, tools, meter, now);

@@ -182,12 +182,24 @@ impl<'a> Run<'a> {
         if self.meter.carried != before {
             self.note_activity(&infos, now);
         } else if self.look_at.is_some_and(|at| now >= at) {
-            self.lanes.iter_mut().for_each(|lane| lane.doze(self.legs));
+            self.rest();
             self.look_at = was_backlogged.then_some(now + LOOK_AGAIN);
         } else if is_called {
             self.look_at.get_or_insert(now + LOOK_AGAIN);
         }
         None
+    }
+
+    /// Nothing moves.
+    fn rest(&mut self) {
+        let is_whole = self.fins == [false; 2] && self.gone.is_none();
+        for lane in &mut self.lanes {
+            if is_whole {
+                lane.rejoin(self.legs);
+            }
+            lane.doze(self.legs);
+        }
+        self.wish();
     }
 
     /// By side.
