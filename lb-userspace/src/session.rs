@@ -14,7 +14,7 @@ use crate::connect::{self, Attempts, Connected, Opening};
 use crate::frontend::Frontend;
 use crate::journal::{Introduction, Journal};
 use crate::net::{self, Socket};
-use crate::path::sockmap::{self, Bytes, Refused};
+use crate::path::sockmap::{self, Backpressure, Bytes, Refused};
 use crate::path::{self, Flow, FlowEnd, JoinedHeader, Start, Strategy};
 use crate::prelude::hello::HelloLimits;
 use crate::prelude::peek::{FirstBytes, Waiting, first_bytes};

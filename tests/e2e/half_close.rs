@@ -10,7 +10,7 @@ use lb_tests::net::Net;
 use lb_tests::size;
 use lb_tests::stream::{End, finish, receive, receive_all, receive_in_pieces, say, send, send_until_blocked};
 
-use crate::support::{Relay, assert_received, limit_socket_buffers};
+use crate::support::{Relay, assert_received, limit_socket_buffers, required};
 
 on_all_paths! {
     the_end_of_a_client_leaves_a_stream_to_it_alone,
@@ -32,7 +32,7 @@ fn the_end_of_a_server_leaves_a_stream_to_it_alone(path: Path) {
 
 /// `roles` says who ends and reads slowly, and who streams.
 fn a_stream_to_who_has_ended(path: Path, roles: impl Fn((TcpStream, TcpStream)) -> (TcpStream, TcpStream)) {
-    let relay = Relay::start(path);
+    let relay = Relay::with(path, required(path));
     let bytes = size(30_000_000, 256 << 20);
     for has_begun in [false, true] {
         let (reader, sender) = roles(relay.handed_over(path));
@@ -113,7 +113,7 @@ fn a_long_body_and_its_end_wait_for_a_late_reader(path: Path) {
 fn a_body_waits(path: Path, bytes: u64, percent: u64) {
     let net = Net::new(1);
     limit_socket_buffers(&net, 64 << 10);
-    let relay = Relay::over(net, path, "");
+    let relay = Relay::over(net, path, required(path));
     for is_upwards in [true, false] {
         let (client, server) = relay.handed_over(path);
         let (sender, reader) = if is_upwards { (&client, &server) } else { (&server, &client) };

@@ -13,7 +13,7 @@ use lb_tests::net::{Namespace, Net};
 use lb_tests::size;
 use lb_tests::stream::{End, finish, receive_all, receive_at_most, send};
 
-use crate::support::{Relay, assert_received};
+use crate::support::{Relay, assert_received, required};
 
 on_both_paths! {
     one_lost_packet_in_a_hundred,
@@ -59,7 +59,7 @@ fn is_exact(path: Path, fault: &[&str]) {
     for (place, interface) in interfaces(&net) {
         spoil(place, interface, fault);
     }
-    let relay = Relay::over(net, path, "");
+    let relay = Relay::over(net, path, required(path));
     let (client, server) = relay.pair();
     let bytes = size(8 << 20, 64 << 20);
     std::thread::scope(|scope| {

@@ -62,3 +62,4 @@ mod timeouts;
 mod transfer;
 mod verbs;
 mod wakeups;
+mod withdrawals;

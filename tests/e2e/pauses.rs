@@ -10,7 +10,7 @@ use lb_tests::net::Net;
 use lb_tests::size;
 use lb_tests::stream::{End, receive_in_pieces, send};
 
-use crate::support::{Relay, assert_received, limit_socket_buffers};
+use crate::support::{INSIDE, Relay, assert_received, limit_socket_buffers};
 
 /// What the kernel does with a segment while its socket is being taken out of the map depends on how full the socket's receive buffer is
 /// (include/net/tcp.h, tcp_epollin_ready): so the buffers are small here, and full.
@@ -21,7 +21,7 @@ fn pauses_lose_nothing_however_small_receive_buffers_are() {
         limit_socket_buffers(&net, buffer);
         // Segments of 64 KiB are half of the smaller ones.
         net.allow_large_segments();
-        let relay = Relay::over(net, Path::Sockmap, "");
+        let relay = Relay::over(net, Path::Sockmap, INSIDE);
         let pairs: Vec<_> = (0..4).map(|_| relay.handed_over(Path::Sockmap)).collect();
         std::thread::scope(|scope| {
             for (client, server) in &pairs {

@@ -11,7 +11,9 @@ use lb_tests::size;
 use lb_tests::stream::{End, finish, receive_all, receive_exactly, say};
 use rustix::net::SendFlags;
 
-use crate::support::{PORT, Relay, SERVER_PORT, assert_nothing_left, stream_both_ways, until_handed_over};
+use crate::support::{
+    PORT, Relay, SERVER_PORT, assert_nothing_left, required, stream_both_ways, until_handed_over,
+};
 
 on_all_paths! {
     flows_between_all_families_go_the_same_way,
@@ -29,7 +31,7 @@ fn flows_between_all_families_go_the_same_way(path: Path) {
     for (port, server) in (PORT..).zip(servers) {
         // An IPv6 socket that takes IPv4 as well: its IPv4 clients have addresses inside IPv6 (RFC 4291 section 2.5.5.2).
         let (bind, name) = (SocketAddr::new(any.ip(), port), format!("to{port}"));
-        config = config.tcp(&format!("at{port}"), bind, &name, "").backend(&name, server, "");
+        config = config.tcp(&format!("at{port}"), bind, &name, "").backend(&name, server, required(path));
     }
     let (agent, listener) = (Agent::start(&net, &config), net.server().listen(SERVER_PORT));
     for port in [PORT, PORT + 1] {
@@ -96,7 +98,7 @@ fn multipath(path: Path, wrapper: &[&str]) {
     let config = Config::new().path(path).tcp("in", net.frontend(PORT), "out", "").backend(
         "out",
         net.server().address(SERVER_PORT),
-        "",
+        if wrapper.is_empty() { required(path) } else { "" },
     );
     let agent = Agent::launch(&net).through(wrapper).start(&config);
     let bytes = size(3_000_000, 256 << 20);

@@ -15,7 +15,8 @@ use lb_tests::stream::{
 use rustix::process::Signal;
 
 use crate::support::{
-    PORT, Relay, SERVER_PORT, allow_many_connections, assert_received, limit_socket_buffers, tcp_config,
+    INSIDE, PORT, Relay, SERVER_PORT, allow_many_connections, assert_received, limit_socket_buffers,
+    tcp_config,
 };
 
 /// A message that waits in the client's socket when the flow is handed over is delivered at once, without another one behind it.
@@ -88,7 +89,7 @@ fn a_stream_stays_inside_the_kernel() {
     let net = Net::new(1);
     // As Linux has them by default: what a larger one can hold when a direction goes on may be too much for the kernel at once.
     limit_socket_buffers(&net, 6 << 20);
-    let relay = Relay::over(net, Path::Sockmap, "");
+    let relay = Relay::over(net, Path::Sockmap, INSIDE);
     let bytes = size(256 << 20, 4 << 30);
     for (up, down) in [(bytes, 0), (0, bytes)] {
         let (client, server) = relay.pair();
@@ -248,7 +249,7 @@ fn a_client_on_the_same_host_is_carried_in_user_space() {
 fn a_required_path_that_is_off_refuses() {
     let net = Net::new(1);
     let _listener = net.server().listen(SERVER_PORT);
-    let config = tcp_config(&net, Path::Sockmap, "path = \"sockmap\"\npath-required = true");
+    let config = tcp_config(&net, Path::Sockmap, INSIDE);
     let agent = Agent::launch(&net).unprivileged().start(&config);
     assert_eq!(net.client.connect_to_the_end(net.frontend(PORT)), (Vec::new(), End::Reset));
     assert_eq!(agent.until_records(1)[0].close(), "path-unavailable");

@@ -17,7 +17,7 @@ use lb_tests::wait;
 use rustix::process::Signal;
 
 use crate::support::{
-    Relay, SERVER_PORT, allow_many_connections, assert_received, limit_socket_buffers, tcp_config,
+    INSIDE, Relay, SERVER_PORT, allow_many_connections, assert_received, limit_socket_buffers, tcp_config,
 };
 
 /// What tcp_rmem and tcp_wmem allow a socket in these tests.
@@ -38,7 +38,7 @@ const CALM: Duration = Duration::from_secs(2);
 fn relay() -> Relay {
     let net = Net::new(1);
     limit_socket_buffers(&net, SOCKET_MAX);
-    let config = tcp_config(&net, Path::Sockmap, "").global("sockmap-direction-memory = \"4MiB\"");
+    let config = tcp_config(&net, Path::Sockmap, INSIDE).global("sockmap-direction-memory = \"4MiB\"");
     let listener = net.server().listen(SERVER_PORT);
     Relay { agent: Agent::start(&net, &config), listener, net }
 }
@@ -138,7 +138,7 @@ fn pauses_without_end_lose_nothing() {
 fn flows_that_stand_still_starve_no_other() {
     let net = Net::new(1);
     limit_socket_buffers(&net, SOCKET_MAX);
-    let config = tcp_config(&net, Path::Sockmap, "").global("sockmap-memory = \"16MiB\"");
+    let config = tcp_config(&net, Path::Sockmap, INSIDE).global("sockmap-memory = \"16MiB\"");
     let listener = net.server().listen(SERVER_PORT);
     let relay = Relay { agent: Agent::start(&net, &config), listener, net };
     let (client, server) = relay.pair();

@@ -161,6 +161,14 @@ pub(crate) fn assert_nothing_left(agent: &Agent, path: Path) {
     }
 }
 
+/// For a backend: path sockmap carries every byte, however slow the receiver is.
+pub(crate) const INSIDE: &str = "path = \"sockmap\"\npath-required = true\n";
+
+/// For a backend on any path: the path carries every byte.
+pub(crate) fn required(path: Path) -> &'static str {
+    if path == Path::Sockmap { INSIDE } else { "" }
+}
+
 /// A frontend `in` of mode `tcp`, a backend `out` with one server.
 pub(crate) fn tcp_config(net: &Net, path: Path, backend_lines: &str) -> Config {
     let server = net.server().address(SERVER_PORT);

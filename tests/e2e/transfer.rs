@@ -11,7 +11,7 @@ use lb_tests::random::Random;
 use lb_tests::stream::{End, finish, receive, receive_exactly, say, send};
 use lb_tests::{proxy_header, size};
 
-use crate::support::{PORT, Relay, SERVER_PORT, assert_received, stream_both_ways};
+use crate::support::{PORT, Relay, SERVER_PORT, assert_received, required, stream_both_ways};
 
 on_all_paths! {
     a_gigabyte_each_way_at_once_is_exact,
@@ -83,7 +83,7 @@ fn single_bytes_are_passed_on_at_once(path: Path) {
 fn tiny_send_buffers_neither_double_nor_lose(path: Path) {
     let net = Net::new(1);
     net.balancer.sysctl("net/ipv4/tcp_wmem", "4096 4096 4096");
-    let relay = Relay::over(net, path, "");
+    let relay = Relay::over(net, path, required(path));
     let bytes = size(16 << 20, 64 << 20);
     for (up, down) in [(bytes, 0), (0, bytes), (bytes, bytes)] {
         let (client, server) = relay.handed_over(path);

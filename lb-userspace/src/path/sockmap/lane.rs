@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One direction of a flow inside the kernel: how much it may have on its way, when it pauses, and when it has ended.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::layout::{Allowed, Moved};

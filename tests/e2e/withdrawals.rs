@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Path `sockmap`: a direction whose receiver takes less than comes is spliced, and goes inside the kernel again once nothing has moved for
+//! a second.
+
+use std::net::TcpStream;
+use std::thread::sleep;
+use std::time::Duration;
+
+use lb_tests::agent::Agent;
+use lb_tests::config::Path;
+use lb_tests::net::Net;
+use lb_tests::size;
+use lb_tests::stream::{End, finish, receive_all, receive_at_most, receive_exactly, say, send};
+use lb_tests::wait::until;
+
+use crate::support::{Relay, assert_received, limit_socket_buffers};
+
+/// More than a direction may have waiting and the sockets hold, in bytes.
+const FLOOD: u64 = 12 << 20;
+
+/// What tcp_rmem and tcp_wmem allow a socket here.
+const SOCKET_MAX: u64 = 1 << 20;
+
+fn relay() -> Relay {
+    let net = Net::new(1);
+    limit_socket_buffers(&net, SOCKET_MAX);
+    Relay::over(net, Path::Sockmap, "")
+}
+
+fn carried(agent: &Agent, path: &str) -> u64 {
+    agent.scrape().count("lb_path_bytes_total", &[("path", path)])
+}
+
+fn withdrawals(agent: &Agent) -> u64 {
+    agent.scrape().count("lb_sockmap_withdrawals_total", &[])
+}
+
+/// Sends much to a reader that begins late.
+fn flood(from: &TcpStream, to: &TcpStream, seed: u64) {
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| send(from, seed, FLOOD).expect("a reader that comes late"));
+        sleep(Duration::from_millis(100));
+        let received = receive_at_most(to, seed, FLOOD);
+        assert_received(&received, FLOOD, End::Silent);
+        assert_eq!(received.sha256, sent.join().expect("no panic"));
+    });
+}
+
+/// One message each way.
+fn ping(client: &TcpStream, server: &TcpStream) {
+    for (from, to) in [(client, server), (server, client)] {
+        say(from, &[1; 100]);
+        receive_exactly(to, 100);
+    }
+}
+
+/// Both directions in turn, and over and over: what floods is spliced, and messages after a silence go inside the kernel.
+#[test]
+fn who_does_not_keep_up_is_spliced_until_it_is_silent() {
+    let relay = relay();
+    let (client, server) = relay.handed_over(Path::Sockmap);
+    for round in 0..size(2, 20_u64) {
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            let (before, spliced) = (withdrawals(&relay.agent), carried(&relay.agent, "splice"));
+            flood(from, to, round);
+            until("the flood to be counted", || carried(&relay.agent, "splice") > spliced);
+            assert!(withdrawals(&relay.agent) > before, "round {round}");
+            // Silence, and then a message: until one goes inside.
+            let inside = carried(&relay.agent, "sockmap");
+            until("messages to go inside the kernel", || {
+                sleep(Duration::from_millis(2_500));
+                ping(&client, &server);
+                sleep(Duration::from_millis(1_500));
+                carried(&relay.agent, "sockmap") >= inside + 200
+            });
+            // From there on all of them do.
+            sleep(Duration::from_millis(1_500));
+            let spliced = carried(&relay.agent, "splice");
+            (0..1_000).for_each(|_| ping(&client, &server));
+            sleep(Duration::from_millis(1_500));
+            assert_eq!(carried(&relay.agent, "splice"), spliced, "round {round}");
+        }
+    }
+    finish(&client);
+    assert_eq!(receive_all(&server), (Vec::new(), End::Finished));
+    finish(&server);
+    assert_eq!(receive_all(&client), (Vec::new(), End::Finished));
+    assert_eq!(relay.close_reason(), "finished");
+}
+
+/// Bytes that come at the very moment when a direction goes inside again are neither lost nor doubled.
+#[test]
+fn coming_back_loses_nothing_that_comes_at_that_moment() {
+    let relay = relay();
+    let rounds = size(2, 20_u64);
+    let pairs: Vec<_> = (0..24_u64).map(|_| relay.pair()).collect();
+    std::thread::scope(|scope| {
+        for (index, (client, server)) in (0_u64..).zip(&pairs) {
+            scope.spawn(move || {
+                for round in 0..rounds {
+                    flood(client, server, round);
+                    flood(server, client, round);
+                    // It goes inside between one and two seconds after the last byte.
+                    sleep(Duration::from_millis(1_000 + 45 * index + 7 * round));
+                    // In many pieces, both ways, for long enough to meet that moment.
+                    std::thread::scope(|both| {
+                        both.spawn(|| trickle(client, server, round));
+                        both.spawn(|| trickle(server, client, round));
+                    });
+                }
+                finish(client);
+                assert_eq!(receive_all(server), (Vec::new(), End::Finished));
+                finish(server);
+            });
+        }
+    });
+    drop(pairs);
+    relay.agent.until_idle();
+    assert!(withdrawals(&relay.agent) >= rounds * 24, "{} withdrawals", withdrawals(&relay.agent));
+    let records = relay.agent.records();
+    assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
+}
+
+/// Small pieces for some tenths of a second.
+fn trickle(from: &TcpStream, to: &TcpStream, seed: u64) {
+    const PIECES: u64 = 300;
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            for piece in 0..PIECES {
+                send(from, seed + piece, 1 + 37 * piece).expect("a reader that keeps up");
+                sleep(Duration::from_micros(500));
+            }
+        });
+        for piece in 0..PIECES {
+            let bytes = 1 + 37 * piece;
+            assert_received(&receive_at_most(to, seed + piece, bytes), bytes, End::Silent);
+        }
+    });
+}
