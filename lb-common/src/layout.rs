@@ -88,8 +88,8 @@ pub struct Allowed {
     pub round: u64,
     /// What user space has ever taken back of the direction's part of [`OVERDRAFT`].
     pub taken_back: u64,
-    /// Not 0: user space is to be called for the next segment, once a round, however little waits.
-    pub calls_at_once: u64,
+    /// User space is to be called, once a round, for the segment with which so many bytes have ever been handed over, however little waits.
+    pub call_at: u64,
     /// Bytes of this direction that user space has moved to the target itself since the target's number in [`Moved::base`].
     pub outside: u64,
     /// Nothing yet; fills a cache line.
@@ -133,8 +133,8 @@ pub const OVERDRAWN_WORD: usize = offset_of!(Moved, overdrawn) / 8;
 /// The word of [`Allowed::round`].
 pub const ROUND_WORD: usize = offset_of!(Direction, allowed.round) / 8;
 
-/// The word of [`Allowed::calls_at_once`].
-pub const CALLS_WORD: usize = offset_of!(Direction, allowed.calls_at_once) / 8;
+/// The word of [`Allowed::call_at`].
+pub const CALL_WORD: usize = offset_of!(Direction, allowed.call_at) / 8;
 
 /// The word of [`Allowed::outside`].
 pub const OUTSIDE_WORD: usize = offset_of!(Direction, allowed.outside) / 8;

@@ -43,7 +43,7 @@ pub const fn must_look(moved: &Moved, allowed: &Allowed) -> bool {
 /// Whether user space has to be called.
 #[inline(always)]
 pub const fn rings(moved: &Moved, allowed: &Allowed) -> bool {
-    (allowed.calls_at_once != 0 || moved.inside() >= allowed.pause_at) && moved.rung != allowed.round
+    (moved.redirected >= allowed.call_at || moved.inside() >= allowed.pause_at) && moved.rung != allowed.round
 }
 
 /// What the direction has waiting beyond its share.

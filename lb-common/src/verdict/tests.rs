@@ -9,8 +9,15 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ALLOWED: Allowed =
-    Allowed { pause_at: 1 << 20, stop_at: 4 << 20, round: 1, taken_back: 0, calls_at_once: 0, spare: [0; 3] };
+const ALLOWED: Allowed = Allowed {
+    pause_at: 1 << 20,
+    stop_at: 4 << 20,
+    round: 1,
+    taken_back: 0,
+    call_at: u64::MAX,
+    outside: 0,
+    spare: [0; 2],
+};
 
 /// A direction with so much inside.
 fn moved(inside: u64) -> Moved {
@@ -26,8 +33,10 @@ fn a_segment_costs_what_the_kernel_holds_for_it() {
 #[test]
 fn the_bell_rings_once_a_round() {
     let ring = |inside, rung| rings(&Moved { rung, ..moved(inside) }, &ALLOWED);
-    let at_once = Allowed { calls_at_once: 1, ..ALLOWED };
+    let at_once = Allowed { call_at: 0, ..ALLOWED };
     assert_eq!([0, 1].map(|rung| rings(&Moved { rung, ..moved(1) }, &at_once)), [true, false]);
+    let later = Allowed { call_at: 100, ..ALLOWED };
+    assert_eq!([99, 100].map(|redirected| rings(&Moved { redirected, ..moved(1) }, &later)), [false, true]);
     assert_eq!([ring((1 << 20) - 1, 0), ring(1 << 20, 0), ring(2 << 20, 1)], [false, true, false]);
 }
 

@@ -9,7 +9,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_common::layout::{
-    ALLOWED_WORD, Allowed, CALLS_WORD, DIRECTION_WORDS, ENTERED_WORD, Moved, OUTSIDE_WORD, OVERDRAWN_WORD,
+    ALLOWED_WORD, Allowed, CALL_WORD, DIRECTION_WORDS, ENTERED_WORD, Moved, OUTSIDE_WORD, OVERDRAWN_WORD,
     ROUND_WORD, TAKEN_BACK_WORD, TURNED_AWAY_WORD,
 };
 
@@ -45,7 +45,7 @@ impl Directions {
 
     /// Tells the program what it may do; the round comes last, for it makes the rest count.
     pub fn allow(&self, slot: u32, allowed: &Allowed) {
-        self.word(slot, CALLS_WORD).store(allowed.calls_at_once, Ordering::Release);
+        self.word(slot, CALL_WORD).store(allowed.call_at, Ordering::Release);
         self.word(slot, OUTSIDE_WORD).store(allowed.outside, Ordering::Release);
         for (word, value) in [allowed.pause_at, allowed.stop_at, allowed.round].into_iter().enumerate() {
             self.word(slot, ALLOWED_WORD + word).store(value, Ordering::Release);

@@ -257,7 +257,7 @@ impl<'a> Rig<'a> {
     }
 
     fn allow(&self, side: usize, round: u64, stop_at: u64) {
-        let allowed = Allowed { pause_at: stop_at, stop_at, round, ..Allowed::default() };
+        let allowed = Allowed { pause_at: stop_at, stop_at, round, call_at: u64::MAX, ..Allowed::default() };
         self.kernel.allow(self.seat.slots()[side], &allowed);
     }
 

@@ -21,9 +21,10 @@ impl Grant {
         Some(Self { share: pool.first_share()?, pool: Arc::clone(pool) })
     }
 
-    /// What the program may do in a round.
-    pub(super) fn allowed(&self, round: u64) -> Allowed {
-        Allowed { pause_at: self.share, stop_at: self.pool.direction_max(), round, ..Allowed::default() }
+    /// What the program may do in a round, in which it calls for the segment with which so many bytes have been handed over.
+    pub(super) fn allowed(&self, round: u64, call_at: u64) -> Allowed {
+        let (pause_at, stop_at) = (self.share, self.pool.direction_max());
+        Allowed { pause_at, stop_at, round, call_at, ..Allowed::default() }
     }
 
     /// Doubles the share; whether there was enough.

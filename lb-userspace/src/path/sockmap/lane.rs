@@ -10,6 +10,7 @@ use lb_common::reason::PathKind;
 use super::Backpressure;
 use super::grant::Grant;
 use super::legs::{Basis, Legs, index};
+use super::pace::Pace;
 use super::pump::{Pump, Stop};
 use crate::net::{self, TcpInfo};
 use crate::path::moment::Moment;
@@ -43,6 +44,7 @@ pub(super) struct Lane {
     before: Delivered,
     backpressure: Backpressure,
     grant: Grant,
+    pace: Pace,
     pump: Pump,
     state: State,
     /// What the program may do now; see [`Allowed::round`].
@@ -117,6 +119,7 @@ impl Lane {
             before,
             backpressure,
             grant,
+            pace: Pace::new(Moment::now()),
             pump: Pump::default(),
             state: if is_hooked { State::Hooked } else { State::Withdrawn },
             round: FIRST_ROUND,
@@ -223,7 +226,8 @@ impl Lane {
     /// The program moves bytes: grants it more, or pauses it, and answers its call.
     fn run(&mut self, legs: &Legs, moved: &Moved, inside: u64, sight: &Sight<'_>) -> Option<Duration> {
         let is_over = inside >= self.grant.share;
-        if is_over && !self.grant.grow() && !sight.is_gone {
+        let is_stream = self.pace.is_stream(moved, sight.now) && self.backpressure == Backpressure::Outside;
+        if (is_stream || is_over && !self.grant.grow()) && !sight.is_gone {
             return self.pause(legs);
         }
         if is_over || moved.rung == self.round {
@@ -313,7 +317,7 @@ impl Lane {
     }
 
     fn allowed(&self) -> Allowed {
-        Allowed { outside: self.pump.spliced, ..self.grant.allowed(self.round) }
+        Allowed { outside: self.pump.spliced, ..self.grant.allowed(self.round, self.pace.known_at()) }
     }
 
     fn await_stop(&mut self, stop: Stop) -> Option<Duration> {
@@ -363,7 +367,7 @@ impl Lane {
             self.grant.shrink();
             self.is_dozing = true;
             self.round += 1;
-            legs.allow(self.sender, &Allowed { calls_at_once: 1, ..self.allowed() });
+            legs.allow(self.sender, &Allowed { call_at: 0, ..self.allowed() });
         }
     }
 }

@@ -18,6 +18,7 @@
 mod grant;
 mod lane;
 mod legs;
+mod pace;
 mod pool;
 mod pump;
 mod run;
@@ -41,6 +42,7 @@ pub use watch::Watch;
 use self::grant::Grant;
 use self::lane::{FIRST_ROUND, Lane};
 use self::legs::Legs;
+use self::pace::STREAM_BYTES;
 use self::run::{Ending, Run};
 use super::drain::acknowledged;
 use super::moment::Moment;
@@ -66,7 +68,7 @@ pub struct Station {
     pub withdrawals: Counter,
 }
 
-/// What becomes of a direction whose receiver takes less than comes.
+/// What becomes of a direction that carries a stream, or whose receiver takes less than comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Backpressure {
     /// User space moves on with it, and holds up the sender by what it does not take, until nothing has moved for a while.
@@ -91,8 +93,12 @@ pub async fn carry(
     let grants = Grant::first(&station.pool).zip(Grant::first(&station.pool));
     let Some((up, down)) = grants else { return Err(Refused { sockets, reason: FallbackReason::Memory }) };
     let now = Moment::now();
-    let (legs, [up_basis, down_basis]) =
-        Legs::insert(station, sockets, [&up, &down].map(|grant| grant.allowed(FIRST_ROUND)), first)?;
+    let (legs, [up_basis, down_basis]) = Legs::insert(
+        station,
+        sockets,
+        [&up, &down].map(|grant| grant.allowed(FIRST_ROUND, STREAM_BYTES)),
+        first,
+    )?;
     let before = meter.carried;
     let lanes = [
         Lane::new(Side::Client, up, up_basis, legs.is_hooked(Side::Client), before.up, backpressure),

@@ -109,7 +109,13 @@ impl<'a> Run<'a> {
             if let Some(ending) = self.overdue(now) {
                 return Poll::Ready(ending);
             }
-            let next = self.next_tick(now).instant();
+            let next = self.next_tick(now);
+            if next <= now {
+                // The runtime's timers count milliseconds; others have their turn all the same.
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            let next = next.instant();
             if tick.deadline() != next || tick.is_elapsed() {
                 tick.as_mut().reset(next);
             }

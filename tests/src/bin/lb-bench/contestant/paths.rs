@@ -55,8 +55,8 @@ impl LbPath {
     pub fn claim(&self) -> Claim {
         match self.word {
             _ if self.is_choice => Claim::Any,
-            // Of a flow that ends while it waits for a slow reader, splice moves the rest.
-            "sockmap" => Claim::Mostly(self.word),
+            // What a reader does not keep up with is spliced.
+            "sockmap" => Claim::Either(self.word, "splice"),
             word => Claim::Path(word),
         }
     }
