@@ -4,6 +4,7 @@
 #![cfg_attr(not(feature = "user"), no_std)]
 #![forbid(unsafe_code)]
 
+mod labelled;
 pub mod layout;
 pub mod limits;
 pub mod reason;
