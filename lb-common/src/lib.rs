@@ -7,5 +7,6 @@
 mod labelled;
 pub mod layout;
 pub mod limits;
+pub mod packet;
 pub mod reason;
 pub mod verdict;
