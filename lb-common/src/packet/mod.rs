@@ -7,8 +7,8 @@
 //! is only known when a packet comes; they are reached through [`options::Bytes`]. Nothing here allocates, panics or loops without a
 //! bound.
 //!
-//! A packet for the other end is made in this order: [`ip`] says whether it can be translated and where its payload ends,
-//! [`ip`], [`tcp`] and [`options`] translate, and [`checksum`] says to what the sums must be corrected, and how the kernel is
+//! A packet for the other end is made in this order: [`ip`] says whether it can be translated and where its payload ends, [`flow`] whether
+//! it is to be, [`ip`], [`tcp`] and [`options`] translate, and [`checksum`] says to what the sums must be corrected, and how the kernel is
 //! told. [`syn`] is what has to be agreed before, [`icmp`] what comes back from routers.
 //!
 //! **Super-packets.** What the kernel has made of many segments (GRO), or has not yet cut into them (GSO), is translated once, as
@@ -21,6 +21,7 @@
 //! of which the kernel corrects ports and addresses alone (there, __tcpv4_gso_segment_list_csum). An interface that has it on is not for this path.
 
 pub mod checksum;
+pub mod flow;
 pub mod icmp;
 pub mod ip;
 pub mod options;

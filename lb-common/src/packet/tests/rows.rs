@@ -7,6 +7,7 @@ use std::vec::Vec;
 
 use super::model::Shape;
 use super::translation::words;
+use crate::packet::flow::{Outgoing, Phase, Side, Verdict};
 use crate::packet::ip::{Addresses, Ipv4, Ipv6};
 use crate::packet::reason::Untranslatable::{self, *};
 use crate::packet::syn::{Family, Leg, agree, announced_segment_size, default_segment_size, segment_size};
@@ -147,4 +148,8 @@ fn labels_are_distinct_and_indexes_match() {
         }
     }
     check(&Untranslatable::ALL, Untranslatable::index, Untranslatable::label);
+    check(&Phase::ALL, Phase::index, Phase::label);
+    check(&Side::ALL, Side::index, Side::label);
+    check(&Verdict::ALL, Verdict::index, Verdict::label);
+    check(&Outgoing::ALL, Outgoing::index, Outgoing::label);
 }
