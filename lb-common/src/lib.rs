@@ -4,7 +4,9 @@
 #![cfg_attr(not(feature = "user"), no_std)]
 #![forbid(unsafe_code)]
 
+mod labelled;
 pub mod layout;
 pub mod limits;
+pub mod packet;
 pub mod reason;
 pub mod verdict;

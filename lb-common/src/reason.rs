@@ -1,35 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The closed lists of reasons. Each is the one source for configuration keys, metric labels and log fields.
 
-/// Defines a fieldless enum with its labels, so that list, label and count cannot drift apart.
-macro_rules! labelled {
-    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident => $label:literal,)+ }) => {
-        $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        pub enum $name { $($(#[$vmeta])* $variant,)+ }
-
-        impl $name {
-            /// Every value, in declaration order.
-            pub const ALL: [Self; [$($label),+].len()] = [$(Self::$variant),+];
-
-            /// The word for it in configuration, metrics and logs.
-            pub const fn label(self) -> &'static str {
-                match self { $(Self::$variant => $label,)+ }
-            }
-
-            /// Its position in [`Self::ALL`].
-            pub const fn index(self) -> usize {
-                self as usize
-            }
-        }
-
-        impl core::fmt::Display for $name {
-            fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-                f.write_str(self.label())
-            }
-        }
-    };
-}
+use crate::labelled::labelled;
 
 labelled! {
     /// Why the bytes a client sent first do not name a backend. Each has its own policy (`on-…`) and counter.

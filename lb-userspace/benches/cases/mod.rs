@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What is measured: everything that a connection costs in user space beside system calls, on inputs that are the same each time.
+//! What is measured: everything that a connection costs in user space beside system calls, and what a packet costs of one that is carried in
+//! the kernel, on inputs that are the same each time.
 
 mod backends;
 mod balance;
 mod hello;
 mod log;
+mod packet;
 mod proxy;
 mod route;
 
@@ -27,7 +29,7 @@ impl Case {
 
 /// Every case, ready to run.
 pub fn all() -> Vec<Case> {
-    [hello::cases(), route::cases(), balance::cases(), proxy::cases(), log::cases()]
+    [hello::cases(), route::cases(), balance::cases(), proxy::cases(), log::cases(), packet::cases()]
         .into_iter()
         .flatten()
         .collect()

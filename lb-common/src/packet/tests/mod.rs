@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Whole packets through the translation, beside a model that knows nothing of differences: it rewrites bytes and sums them anew. And
+//! whole flows, beside two ends that speak TCP.
+
+mod ends;
+mod flow;
+mod icmp;
+mod model;
+mod numbers;
+mod offload;
+mod options;
+mod rows;
+mod transitions;
+mod translation;
+mod world;
