@@ -38,6 +38,9 @@ pub const SOCKMAP_FILTER: &str = "sockmap_filter";
 /// The constant of the programs that says where struct tcp_sock of this kernel has its field `write_seq`, in bytes.
 pub const WRITE_SEQ_OFFSET: &str = "WRITE_SEQ_OFFSET";
 
+/// The same of its field `copied_seq`.
+pub const COPIED_SEQ_OFFSET: &str = "COPIED_SEQ_OFFSET";
+
 /// The constant of the programs that says from which [`OVERDRAFT`] on whoever is beyond its own share gets nothing more.
 pub const OVERDRAFT_MAX: &str = "OVERDRAFT_MAX";
 

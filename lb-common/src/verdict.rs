@@ -27,6 +27,17 @@ pub const fn charge(len: u32, segments: u32) -> u64 {
     len as u64 + CHARGE_OVERHEAD * counted(segments)
 }
 
+/// How many bytes at the head of a segment that begins with number `seq` have been taken already, when the next byte to take has number
+/// `copied_seq`; `None`: bytes are missing in front of it.
+///
+/// TCP queues what overlaps with what it has as it came (net/ipv4/tcp_input.c, tcp_data_queue and tcp_ofo_queue), and whoever reads skips the
+/// head. The kernel hands whole segments to the program (net/ipv4/tcp.c, tcp_read_skb), so that the program has to skip it.
+#[inline(always)]
+pub const fn taken(copied_seq: u32, seq: u32) -> Option<u32> {
+    let taken = copied_seq.wrapping_sub(seq);
+    if taken > u32::MAX / 2 { None } else { Some(taken) }
+}
+
 /// How many segments these are; 0: the kernel has not counted them, because there was one.
 #[inline(always)]
 pub const fn counted(segments: u32) -> u64 {

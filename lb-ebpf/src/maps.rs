@@ -36,6 +36,10 @@ pub static BELLS: RingBuf = RingBuf::with_byte_size(SLOTS_MAX * BELL_BYTES, 0);
 #[unsafe(no_mangle)]
 pub static WRITE_SEQ_OFFSET: Global<u32> = Global::new(0);
 
+/// The same of `copied_seq`.
+#[unsafe(no_mangle)]
+pub static COPIED_SEQ_OFFSET: Global<u32> = Global::new(0);
+
 /// From which [`OVERDRAFT`] on whoever is beyond its own share gets nothing more.
 #[unsafe(no_mangle)]
 pub static OVERDRAFT_MAX: Global<u64> = Global::new(0);

@@ -6,15 +6,24 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::sk_action::SK_PASS;
-use aya_ebpf::helpers::{bpf_get_socket_cookie, bpf_map_lookup_elem, bpf_sk_release, bpf_skc_to_tcp_sock};
+use aya_ebpf::helpers::{
+    bpf_get_socket_cookie, bpf_map_lookup_elem, bpf_sk_release, bpf_skb_adjust_room, bpf_skc_to_tcp_sock,
+};
 use aya_ebpf::programs::SkBuffContext;
 use lb_common::layout::{Allowed, Direction, Filtered, Moved};
 use lb_common::verdict;
 
-use crate::maps::{BELLS, DIRECTIONS, OVERDRAFT, OVERDRAFT_MAX, SLOTS, TARGETS, WRITE_SEQ_OFFSET};
+use crate::maps::{
+    BELLS, COPIED_SEQ_OFFSET, DIRECTIONS, OVERDRAFT, OVERDRAFT_MAX, SLOTS, TARGETS, WRITE_SEQ_OFFSET,
+};
 
 /// Where a TCP header has its own length, in its upper half and in words of 4 bytes (RFC 9293 section 3.1).
 const DATA_OFFSET: usize = 12;
+
+/// The most that the kernel takes off a segment in one step, in bytes (net/core/filter.c, sk_skb_adjust_room), and in how many steps a
+/// segment of 64 KiB is taken off.
+const CUT_MAX: u32 = 0xfff;
+const CUTS_MAX: u32 = 17;
 
 /// What became of a segment.
 pub enum Outcome {
@@ -39,16 +48,16 @@ struct Receiving {
 /// Hands a segment to the target, and does what [`verdict`] says of what then waits.
 #[inline(always)]
 pub fn carry(ctx: &SkBuffContext) -> Outcome {
-    let len = ctx.len();
-    if len == 0 {
+    if ctx.len() == 0 {
         return Outcome::Empty;
     }
     // A socket is in the map of slots before and after it is in the one with this program: there is always one.
     let Some(receiving) = find(ctx) else { return Outcome::Unknown };
     let (moved, allowed) = (receiving.moved(), receiving.allowed());
-    if moved.dropped > 0 {
-        return lose(&receiving, len);
+    if moved.dropped > 0 || !cut_taken(ctx) {
+        return lose(&receiving, ctx.len());
     }
+    let len = ctx.len();
     if verdict::must_look(moved, &allowed) {
         let Some(write_seq) = write_seq(receiving.slot) else { return lose(&receiving, len) };
         moved.look(write_seq, allowed.outside);
@@ -61,6 +70,38 @@ pub fn carry(ctx: &SkBuffContext) -> Outcome {
     moved.add(len, segments(ctx));
     bound(&receiving, &allowed);
     Outcome::Redirected
+}
+
+/// Cuts off what has been taken of a segment already; whether what is left is what comes next.
+#[inline(always)]
+fn cut_taken(ctx: &SkBuffContext) -> bool {
+    // SAFETY: fields of this program's own context. The first word of the control block is the segment's number in struct tcp_skb_cb
+    // (include/net/tcp.h), which the kernel leaves alone until the verdict; the self-test would see if it did not.
+    let (socket, seq) = unsafe { ((*ctx.skb.skb).__bindgen_anon_2.sk, (*ctx.skb.skb).cb[0]) };
+    // SAFETY: the helper takes a socket of the context that is not null, and returns the same address as a TCP socket's, or null.
+    let tcp: *const u8 =
+        if socket.is_null() { return false } else { unsafe { bpf_skc_to_tcp_sock(socket.cast()) } }.cast();
+    if tcp.is_null() {
+        return false;
+    }
+    // SAFETY: the offset is that of a u32 in struct tcp_sock, by this kernel's own description. The program runs under the socket's lock.
+    let copied_seq = unsafe { tcp.add(COPIED_SEQ_OFFSET.load() as usize).cast::<u32>().read_volatile() };
+    let Some(mut taken) = verdict::taken(copied_seq, seq) else { return false };
+    if taken >= ctx.len() {
+        return false;
+    }
+    for _ in 0..CUTS_MAX {
+        if taken == 0 {
+            return true;
+        }
+        let cut = if taken < CUT_MAX { taken } else { CUT_MAX };
+        // SAFETY: the helper changes the segment of this program's own context, of which nothing is held here.
+        if unsafe { bpf_skb_adjust_room(ctx.skb.skb, -cut.cast_signed(), 0, 0) } != 0 {
+            return false;
+        }
+        taken -= cut;
+    }
+    taken == 0
 }
 
 /// Whether TCP may have this segment. Runs without the socket's lock.

@@ -259,7 +259,10 @@ fn what_is_left_is_found() {
     let namespaces = until_some("a namespace", || {
         Some(namespaces_of(&marked(directory.path()))).filter(|namespaces| !namespaces.is_empty())
     });
-    assert_eq!(left(directory.path(), &namespaces).len(), 2, "by its mark and by its namespace");
+    // While it turns from unshare into sleep, it has no mark.
+    until("it to be found by its mark and by its namespace", || {
+        left(directory.path(), &namespaces).len() == 2
+    });
     drop(process);
     assert_eq!(left(directory.path(), &namespaces), Vec::<String>::new());
 }

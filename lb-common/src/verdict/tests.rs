@@ -31,6 +31,15 @@ fn a_segment_costs_what_the_kernel_holds_for_it() {
 }
 
 #[test]
+fn what_was_taken_of_a_segment_is_known_by_numbers() {
+    assert_eq!(
+        [(7, 7), (9, 7), (1, u32::MAX)].map(|(copied, seq)| taken(copied, seq)),
+        [Some(0), Some(2), Some(2)]
+    );
+    assert_eq!([(7, 8), (u32::MAX, 0)].map(|(copied, seq)| taken(copied, seq)), [None, None]);
+}
+
+#[test]
 fn the_bell_rings_once_a_round() {
     let ring = |inside, rung| rings(&Moved { rung, ..moved(inside) }, &ALLOWED);
     let at_once = Allowed { call_at: 0, ..ALLOWED };

@@ -34,13 +34,23 @@ pub enum BtfError {
     },
 }
 
-/// Where struct tcp_sock has `write_seq`, in bytes.
+/// Where struct tcp_sock has what the programs look at, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TcpSock {
+    /// `write_seq`
+    pub write_seq: u32,
+    /// `copied_seq`
+    pub copied_seq: u32,
+}
+
+/// Asks the running kernel.
 ///
 /// # Errors
 /// See [`BtfError`].
-pub fn write_seq_offset() -> Result<u32, BtfError> {
+pub fn tcp_sock() -> Result<TcpSock, BtfError> {
     let text = fs::read(VMLINUX).map_err(BtfError::Missing)?;
-    offset(&text, "tcp_sock", "write_seq")
+    let field = |name| offset(&text, "tcp_sock", name);
+    Ok(TcpSock { write_seq: field("write_seq")?, copied_seq: field("copied_seq")? })
 }
 
 /// Where a structure has a field of its own, in bytes.
@@ -149,7 +159,7 @@ mod tests {
 
     #[test]
     fn this_kernel_describes_its_connections() {
-        match write_seq_offset() {
+        match tcp_sock() {
             Ok(offset) => assert!(offset > 0 && offset.is_multiple_of(4), "{offset}"),
             Err(BtfError::Missing(error)) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
             Err(error) => panic!("{error}"),

@@ -12,7 +12,7 @@ use std::io;
 use std::os::fd::AsFd;
 
 use super::sockmap::Sockmap;
-use crate::net;
+use crate::net::{self, TcpInfo};
 
 /// How often counts are compared before somebody else may as well have the processor. A segment is on its way for less than that, unless
 /// its own processor is held up.
@@ -32,9 +32,18 @@ impl Gate {
     /// # Errors
     /// As [`net::tcp_info`].
     pub fn new(kernel: &Sockmap, slot: u32, socket: impl AsFd) -> io::Result<Self> {
-        // In this order: what comes in between counts as not yet with TCP, and is learned of in `is_empty`.
-        let come = net::tcp_info(socket)?.segments;
-        Ok(Self { slot, before: Cell::new(come.wrapping_sub(admitted(kernel, slot))) })
+        let info = net::tcp_info(socket)?;
+        let gate = Self { slot, before: Cell::new(info.segments.wrapping_sub(admitted(kernel, slot))) };
+        Ok(gate)
+    }
+
+    /// Takes in what TCP has counted by now, and what the filter has since. What comes in between the two counts as not yet with TCP: so the
+    /// difference is never more than what had passed before there was a filter, and that once nothing is on its way.
+    pub fn learn(&self, kernel: &Sockmap, info: &TcpInfo) {
+        let ahead = info.segments.wrapping_sub(admitted(kernel, self.slot)).wrapping_sub(self.before.get());
+        if ahead.cast_signed() > 0 {
+            self.before.set(self.before.get().wrapping_add(ahead));
+        }
     }
 
     /// Turns segments away from now on, until the program is told again what it may do; whether TCP is done with all that had passed
@@ -54,12 +63,8 @@ impl Gate {
         let admitted = admitted(kernel, self.slot);
         // A socket that is gone is quiet.
         let Ok(info) = net::tcp_info(socket) else { return true };
-        let ahead = info.segments.wrapping_sub(admitted).wrapping_sub(self.before.get()).cast_signed();
-        if ahead > 0 {
-            // These had passed before the socket got the filter.
-            self.before.set(self.before.get().wrapping_add_signed(ahead));
-        }
-        ahead >= 0
+        self.learn(kernel, &info);
+        info.segments.wrapping_sub(admitted).wrapping_sub(self.before.get()).cast_signed() >= 0
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use lb_common::layout::{Allowed, Moved};
 
+use rustix::net::RecvFlags;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
 
 use super::{Gate, Maps, Refusal, Seat, Sockmap};
@@ -17,6 +18,9 @@ use crate::net;
 
 /// How long anything may take before the kernel counts as failing.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Taken before a socket comes into the map, from the head of a segment of which the rest waits.
+const TAKEN: &[u8] = b"taken, ";
 
 /// Sent through a small send buffer to a reader that begins late, in bytes.
 const BODY: usize = 1 << 20;
@@ -94,7 +98,10 @@ impl<'a> Rig<'a> {
     /// Each in words and how it is tried; they build on each other.
     fn behaviours() -> [(&'static str, Try<'a>); 4] {
         [
-            ("what waits when a socket comes into the map is delivered", Self::hand_over),
+            (
+                "what waits when a socket comes into the map is delivered, but for what was taken",
+                Self::hand_over,
+            ),
             ("a slow reader loses nothing", Self::slow_reader),
             ("a direction pauses outside the map and goes on", Self::pause),
             ("a half-close leaves the other direction alone", Self::half_close),
@@ -125,7 +132,10 @@ impl<'a> Rig<'a> {
     }
 
     fn hand_over(&mut self) -> Result<(), SelfTestError> {
-        self.client.write_all(b"waits")?;
+        self.client.write_all(&[TAKEN, b"waits"].concat())?;
+        let mut taken = [0; TAKEN.len()];
+        rustix::net::recv(&self.legs[0], &mut taken, RecvFlags::WAITALL).map_err(io::Error::from)?;
+        check(taken == TAKEN, "receiving what was sent")?;
         self.enter()?;
         self.expect_at_server(b"waits", "delivering what waits when a socket comes into the map")
     }
@@ -159,7 +169,7 @@ impl<'a> Rig<'a> {
         received?;
         sent?;
         let (from, to) = (net::tcp_info(&self.legs[0])?, net::tcp_info(&self.legs[1])?);
-        check(from.received == to.accepted, "counting what a connection has accepted")
+        check(from.received == to.accepted + TAKEN.len() as u64, "counting what a connection has accepted")
     }
 
     /// What is sent while the sender's socket is out of the map waits, and goes on when it comes back.
@@ -180,7 +190,7 @@ impl<'a> Rig<'a> {
         for _ in 0..PAUSED_SEGMENTS {
             self.client.write_all(&[7; PAUSED_BYTES / PAUSED_SEGMENTS])?;
         }
-        while net::tcp_info(&self.legs[0])?.received < before + PAUSED_BYTES as u64 {
+        while net::tcp_info(&self.legs[0])?.received < before + (TAKEN.len() + PAUSED_BYTES) as u64 {
             check(Instant::now() < deadline, "receiving for a socket that is out of the map")?;
             thread::sleep(Duration::from_millis(1));
         }

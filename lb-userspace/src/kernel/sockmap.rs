@@ -9,8 +9,8 @@ use aya::maps::{HashMap, Map, MapData, MapError, RingBuf, SockMap};
 use aya::programs::{ProgramError, SkSkb, SocketFilter};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::layout::{
-    Allowed, BELL_BYTES, BELLS, DIRECTIONS, HOOKS, Moved, OVERDRAFT, OVERDRAFT_MAX, SLOTS, SOCKMAP_FILTER,
-    SOCKMAP_VERDICT, TARGETS, WRITE_SEQ_OFFSET,
+    Allowed, BELL_BYTES, BELLS, COPIED_SEQ_OFFSET, DIRECTIONS, HOOKS, Moved, OVERDRAFT, OVERDRAFT_MAX, SLOTS,
+    SOCKMAP_FILTER, SOCKMAP_VERDICT, TARGETS, WRITE_SEQ_OFFSET,
 };
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -78,12 +78,13 @@ impl Sockmap {
     /// # Errors
     /// See [`LoadError`].
     pub fn load(object: &[u8], flows: u32, overdraft_max: u64) -> Result<(Self, Calls), LoadError> {
-        let write_seq_offset = btf::write_seq_offset().map_err(LoadError::NoBtf)?;
+        let tcp_sock = btf::tcp_sock().map_err(LoadError::NoBtf)?;
         let slots = flows.saturating_mul(2).clamp(2, SLOTS_LIMIT);
         let ring_bytes =
             (slots * BELL_BYTES * CALLS_MAX).next_power_of_two().max(rustix::param::page_size() as u32);
         let mut loader = EbpfLoader::new();
-        loader.override_global(WRITE_SEQ_OFFSET, &write_seq_offset, true);
+        loader.override_global(WRITE_SEQ_OFFSET, &tcp_sock.write_seq, true);
+        loader.override_global(COPIED_SEQ_OFFSET, &tcp_sock.copied_seq, true);
         loader.override_global(OVERDRAFT_MAX, &overdraft_max, true);
         for map in [SLOTS, DIRECTIONS, TARGETS, HOOKS] {
             loader.map_max_entries(map, slots);

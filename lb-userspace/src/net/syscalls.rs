@@ -103,6 +103,8 @@ pub fn end_filter(fd: impl AsFd) {
 pub struct TcpInfo {
     /// tcpi_state: neither side has closed or reset.
     pub is_established: bool,
+    /// tcpi_state: nothing is left of the connection, because of a reset, an error, or FINs both ways.
+    pub is_closed: bool,
     /// tcpi_bytes_received: in order; the peer's FIN counts as one.
     pub received: u64,
     /// What was handed to the connection for sending, in bytes: tcpi_bytes_sent without tcpi_bytes_retrans, and
@@ -120,6 +122,9 @@ const TCP_INFO_LEN: usize = 216;
 
 /// A connection's state from the end of its handshake to the first FIN (include/net/tcp_states.h).
 const TCP_ESTABLISHED: u8 = 1;
+
+/// The state in which a connection is no more (there).
+const TCP_CLOSE: u8 = 7;
 
 /// Asks for [`TcpInfo`].
 ///
@@ -152,6 +157,7 @@ impl TcpInfo {
         let (sent, retransmitted, unsent) = (long(200), long(208), word(144));
         Self {
             is_established: info[0] == TCP_ESTABLISHED,
+            is_closed: info[0] == TCP_CLOSE,
             received: long(128),
             accepted: sent.wrapping_sub(retransmitted).wrapping_add(unsent.into()),
             silent_for: Duration::from_millis(word(52).into()),

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One direction of a flow inside the kernel: how much it may have on its way, when it pauses, and when it has ended.
 
+mod calm;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,6 +66,10 @@ pub(super) struct Lane {
     starved_since: Option<Moment>,
     /// The sender has reset, and its socket holds nothing more.
     is_exhausted: bool,
+    /// A side that moving bytes has shown to be gone.
+    gone: Option<Side>,
+    /// It is to leave the program's hands as soon as it can.
+    is_leaving: bool,
 }
 
 /// Who moves what comes next.
@@ -86,6 +92,8 @@ pub(super) struct Step {
     pub(super) is_broken: bool,
     /// Everything that the sender ever sent has been accepted by the receiver's socket.
     pub(super) is_complete: bool,
+    /// This side's connection has turned out to be broken.
+    pub(super) gone: Option<Side>,
 }
 
 /// What the flow knows of its sockets.
@@ -131,12 +139,14 @@ impl Lane {
             stuck_since: None,
             starved_since: None,
             is_exhausted: false,
+            gone: None,
+            is_leaving: false,
         }
     }
 
     /// Bytes that wait for the receiver's socket, as of the last look.
     pub(super) fn backlog(&self) -> u64 {
-        self.backlog
+        self.backlog + self.pump.held()
     }
 
     /// Looks, writes down what has been delivered, and does what is due.
@@ -193,6 +203,7 @@ impl Lane {
             again,
             is_broken: false,
             is_complete: is_delivered && (self.state != State::Withdrawn || self.is_exhausted),
+            gone: self.gone.take(),
         }
     }
 
@@ -217,8 +228,13 @@ impl Lane {
             State::Withdrawn => {
                 let (from, to) = (legs.socket(self.sender), legs.socket(self.sender.other()));
                 let stop = self.pump.run(from, to, tools);
-                self.is_exhausted = sight.is_gone && matches!(stop, Stop::Sender | Stop::Over);
-                self.await_stop(stop)
+                self.is_exhausted = sight.is_gone && matches!(stop, Stop::Sender | Stop::SenderGone);
+                let may_enter = !sight.is_gone && !sight.has_fin && !self.pump.is_holding();
+                if may_enter && self.is_at_a_loss(legs, stop) {
+                    self.enter(legs)
+                } else {
+                    self.await_stop(stop)
+                }
             }
         }
     }
@@ -226,8 +242,10 @@ impl Lane {
     /// The program moves bytes: grants it more, or pauses it, and answers its call.
     fn run(&mut self, legs: &Legs, moved: &Moved, inside: u64, sight: &Sight<'_>) -> Option<Duration> {
         let is_over = inside >= self.grant.share;
-        let is_stream = self.pace.is_stream(moved, sight.now) && self.backpressure == Backpressure::Outside;
-        if (is_stream || is_over && !self.grant.grow()) && !sight.is_gone {
+        if self.pace.is_stream(moved, sight.now) {
+            self.is_leaving = self.backpressure == Backpressure::Outside;
+        }
+        if (self.is_leaving || is_over && !self.grant.grow()) && !sight.is_gone {
             return self.pause(legs);
         }
         if is_over || moved.rung == self.round {
@@ -288,25 +306,11 @@ impl Lane {
 
     fn withdraw(&mut self, legs: &Legs) -> Option<Duration> {
         legs.station().withdrawals.inc();
-        self.starved_since = None;
+        (self.starved_since, self.is_leaving) = (None, false);
         self.state = State::Withdrawn;
+        // Nothing of it is inside any more, or little for long.
+        self.grant.shrink();
         Some(Duration::ZERO)
-    }
-
-    /// Nothing moves, and neither side has ended: leaves the direction to the program again. Bytes that come meanwhile come in whole segments,
-    /// for there are none of which user space could have taken a part.
-    pub(super) fn rejoin(&mut self, legs: &Legs) {
-        let socket = legs.socket(self.sender);
-        let is_free = self.state == State::Withdrawn && self.backlog == 0 && !self.pump.is_holding();
-        let is_empty = net::received_memory(socket).is_ok_and(|bytes| bytes == 0);
-        if !is_free || !is_empty {
-            return;
-        }
-        self.answer(legs);
-        if legs.hook(self.sender).is_ok() {
-            self.state = State::Hooked;
-            (self.wants_input, self.wants_room) = (false, false);
-        }
     }
 
     /// Begins a round: tells the program what it may do from here on.
@@ -323,13 +327,20 @@ impl Lane {
     fn await_stop(&mut self, stop: Stop) -> Option<Duration> {
         match stop {
             Stop::Turn => Some(Duration::ZERO),
-            Stop::Over => None,
             Stop::Receiver => self.await_room(),
             Stop::Sender => {
                 self.wants_input = true;
                 Some(self.wait)
             }
+            Stop::Scarcity => Some(self.wait),
+            Stop::SenderGone => self.note_gone(self.sender),
+            Stop::ReceiverGone => self.note_gone(self.sender.other()),
         }
+    }
+
+    fn note_gone(&mut self, side: Side) -> Option<Duration> {
+        self.gone = Some(side);
+        Some(self.wait)
     }
 
     fn await_room(&mut self) -> Option<Duration> {
@@ -358,16 +369,5 @@ impl Lane {
         }
         net::kick_sending(receiver);
         now >= *self.stuck_since.get_or_insert(now) + STUCK_MAX
-    }
-
-    /// Nothing moves: gives back what an idle direction does not need, and has the program call for the next segment. So a flow that
-    /// moves again is looked at, and counted, however little waits.
-    pub(super) fn doze(&mut self, legs: &Legs) {
-        if self.state == State::Hooked && self.backlog == 0 && !self.is_dozing {
-            self.grant.shrink();
-            self.is_dozing = true;
-            self.round += 1;
-            legs.allow(self.sender, &Allowed { call_at: 0, ..self.allowed() });
-        }
     }
 }

@@ -13,7 +13,7 @@ use rustix::event::epoll::EventFlags;
 use super::Station;
 use super::watch::Watched;
 use crate::kernel::{Gate, Refusal, Seat};
-use crate::net;
+use crate::net::{self, TcpInfo};
 use crate::path::Side;
 
 /// A flow's sockets, client's first, and their places. Dropping it takes them out of the maps and closes them, which resets both ends
@@ -133,6 +133,11 @@ impl Legs {
             station.maps.borrow_mut().unhook(slots[index(side)]);
         }
         is_closed
+    }
+
+    /// Takes in what TCP has counted of this side's segments, for [`Self::unhook`].
+    pub(super) fn learn(&self, side: Side, info: &TcpInfo) {
+        self.gates[index(side)].learn(&self.membership.station.kernel, info);
     }
 
     /// Whether the program judges what this side sends.

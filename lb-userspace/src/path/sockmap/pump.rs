@@ -5,7 +5,6 @@
 //! which takes an empty message queue behind a FIN for the end (net/ipv4/tcp_bpf.c, tcp_bpf_recvmsg_parser). Nor does splice(2) say
 //! when a direction has ended; only counters do.
 
-use std::io;
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
@@ -22,14 +21,18 @@ const TURN_BYTES: u64 = 1 << 20;
 /// What stopped it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stop {
-    /// There will be nothing more.
-    Over,
     /// The sender's socket has nothing, for now.
     Sender,
     /// The receiver's socket takes nothing, for now.
     Receiver,
     /// Others want to move bytes, too.
     Turn,
+    /// All pipes are lent, or memory lacks.
+    Scarcity,
+    /// The sender's connection is broken, and this was the only word about it: the kernel tells an error once.
+    SenderGone,
+    /// The receiver's is.
+    ReceiverGone,
 }
 
 /// Bytes that were taken and not delivered, and how many were delivered.
@@ -47,6 +50,11 @@ impl Pump {
         self.pipe.is_some()
     }
 
+    /// How many those are.
+    pub(super) fn held(&self) -> u64 {
+        self.pipe.as_ref().map_or(0, |(_, len)| *len as u64)
+    }
+
     /// Delivers what is there.
     pub(super) fn run(&mut self, from: &OwnedFd, to: &OwnedFd, tools: &Tools) -> Stop {
         let turn_ends = self.spliced + TURN_BYTES;
@@ -57,8 +65,11 @@ impl Pump {
                     None => continue,
                 }
             };
-            // An error of the socket is also an event.
-            let Ok(sent) = splice(&pipe.reader, to, *len) else { return Stop::Receiver };
+            let sent = match splice(&pipe.reader, to, *len) {
+                Ok(0) => return Stop::Receiver,
+                Ok(sent) => sent,
+                Err(error) => return why(&error, Stop::Receiver, Stop::ReceiverGone),
+            };
             *len -= sent;
             self.spliced += sent as u64;
             if *len == 0
@@ -74,23 +85,31 @@ impl Pump {
     fn take(&mut self, from: &OwnedFd, tools: &Tools) -> Option<Stop> {
         let Some(pipe) = tools.pipes.borrow() else {
             tools.pipes_exhausted.inc();
-            return Some(Stop::Sender);
+            return Some(Stop::Scarcity);
         };
-        match splice(from, &pipe.writer, SPLICE_CHUNK) {
-            Ok(len) if len > 0 => {
+        let stop = match splice(from, &pipe.writer, SPLICE_CHUNK) {
+            // Nor is it told from a FIN.
+            Ok(0) => Stop::Sender,
+            Ok(len) => {
                 self.pipe = Some((pipe, len));
-                None
+                return None;
             }
-            other => {
-                tools.pipes.give_back(pipe);
-                let is_over = other.is_err_and(|error| error.kind() != io::ErrorKind::WouldBlock);
-                Some(if is_over { Stop::Over } else { Stop::Sender })
-            }
-        }
+            Err(error) => why(&error, Stop::Sender, Stop::SenderGone),
+        };
+        tools.pipes.give_back(pipe);
+        Some(stop)
     }
 }
 
-fn splice(from: &OwnedFd, to: &OwnedFd, most: usize) -> io::Result<usize> {
-    let flags = SpliceFlags::NONBLOCK | SpliceFlags::MOVE;
-    rustix::pipe::splice(from, None, to, None, most, flags).map_err(|errno: Errno| errno.into())
+/// What an error means, where a socket that would block is `waits` and a broken one `gone`.
+fn why(error: &Errno, waits: Stop, gone: Stop) -> Stop {
+    match *error {
+        Errno::AGAIN | Errno::INTR => waits,
+        Errno::NOMEM | Errno::NOBUFS => Stop::Scarcity,
+        _ => gone,
+    }
+}
+
+fn splice(from: &OwnedFd, to: &OwnedFd, most: usize) -> Result<usize, Errno> {
+    rustix::pipe::splice(from, None, to, None, most, SpliceFlags::NONBLOCK | SpliceFlags::MOVE)
 }

@@ -131,7 +131,6 @@ impl<'a> Run<'a> {
         for side in SIDES {
             let event = events[index(side)];
             if event.contains(EventFlags::ERR) {
-                self.are_both_gone |= self.gone.is_some_and(|(gone, _)| gone != side);
                 self.note_gone(side, now);
             } else if event.contains(EventFlags::RDHUP) && !self.fins[index(side)] {
                 self.fins[index(side)] = true;
@@ -143,7 +142,8 @@ impl<'a> Run<'a> {
 
     /// Notes that a side has reset. If it is the server, and its FIN was carried across before, its answer is complete.
     fn note_gone(&mut self, side: Side, now: Moment) {
-        if self.gone.is_some() {
+        if let Some((gone, _)) = self.gone {
+            self.are_both_gone |= gone != side;
             return;
         }
         let error = net::pending_error(self.legs.socket(side));
@@ -160,17 +160,34 @@ impl<'a> Run<'a> {
         self.silence.break_with(now, self.outstanding());
     }
 
+    /// Notes who has reset, should nobody have said so: whoever moves bytes may be told instead, and then events are silent about it.
+    fn note_closed(&mut self, infos: &[TcpInfo; 2], now: Moment) {
+        for side in SIDES {
+            // It is closed by FINs only after it was sent one.
+            if infos[index(side)].is_closed && !self.lanes[index(side.other())].has_ended {
+                self.note_gone(side, now);
+            }
+        }
+    }
+
     /// Looks at both directions, and does what is due. `Some`: the flow ends.
     fn look(&mut self, now: Moment, is_called: bool) -> Option<Ending> {
         let infos = self.infos();
         let before = self.meter.carried;
         let was_backlogged = self.is_backlogged();
         self.again_at = None;
+        self.note_closed(&infos, now);
+        for side in SIDES {
+            self.legs.learn(side, &infos[index(side)]);
+        }
         for side in SIDES {
             if self.lanes[index(side)].has_ended || self.gone.is_some_and(|(gone, _)| gone != side) {
                 continue;
             }
             let step = self.step(side, &infos, now);
+            if let Some(side) = step.gone {
+                self.note_gone(side, now);
+            }
             if step.is_broken {
                 tracing::warn!(backend = %self.backend.name, ?side, "bytes on path sockmap do not arrive: both ends are reset");
                 return Some(Ending::Cut(CloseReason::PathFailed, None));
@@ -186,26 +203,28 @@ impl<'a> Run<'a> {
         }
         self.wish();
         if self.meter.carried != before {
-            self.note_activity(&infos, now);
+            self.note_activity(&infos, was_backlogged, now);
         } else if self.look_at.is_some_and(|at| now >= at) {
-            self.rest();
-            self.look_at = was_backlogged.then_some(now + LOOK_AGAIN);
+            self.look_at = (self.rest() || was_backlogged).then_some(now + LOOK_AGAIN);
         } else if is_called {
             self.look_at.get_or_insert(now + LOOK_AGAIN);
         }
         None
     }
 
-    /// Nothing moves.
-    fn rest(&mut self) {
-        let is_whole = self.fins == [false; 2] && self.gone.is_none();
+    /// Nothing moves; whether a direction has been left to the program, and may have moved something meanwhile.
+    fn rest(&mut self) -> bool {
+        if self.gone.is_some() {
+            return false;
+        }
+        let is_whole = self.fins == [false; 2];
+        let mut has_changed = false;
         for lane in &mut self.lanes {
-            if is_whole {
-                lane.rejoin(self.legs);
-            }
+            has_changed |= is_whole && lane.rejoin(self.legs);
             lane.doze(self.legs);
         }
         self.wish();
+        has_changed
     }
 
     /// By side.
@@ -256,9 +275,9 @@ impl<'a> Run<'a> {
     }
 
     /// Something has been delivered since the last look: it came when bytes last came, or just now, if they had been waiting.
-    fn note_activity(&mut self, infos: &[TcpInfo; 2], now: Moment) {
+    fn note_activity(&mut self, infos: &[TcpInfo; 2], was_backlogged: bool, now: Moment) {
         let silent_for = infos.iter().map(|info| info.silent_for).min().unwrap_or_default();
-        let at = if self.is_backlogged() { now } else { now - silent_for };
+        let at = if was_backlogged || self.is_backlogged() { now } else { now - silent_for };
         self.silence.break_at(at);
         self.look_at = Some(now + LOOK_AGAIN);
         self.counts_at.get_or_insert(now + COUNTING_DELAY_MAX);

@@ -1,0 +1,65 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What becomes of a direction in which nothing moves, or of which user space cannot move anything: the program has it again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lb_common::layout::Allowed;
+
+use super::{Lane, State, WAIT_MAX};
+use crate::net;
+use crate::path::sockmap::legs::Legs;
+use crate::path::sockmap::pump::Stop;
+
+impl Lane {
+    /// Whether user space cannot move what there is: all pipes are lent, or splice(2) stops in front of urgent data.
+    pub(super) fn is_at_a_loss(&self, legs: &Legs, stop: Stop) -> bool {
+        let waits = || net::received_memory(legs.socket(self.sender)).is_ok_and(|bytes| bytes > 0);
+        stop == Stop::Scarcity || stop == Stop::Sender && self.wait == WAIT_MAX && waits()
+    }
+
+    /// Nothing moves, and neither side has ended: leaves the direction to the program again; whether there is something new to look at.
+    pub(in super::super) fn rejoin(&mut self, legs: &Legs) -> bool {
+        if self.state != State::Withdrawn || self.backlog > 0 || self.pump.is_holding() {
+            return false;
+        }
+        let socket = legs.socket(self.sender);
+        // In this order: what comes in between is in the queue.
+        let received = net::tcp_info(socket).map_or(0, |info| info.received.wrapping_sub(self.basis.taken));
+        let is_empty = net::received_memory(socket).is_ok_and(|bytes| bytes == 0);
+        let moved = legs.moved(self.sender).redirected + self.pump.spliced;
+        // A FIN counts as one.
+        self.has_lost = is_empty && received > moved + 1;
+        if is_empty && !self.has_lost {
+            self.enter(legs);
+        }
+        self.has_lost || self.state == State::Hooked
+    }
+
+    /// Leaves the direction to the program, and what waits of it, if there is room for that and the kernel takes the socket.
+    pub(super) fn enter(&mut self, legs: &Legs) -> Option<Duration> {
+        let pool = Arc::clone(&self.grant.pool);
+        let waiting = net::received_memory(legs.socket(self.sender)).unwrap_or(u64::MAX);
+        let coming = (waiting <= pool.burst_max()).then(|| pool.announce(waiting, || legs.overdraft()));
+        if coming.flatten().is_some() {
+            self.answer(legs);
+            if legs.hook(self.sender).is_ok() {
+                self.state = State::Hooked;
+                (self.wants_input, self.wants_room) = (false, false);
+                return None;
+            }
+        }
+        Some(self.wait)
+    }
+
+    /// Nothing moves: gives back what an idle direction does not need, and has the program call for the next segment. So a flow that
+    /// moves again is looked at, and counted, however little waits.
+    pub(in super::super) fn doze(&mut self, legs: &Legs) {
+        if self.state == State::Hooked && self.backlog == 0 && !self.is_dozing {
+            self.grant.shrink();
+            self.is_dozing = true;
+            self.round += 1;
+            legs.allow(self.sender, &Allowed { call_at: 0, ..self.allowed() });
+        }
+    }
+}
