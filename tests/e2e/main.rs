@@ -38,6 +38,7 @@ mod lossy_links;
 mod marked;
 mod mistakes;
 mod names;
+mod overlaps;
 mod pauses;
 mod privileges;
 mod promotion;

@@ -3,6 +3,7 @@
 //! a second.
 
 use std::net::TcpStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -10,13 +11,18 @@ use lb_tests::agent::Agent;
 use lb_tests::config::Path;
 use lb_tests::net::Net;
 use lb_tests::size;
-use lb_tests::stream::{End, finish, receive_all, receive_at_most, receive_exactly, say, send};
+use lb_tests::stream::{
+    End, end_of, finish, receive_all, receive_at_most, receive_exactly, reset, say, send,
+};
 use lb_tests::wait::until;
 
 use crate::support::{Relay, assert_received, limit_socket_buffers};
 
 /// More than a direction may have waiting and the sockets hold, in bytes.
 const FLOOD: u64 = 12 << 20;
+
+/// Part of an endless stream, in bytes.
+const PIECE: u64 = 1 << 20;
 
 /// What tcp_rmem and tcp_wmem allow a socket here.
 const SOCKET_MAX: u64 = 1 << 20;
@@ -119,6 +125,51 @@ fn coming_back_loses_nothing_that_comes_at_that_moment() {
     assert!(withdrawals(&relay.agent) >= rounds * 24, "{} withdrawals", withdrawals(&relay.agent));
     let records = relay.agent.records();
     assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
+}
+
+/// A reset in the middle of a stream that user space moves comes across, whoever resets, and nothing is left: the kernel may tell it to who
+/// moves bytes, and to nobody else.
+#[test]
+fn a_reset_in_the_middle_of_what_is_spliced_comes_across() {
+    let relay = Relay::start(Path::Sockmap);
+    for round in 0..size(20, 400_u64) {
+        let (client, server) = relay.pair();
+        let (from, to) = if round % 2 == 0 { (client, server) } else { (server, client) };
+        let sender_resets = round / 2 % 2 == 0;
+        let before = withdrawals(&relay.agent);
+        let is_time = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let is_time = &is_time;
+            let sender = scope.spawn(move || {
+                while !(sender_resets && is_time.load(Ordering::Relaxed)) {
+                    if let Err(error) = send(&from, round, PIECE) {
+                        return end_of(&error);
+                    }
+                }
+                reset(from);
+                End::Finished
+            });
+            let receiver = scope.spawn(move || {
+                while sender_resets || !is_time.load(Ordering::Relaxed) {
+                    let received = receive_at_most(&to, round, PIECE);
+                    if received.bytes < PIECE {
+                        return received.end;
+                    }
+                }
+                reset(to);
+                End::Finished
+            });
+            until("the stream to be spliced", || withdrawals(&relay.agent) > before);
+            sleep(Duration::from_millis(20));
+            is_time.store(true, Ordering::Relaxed);
+            let ends = [sender, receiver].map(|end| end.join().expect("no panic"));
+            let expected =
+                if sender_resets { [End::Finished, End::Reset] } else { [End::Reset, End::Finished] };
+            assert_eq!(ends, expected, "round {round}");
+        });
+    }
+    relay.agent.until_idle();
+    assert!(relay.agent.records().iter().all(|record| record.close().ends_with("reset")));
 }
 
 /// Small pieces for some tenths of a second.
