@@ -20,10 +20,10 @@ use crate::maps::{
 /// Where a TCP header has its own length, in its upper half and in words of 4 bytes (RFC 9293 section 3.1).
 const DATA_OFFSET: usize = 12;
 
-/// The most that the kernel takes off a segment in one step, in bytes (net/core/filter.c, sk_skb_adjust_room), and in how many steps a
-/// segment of 64 KiB is taken off.
+/// The most that the kernel takes off a segment in one step, in bytes (net/core/filter.c, sk_skb_adjust_room), and how many steps take off
+/// as much as one can have: 17 fragments of 32 KiB (net/core/skbuff.c, skb_try_coalesce), or 512 KiB from an interface.
 const CUT_MAX: u32 = 0xfff;
-const CUTS_MAX: u32 = 17;
+const CUTS_MAX: u32 = 140;
 
 /// What became of a segment.
 pub enum Outcome {
@@ -58,6 +58,10 @@ pub fn carry(ctx: &SkBuffContext) -> Outcome {
         return lose(&receiving, ctx.len());
     }
     let len = ctx.len();
+    if len == 0 {
+        // All of it had come before, but for its FIN.
+        return Outcome::Empty;
+    }
     if verdict::must_look(moved, &allowed) {
         let Some(write_seq) = write_seq(receiving.slot) else { return lose(&receiving, len) };
         moved.look(write_seq, allowed.outside);
@@ -87,7 +91,7 @@ fn cut_taken(ctx: &SkBuffContext) -> bool {
     // SAFETY: the offset is that of a u32 in struct tcp_sock, by this kernel's own description. The program runs under the socket's lock.
     let copied_seq = unsafe { tcp.add(COPIED_SEQ_OFFSET.load() as usize).cast::<u32>().read_volatile() };
     let Some(mut taken) = verdict::taken(copied_seq, seq) else { return false };
-    if taken >= ctx.len() {
+    if taken > ctx.len() {
         return false;
     }
     for _ in 0..CUTS_MAX {

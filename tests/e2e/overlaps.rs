@@ -5,7 +5,7 @@ use std::process::Command;
 
 use lb_tests::config::Path;
 use lb_tests::net::Net;
-use lb_tests::stream::{receive_exactly, say};
+use lb_tests::stream::{End, receive_all, receive_exactly, say};
 use lb_tests::wait::until;
 
 use crate::support::{PORT, Relay};
@@ -36,8 +36,8 @@ def total(text):
     n = sum(struct.unpack("!%dH" % (len(text) // 2), text))
     while n >> 16: n = (n & 0xffff) + (n >> 16)
     return ~n & 0xffff
-def send(start, end):
-    head = struct.pack("!HHIIBBHHH", own_port, port, (begin + start) & 0xffffffff, received, 5 << 4, 0x18, 500, 0, 0)
+def send(start, end, flags=0x18):
+    head = struct.pack("!HHIIBBHHH", own_port, port, (begin + start) & 0xffffffff, received, 5 << 4, flags, 500, 0, 0)
     text = head + data[start:end]
     pseudo = socket.inet_aton(own) + socket.inet_aton(peer) + struct.pack("!BBH", 0, 6, len(text))
     raw.sendto(text[:16] + struct.pack("!H", total(pseudo + text)) + text[18:], (peer, 0))
@@ -52,7 +52,9 @@ for round in range(rounds):
         send(at - 50, end)
     at = end
     time.sleep(0.02)
-time.sleep(2)
+# All of it has come before, but for the FIN.
+send(at - 50, at, 0x19)
+time.sleep(5)
 "#;
 
 on_all_paths! {
@@ -76,6 +78,7 @@ fn what_is_sent_again_with_more_arrives_once(path: Path) {
     let rest = receive_exactly(&server, 1000 * ROUNDS);
     let expected = (0..100 + 1000 * ROUNDS).map(|at| (at % 251) as u8);
     assert!(first.into_iter().chain(rest).eq(expected), "bytes are out of place");
+    assert_eq!(receive_all(&server), (Vec::new(), End::Finished));
     // The client's own socket knows nothing of those segments: the connection will not end well, and is left open.
     let all = 100 + 1000 * ROUNDS as u64 + 6;
     until("all bytes to be counted", || relay.agent.scrape().count("lb_path_bytes_total", &[]) == all);

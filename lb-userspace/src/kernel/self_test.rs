@@ -91,17 +91,18 @@ pub fn run(kernel: &Sockmap, maps: &mut Maps, passed: &mut dyn FnMut(Step)) -> R
     drop(rig);
     let mut rig = Rig::new(kernel, maps)?;
     rig.enter()?;
-    rig.try_each([("beyond a bound segments are turned away, and sent again", Rig::bound)], passed)
+    rig.try_each([("beyond a bound segments are turned away, and sent again", Rig::bound)], passed)?;
+    drop(rig);
+    // Last: kernels before Linux 6.4 that lack its corrections fail at a pause, and would stumble over a segment that is cut.
+    let mut rig = Rig::new(kernel, maps)?;
+    rig.try_each([("of a segment what was taken before is not delivered again", Rig::half_taken)], passed)
 }
 
 impl<'a> Rig<'a> {
     /// Each in words and how it is tried; they build on each other.
     fn behaviours() -> [(&'static str, Try<'a>); 4] {
         [
-            (
-                "what waits when a socket comes into the map is delivered, but for what was taken",
-                Self::hand_over,
-            ),
+            ("what waits when a socket comes into the map is delivered", Self::hand_over),
             ("a slow reader loses nothing", Self::slow_reader),
             ("a direction pauses outside the map and goes on", Self::pause),
             ("a half-close leaves the other direction alone", Self::half_close),
@@ -132,12 +133,19 @@ impl<'a> Rig<'a> {
     }
 
     fn hand_over(&mut self) -> Result<(), SelfTestError> {
+        self.client.write_all(b"waits")?;
+        self.enter()?;
+        self.expect_at_server(b"waits", "delivering what waits when a socket comes into the map")
+    }
+
+    fn half_taken(&mut self) -> Result<(), SelfTestError> {
         self.client.write_all(&[TAKEN, b"waits"].concat())?;
         let mut taken = [0; TAKEN.len()];
         rustix::net::recv(&self.legs[0], &mut taken, RecvFlags::WAITALL).map_err(io::Error::from)?;
         check(taken == TAKEN, "receiving what was sent")?;
         self.enter()?;
-        self.expect_at_server(b"waits", "delivering what waits when a socket comes into the map")
+        self.client.write_all(b", comes")?;
+        self.expect_at_server(b"waits, comes", "cutting off what was taken of a segment")
     }
 
     fn enter(&mut self) -> Result<(), SelfTestError> {
@@ -169,7 +177,7 @@ impl<'a> Rig<'a> {
         received?;
         sent?;
         let (from, to) = (net::tcp_info(&self.legs[0])?, net::tcp_info(&self.legs[1])?);
-        check(from.received == to.accepted + TAKEN.len() as u64, "counting what a connection has accepted")
+        check(from.received == to.accepted, "counting what a connection has accepted")
     }
 
     /// What is sent while the sender's socket is out of the map waits, and goes on when it comes back.
@@ -190,7 +198,7 @@ impl<'a> Rig<'a> {
         for _ in 0..PAUSED_SEGMENTS {
             self.client.write_all(&[7; PAUSED_BYTES / PAUSED_SEGMENTS])?;
         }
-        while net::tcp_info(&self.legs[0])?.received < before + (TAKEN.len() + PAUSED_BYTES) as u64 {
+        while net::tcp_info(&self.legs[0])?.received < before + PAUSED_BYTES as u64 {
             check(Instant::now() < deadline, "receiving for a socket that is out of the map")?;
             thread::sleep(Duration::from_millis(1));
         }

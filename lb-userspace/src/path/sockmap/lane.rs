@@ -308,8 +308,9 @@ impl Lane {
         legs.station().withdrawals.inc();
         (self.starved_since, self.is_leaving) = (None, false);
         self.state = State::Withdrawn;
-        // Nothing of it is inside any more, or little for long.
-        self.grant.shrink();
+        if self.backlog == 0 {
+            self.grant.shrink();
+        }
         Some(Duration::ZERO)
     }
 

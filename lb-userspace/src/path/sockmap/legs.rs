@@ -217,7 +217,7 @@ fn enter(
         return Err(FallbackReason::NotEstablished);
     }
     if first == Bytes::Waiting && taken > 0 && waiting > 0 {
-        // The program gets whole segments, also those of which a part was taken (net/ipv4/tcp.c, tcp_read_skb).
+        // The program would cut off what was taken, in steps; splice(2) just goes on behind it.
         return Err(FallbackReason::PartlyTaken);
     }
     if waiting > station.pool.burst_max() {

@@ -47,7 +47,7 @@ pub(super) struct Pump {
 impl Pump {
     /// Whether bytes were taken that are not delivered.
     pub(super) fn is_holding(&self) -> bool {
-        self.pipe.is_some()
+        self.held() > 0
     }
 
     /// How many those are.
@@ -55,16 +55,27 @@ impl Pump {
         self.pipe.as_ref().map_or(0, |(_, len)| *len as u64)
     }
 
-    /// Delivers what is there.
+    /// Delivers what is there. Keeps its pipe while there may be more: who has none finds a part of a segment taken.
     pub(super) fn run(&mut self, from: &OwnedFd, to: &OwnedFd, tools: &Tools) -> Stop {
+        let stop = self.deliver(from, to, tools);
+        if stop != Stop::Turn
+            && !self.is_holding()
+            && let Some((pipe, _)) = self.pipe.take()
+        {
+            tools.pipes.give_back(pipe);
+        }
+        stop
+    }
+
+    fn deliver(&mut self, from: &OwnedFd, to: &OwnedFd, tools: &Tools) -> Stop {
         let turn_ends = self.spliced + TURN_BYTES;
         while self.spliced < turn_ends {
-            let Some((pipe, len)) = &mut self.pipe else {
-                match self.take(from, tools) {
-                    Some(stop) => return stop,
-                    None => continue,
-                }
-            };
+            if !self.is_holding()
+                && let Some(stop) = self.take(from, tools)
+            {
+                return stop;
+            }
+            let Some((pipe, len)) = &mut self.pipe else { continue };
             let sent = match splice(&pipe.reader, to, *len) {
                 Ok(0) => return Stop::Receiver,
                 Ok(sent) => sent,
@@ -72,32 +83,29 @@ impl Pump {
             };
             *len -= sent;
             self.spliced += sent as u64;
-            if *len == 0
-                && let Some((pipe, _)) = self.pipe.take()
-            {
-                tools.pipes.give_back(pipe);
-            }
         }
         Stop::Turn
     }
 
     /// Takes bytes into a pipe; `Some`: there are none.
     fn take(&mut self, from: &OwnedFd, tools: &Tools) -> Option<Stop> {
-        let Some(pipe) = tools.pipes.borrow() else {
-            tools.pipes_exhausted.inc();
-            return Some(Stop::Scarcity);
-        };
-        let stop = match splice(from, &pipe.writer, SPLICE_CHUNK) {
+        if self.pipe.is_none() {
+            let Some(pipe) = tools.pipes.borrow() else {
+                tools.pipes_exhausted.inc();
+                return Some(Stop::Scarcity);
+            };
+            self.pipe = Some((pipe, 0));
+        }
+        let (pipe, len) = self.pipe.as_mut()?;
+        match splice(from, &pipe.writer, SPLICE_CHUNK) {
             // Nor is it told from a FIN.
-            Ok(0) => Stop::Sender,
-            Ok(len) => {
-                self.pipe = Some((pipe, len));
-                return None;
+            Ok(0) => Some(Stop::Sender),
+            Ok(taken) => {
+                *len = taken;
+                None
             }
-            Err(error) => why(&error, Stop::Sender, Stop::SenderGone),
-        };
-        tools.pipes.give_back(pipe);
-        Some(stop)
+            Err(error) => Some(why(&error, Stop::Sender, Stop::SenderGone)),
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lb_common::layout::Allowed;
 
-use super::{Lane, State, WAIT_MAX};
+use super::{Lane, State, WAIT_MAX, WAIT_MIN};
 use crate::net;
 use crate::path::sockmap::legs::Legs;
 use crate::path::sockmap::pump::Stop;
@@ -46,7 +46,7 @@ impl Lane {
             if legs.hook(self.sender).is_ok() {
                 self.state = State::Hooked;
                 (self.wants_input, self.wants_room) = (false, false);
-                return None;
+                return Some(WAIT_MIN);
             }
         }
         Some(self.wait)
