@@ -82,9 +82,11 @@ fn cut_taken(ctx: &SkBuffContext) -> bool {
     // SAFETY: fields of this program's own context. The first word of the control block is the segment's number in struct tcp_skb_cb
     // (include/net/tcp.h), which the kernel leaves alone until the verdict; the self-test would see if it did not.
     let (socket, seq) = unsafe { ((*ctx.skb.skb).__bindgen_anon_2.sk, (*ctx.skb.skb).cb[0]) };
-    // SAFETY: the helper takes a socket of the context that is not null, and returns the same address as a TCP socket's, or null.
-    let tcp: *const u8 =
-        if socket.is_null() { return false } else { unsafe { bpf_skc_to_tcp_sock(socket.cast()) } }.cast();
+    if socket.is_null() {
+        return false;
+    }
+    // SAFETY: `socket` is one that the kernel holds for this program; the helper returns the same address as a TCP socket's, or null.
+    let tcp: *const u8 = unsafe { bpf_skc_to_tcp_sock(socket.cast()) }.cast();
     if tcp.is_null() {
         return false;
     }

@@ -160,7 +160,10 @@ mod tests {
     #[test]
     fn this_kernel_describes_its_connections() {
         match tcp_sock() {
-            Ok(offset) => assert!(offset > 0 && offset.is_multiple_of(4), "{offset}"),
+            Ok(TcpSock { write_seq, copied_seq }) => {
+                let are_words = [write_seq, copied_seq].iter().all(|at| *at > 0 && at.is_multiple_of(4));
+                assert!(are_words && write_seq != copied_seq, "{write_seq} {copied_seq}");
+            }
             Err(BtfError::Missing(error)) => assert_eq!(error.kind(), io::ErrorKind::NotFound),
             Err(error) => panic!("{error}"),
         }
