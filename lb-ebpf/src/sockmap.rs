@@ -20,10 +20,10 @@ use crate::maps::{
 /// Where a TCP header has its own length, in its upper half and in words of 4 bytes (RFC 9293 section 3.1).
 const DATA_OFFSET: usize = 12;
 
-/// The most that the kernel takes off a segment in one step, in bytes (net/core/filter.c, sk_skb_adjust_room), and how many steps take off
-/// as much as one can have: 17 fragments of 32 KiB (net/core/skbuff.c, skb_try_coalesce), or 512 KiB from an interface.
+/// The most that the kernel takes off a segment in one step, in bytes (net/core/filter.c, sk_skb_adjust_room), and in how many steps as much
+/// is taken off as can have come twice: 64 KiB. The verifier walks through the rest of the program for each number of steps.
 const CUT_MAX: u32 = 0xfff;
-const CUTS_MAX: u32 = 140;
+const CUTS_MAX: u32 = 17;
 
 /// What became of a segment.
 pub enum Outcome {
