@@ -188,7 +188,7 @@ fn stalled_flows_cost_little_and_hold_up_nobody() {
     }
     let (used, passed) = (kernel_workers().saturating_sub(before), begin.elapsed());
     assert!(slowest < Duration::from_secs(1), "{slowest:?} for a message beside stalled flows");
-    assert!(used < passed / 4, "{used:?} of {passed:?} for what stands still");
+    assert!(used < passed / 2, "{used:?} of {passed:?} for what stands still");
     at_once(&flows, |index, (client, server)| {
         finish(client);
         assert_received(&receive(server, 1), taken[index], End::Finished);
