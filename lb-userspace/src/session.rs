@@ -14,7 +14,7 @@ use crate::connect::{self, Attempts, Connected, Opening};
 use crate::frontend::Frontend;
 use crate::journal::{Introduction, Journal};
 use crate::net::{self, Socket};
-use crate::path::sockmap::{self, Backpressure, Bytes, Refused};
+use crate::path::sockmap::{self, Backpressure, Bytes, Refused, Terms};
 use crate::path::{self, Flow, FlowEnd, JoinedHeader, Start, Strategy};
 use crate::prelude::hello::HelloLimits;
 use crate::prelude::peek::{FirstBytes, Waiting, first_bytes};
@@ -95,7 +95,8 @@ async fn run_inside(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, s
         (has_bytes_waiting, first) = (false, Bytes::Carried);
     }
     journal.change_path(PathKind::Sockmap);
-    let terms = (first, if choice.is_required { Backpressure::Inside } else { Backpressure::Outside });
+    let backpressure = if choice.is_required { Backpressure::Inside } else { Backpressure::Outside };
+    let terms = Terms { first, backpressure };
     let inside = Box::pin(carry_inside(&worker, &backend, legs, &mut journal, terms, &may_be_cut)).await;
     let flow_end = match inside {
         Outcome::Ended(flow_end) => flow_end,
@@ -134,7 +135,7 @@ async fn carry_inside(
     backend: &Backend,
     legs: Legs,
     journal: &mut Journal,
-    terms: (Bytes, Backpressure),
+    terms: Terms,
     may_be_cut: &Option<Arc<Server>>,
 ) -> Outcome {
     let Some(station) = &worker.station else {

@@ -83,6 +83,17 @@ enum State {
     Withdrawn,
 }
 
+/// What came of leaving a direction to the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Entry {
+    /// The program has it.
+    Inside,
+    /// Others hold the memory for what waits of it.
+    Crowded,
+    /// More waits than may come at once, or the kernel does not take the socket.
+    Refused,
+}
+
 /// What a look at a direction comes to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Step {
@@ -230,11 +241,10 @@ impl Lane {
                 let stop = self.pump.run(from, to, tools);
                 self.is_exhausted = sight.is_gone && matches!(stop, Stop::Sender | Stop::SenderGone);
                 let may_enter = !sight.is_gone && !sight.has_fin && !self.pump.is_holding();
-                if may_enter && self.is_at_a_loss(legs, stop) {
-                    self.enter(legs)
-                } else {
-                    self.await_stop(stop)
+                if may_enter && self.is_at_a_loss(legs, stop) && self.enter(legs) == Entry::Inside {
+                    return Some(WAIT_MIN);
                 }
+                self.await_stop(stop)
             }
         }
     }
@@ -271,26 +281,34 @@ impl Lane {
         self.await_room()
     }
 
-    /// The receiver has accepted everything. All that waits in the sender's socket comes at once.
+    /// The receiver has accepted everything.
     fn resume(&mut self, legs: &Legs, sight: &Sight<'_>) -> Option<Duration> {
-        let pool = Arc::clone(&self.grant.pool);
-        let waiting = net::received_memory(legs.socket(self.sender)).unwrap_or(0);
-        if waiting > pool.burst_max() {
-            return self.withdraw(legs);
+        match self.enter(legs) {
+            Entry::Inside => self.starved_since = None,
+            Entry::Crowded => return self.await_memory(legs, sight.now),
+            Entry::Refused => return self.withdraw(legs),
         }
-        // It counts from when the socket is hooked, for that runs the program over it.
-        let Some(_coming) = pool.announce(waiting, || legs.overdraft()) else {
-            return self.await_memory(legs, sight.now);
-        };
-        self.starved_since = None;
-        self.answer(legs);
-        if legs.hook(self.sender).is_err() {
-            return self.withdraw(legs);
-        }
-        self.state = State::Hooked;
         // All that had come is in the program's hands again; a FIN counts as one.
         self.has_lost = self.received(sight) > legs.moved(self.sender).redirected + self.pump.spliced + 1;
         if self.has_lost { Some(Duration::ZERO) } else { sight.has_fin.then_some(WAIT_MIN) }
+    }
+
+    /// Leaves the direction to the program, and at once all that waits of it.
+    fn enter(&mut self, legs: &Legs) -> Entry {
+        let pool = Arc::clone(&self.grant.pool);
+        let waiting = net::received_memory(legs.socket(self.sender)).unwrap_or(0);
+        if waiting > pool.burst_max() {
+            return Entry::Refused;
+        }
+        // It counts from when the socket is hooked, for that runs the program over it.
+        let Some(_coming) = pool.announce(waiting, || legs.overdraft()) else { return Entry::Crowded };
+        self.answer(legs);
+        if legs.hook(self.sender).is_err() {
+            return Entry::Refused;
+        }
+        self.state = State::Hooked;
+        (self.wants_input, self.wants_room) = (false, false);
+        Entry::Inside
     }
 
     /// What has come from the sender since the hand-over, in bytes; its FIN counts as one.

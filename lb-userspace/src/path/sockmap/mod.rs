@@ -77,6 +77,15 @@ pub enum Backpressure {
     Inside,
 }
 
+/// How a flow comes inside and what may take it out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Terms {
+    /// What became of its first bytes.
+    pub first: Bytes,
+    /// What becomes of a stream and of what waits for a slow receiver.
+    pub backpressure: Backpressure,
+}
+
 /// Carries a flow between client and server to its end, and says why it ended; both sockets are closed then. `meter` is up to date
 /// whenever this future is not being polled.
 ///
@@ -88,7 +97,7 @@ pub async fn carry(
     backend: &config::Backend,
     tools: &Tools,
     meter: &mut Meter,
-    (first, backpressure): (Bytes, Backpressure),
+    Terms { first, backpressure }: Terms,
 ) -> Result<FlowEnd, Refused> {
     let grants = Grant::first(&station.pool).zip(Grant::first(&station.pool));
     let Some((up, down)) = grants else { return Err(Refused { sockets, reason: FallbackReason::Memory }) };

@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What becomes of a direction in which nothing moves, or of which user space cannot move anything: the program has it again.
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use lb_common::layout::Allowed;
 
-use super::{Lane, State, WAIT_MAX, WAIT_MIN};
+use super::{Lane, State, WAIT_MAX};
 use crate::net;
 use crate::path::sockmap::legs::Legs;
 use crate::path::sockmap::pump::Stop;
@@ -34,22 +31,6 @@ impl Lane {
             self.enter(legs);
         }
         self.has_lost || self.state == State::Hooked
-    }
-
-    /// Leaves the direction to the program, and what waits of it, if there is room for that and the kernel takes the socket.
-    pub(super) fn enter(&mut self, legs: &Legs) -> Option<Duration> {
-        let pool = Arc::clone(&self.grant.pool);
-        let waiting = net::received_memory(legs.socket(self.sender)).unwrap_or(u64::MAX);
-        let coming = (waiting <= pool.burst_max()).then(|| pool.announce(waiting, || legs.overdraft()));
-        if coming.flatten().is_some() {
-            self.answer(legs);
-            if legs.hook(self.sender).is_ok() {
-                self.state = State::Hooked;
-                (self.wants_input, self.wants_room) = (false, false);
-                return Some(WAIT_MIN);
-            }
-        }
-        Some(self.wait)
     }
 
     /// Nothing moves: gives back what an idle direction does not need, and has the program call for the next segment. So a flow that
