@@ -105,6 +105,8 @@ pub fn notices(results: &Results) -> Vec<String> {
         notices.push(format!("{why}: samples are missing, {} of them.", results.missing()));
     }
     for (contestant, workload, count, reason) in results.failed() {
+        // The rest is on the page and in the logs.
+        let reason = reason.split("; its log ends").next().unwrap_or_default();
         notices.push(format!("Failed: {contestant} in {workload} (samples: {count}): {reason}"));
     }
     for date in &results.resumed {

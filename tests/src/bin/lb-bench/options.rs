@@ -114,7 +114,7 @@ impl Options {
             self.ci || workloads.iter().any(|workload| workload.invites(*contestant))
         };
         let is_wanted = |contestant: &Contestant| match contestant {
-            Contestant::Lb(path) if !self.paths.is_empty() => self.paths.contains(path),
+            Contestant::Lb(path) if !self.paths.is_empty() || path.is_on_request => self.paths.contains(path),
             Contestant::Lb(_) => is_usual(contestant),
             peer if !self.peers.is_empty() => self.peers.contains(peer),
             peer => is_usual(peer),
@@ -147,7 +147,9 @@ mod tests {
         check("bulk --peers direct", &["direct", ours[0], ours[1], ours[2], ours[3]]);
         check("bulk --peers direct --paths copy", &["direct", "lb-copy"]);
         check("latency --paths copy,auto --peers nginx", &["lb-auto", "lb-copy", "nginx"]);
-        assert_eq!(names(""), Contestant::all().into_iter().map(Contestant::name).collect::<Vec<_>>());
+        let all = Contestant::all().into_iter().map(Contestant::name);
+        assert_eq!(names(""), all.filter(|name| name != "lb-sockmap-inside").collect::<Vec<_>>());
+        check("bulk --peers direct --paths sockmap-inside", &["direct", "lb-sockmap-inside"]);
     }
 
     #[test]

@@ -117,7 +117,15 @@ impl Contestant {
 
     /// Whether it is among those that a person would name first; the others are further HAProxies, Envoy and sozu.
     pub fn is_usual(self) -> bool {
+        if self.is_on_request() {
+            return false;
+        }
         matches!(self, Self::Direct | Self::Lb(_) | Self::Haproxy | Self::HaproxySplice | Self::Nginx)
+    }
+
+    /// Whether it takes part only where it is named.
+    pub fn is_on_request(self) -> bool {
+        matches!(self, Self::Lb(path) if path.is_on_request)
     }
 
     /// The PROXY header that it sends.

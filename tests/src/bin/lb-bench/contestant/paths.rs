@@ -16,12 +16,14 @@ pub const PATHS: &[LbPath] = &[
         help: "The path that lb chooses itself",
         settings: "path = \"auto\"",
         is_choice: true,
+        is_on_request: false,
     },
     LbPath {
         word: "splice",
         help: "splice(2)",
         settings: "path = \"splice\"\npath-required = true",
         is_choice: false,
+        is_on_request: false,
     },
     LbPath {
         word: "sockmap",
@@ -29,12 +31,21 @@ pub const PATHS: &[LbPath] = &[
         // Not required: who is refused would be reset, and nobody would know why.
         settings: "path = \"sockmap\"\npromote-after-bytes = \"0B\"",
         is_choice: false,
+        is_on_request: false,
+    },
+    LbPath {
+        word: "sockmap-inside",
+        help: "The same, and streams stay there",
+        settings: "path = \"sockmap\"\npath-required = true",
+        is_choice: false,
+        is_on_request: true,
     },
     LbPath {
         word: "copy",
         help: "recv(2) and send(2)",
         settings: "path = \"copy\"\npath-required = true",
         is_choice: false,
+        is_on_request: false,
     },
 ];
 
@@ -48,6 +59,8 @@ pub struct LbPath {
     pub settings: &'static str,
     /// Whether lb chooses the path for each flow.
     pub is_choice: bool,
+    /// Whether it takes part only where somebody names it.
+    pub is_on_request: bool,
 }
 
 impl LbPath {
@@ -57,6 +70,7 @@ impl LbPath {
             _ if self.is_choice => Claim::Any,
             // What a reader does not keep up with is spliced.
             "sockmap" => Claim::Either(self.word, "splice"),
+            "sockmap-inside" => Claim::Path("sockmap"),
             word => Claim::Path(word),
         }
     }
@@ -82,7 +96,8 @@ mod tests {
             assert_eq!(path.claim() == Claim::Any, path.word == "auto", "{path:?}");
             let is_demanded = !["auto", "sockmap"].contains(&path.word);
             assert_eq!(path.settings.contains("path-required"), is_demanded, "{path:?}");
-            assert!(path.settings.contains(&format!("path = \"{}\"", path.word)), "{path:?}");
+            let named = path.word.trim_end_matches("-inside");
+            assert!(path.settings.contains(&format!("path = \"{named}\"")), "{path:?}");
         }
     }
 }

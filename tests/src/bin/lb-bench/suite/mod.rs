@@ -161,7 +161,8 @@ pub enum Field {
 impl Workload {
     /// Whether a contestant takes part without having been asked for.
     pub fn invites(&self, contestant: Contestant) -> bool {
-        self.field >= contestant.least_field() && (self.has_further_peers || contestant.is_usual())
+        let is_welcome = contestant.is_usual() || self.has_further_peers && !contestant.is_on_request();
+        self.field >= contestant.least_field() && is_welcome
     }
 
     /// Whether each sample needs a balancer of its own: memory that earlier flows left behind would hide the growth.
