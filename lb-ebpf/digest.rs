@@ -25,6 +25,10 @@ pub const RUSTFLAGS: [&str; 4] =
 /// The committed object, from the root of the repository.
 pub const OBJECT: &str = "lb-ebpf/prebuilt/lb-ebpf.o";
 
+/// The object with messages of the programs, never committed.
+#[allow(dead_code, reason = "not everybody who has this file needs it")]
+pub const LOG_OBJECT: &str = "target/bpf-log/lb-ebpf.o";
+
 /// The committed digests, from the root of the repository.
 pub const DIGEST: &str = "lb-ebpf/prebuilt/digest";
 

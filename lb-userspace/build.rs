@@ -16,6 +16,9 @@ fn main() {
     for input in digest::SOURCES.into_iter().chain(manifests).chain(others) {
         println!("cargo::rerun-if-changed={}", root.join(input).display());
     }
+    if std::env::var_os("CARGO_FEATURE_BPF_LOG").is_some() && !root.join(digest::LOG_OBJECT).exists() {
+        println!("cargo::error={} is missing: run `cargo xtask ebpf --log`", digest::LOG_OBJECT);
+    }
     match is_current(&root) {
         Ok(true) => {}
         // Fails the build all the same, and with nothing but this sentence (The Cargo Book, "cargo::error").

@@ -4,6 +4,8 @@
 #![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "an atomic addition, see `sockmap`"))]
 
 #[cfg(target_arch = "bpf")]
+mod log;
+#[cfg(target_arch = "bpf")]
 mod maps;
 #[cfg(target_arch = "bpf")]
 mod sockmap;

@@ -13,6 +13,7 @@ use aya_ebpf::programs::SkBuffContext;
 use lb_common::layout::{Allowed, Direction, Filtered, Moved};
 use lb_common::verdict;
 
+use crate::log;
 use crate::maps::{
     BELLS, COPIED_SEQ_OFFSET, DIRECTIONS, OVERDRAFT, OVERDRAFT_MAX, SLOTS, TARGETS, WRITE_SEQ_OFFSET,
 };
@@ -55,7 +56,7 @@ pub fn carry(ctx: &SkBuffContext) -> Outcome {
     let Some(receiving) = find(ctx) else { return Outcome::Unknown };
     let (moved, allowed) = (receiving.moved(), receiving.allowed());
     if moved.dropped > 0 || !cut_taken(ctx) {
-        return lose(&receiving, ctx.len());
+        return lose(ctx, &receiving, ctx.len());
     }
     let len = ctx.len();
     if len == 0 {
@@ -63,16 +64,16 @@ pub fn carry(ctx: &SkBuffContext) -> Outcome {
         return Outcome::Empty;
     }
     if verdict::must_look(moved, &allowed) {
-        let Some(write_seq) = write_seq(receiving.slot) else { return lose(&receiving, len) };
+        let Some(write_seq) = write_seq(receiving.slot) else { return lose(ctx, &receiving, len) };
         moved.look(write_seq, allowed.outside);
     }
     // SAFETY: the helper gets this program's own context and a map of the kind that it is for; it checks the index itself.
     let found = unsafe { TARGETS.redirect_skb(ctx, receiving.slot, 0) };
     if found != i64::from(SK_PASS) {
-        return lose(&receiving, len);
+        return lose(ctx, &receiving, len);
     }
     moved.add(len, segments(ctx));
-    bound(&receiving, &allowed);
+    bound(ctx, &receiving, &allowed);
     Outcome::Redirected
 }
 
@@ -182,7 +183,7 @@ fn segments(ctx: &SkBuffContext) -> u32 {
 
 /// Calls user space, and has further segments turned away, once too much waits.
 #[inline(always)]
-fn bound(receiving: &Receiving, allowed: &Allowed) {
+fn bound(ctx: &SkBuffContext, receiving: &Receiving, allowed: &Allowed) {
     let moved = receiving.moved();
     let total = draw(moved, verdict::draws(moved, allowed));
     if verdict::rings(moved, allowed) {
@@ -193,7 +194,8 @@ fn bound(receiving: &Receiving, allowed: &Allowed) {
         }
     }
     if verdict::stops(moved, allowed, total, OVERDRAFT_MAX.load().cast_signed()) {
-        moved.stopped = allowed.round;
+        let before = core::mem::replace(&mut moved.stopped, allowed.round);
+        log::stopped(ctx, receiving.slot, before, allowed.round);
     }
 }
 
@@ -232,10 +234,11 @@ unsafe fn add(word: *mut u64, more: u64) {
 
 /// Notes what is lost, and calls user space for the first of it.
 #[inline(always)]
-fn lose(receiving: &Receiving, len: u32) -> Outcome {
+fn lose(ctx: &SkBuffContext, receiving: &Receiving, len: u32) -> Outcome {
     let moved = receiving.moved();
     if moved.dropped == 0 {
         receiving.ring();
+        log::lost(ctx, receiving.slot, len);
     }
     moved.dropped += u64::from(len);
     Outcome::Broken

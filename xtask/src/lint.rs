@@ -48,8 +48,10 @@ fn bpf() -> Result<Outcome> {
     if !has_rust_src()? {
         return Ok(Outcome::NotRun("rust-src is missing: `cargo xtask setup --ebpf`".to_owned()));
     }
-    let mut command = bpf_cargo("clippy", &root().join("target/bpf"));
-    execute(command.args(["--", "--deny=warnings"]))?;
+    for features in [&[][..], &["--features=log"]] {
+        let mut command = bpf_cargo("clippy", &root().join("target/bpf"));
+        execute(command.args(features).args(["--", "--deny=warnings"]))?;
+    }
     Ok(Outcome::Passed)
 }
 

@@ -5,6 +5,8 @@
 mod btf;
 mod directions;
 mod gate;
+#[cfg(feature = "bpf-log")]
+mod messages;
 mod seats;
 mod self_test;
 mod sockmap;
@@ -25,8 +27,14 @@ pub use self_test::{SelfTestError, Step};
 pub use sockmap::{Calls, Maps, Refusal, Sockmap};
 
 /// What `cargo xtask ebpf` built; the build script has compared its digest.
+#[cfg(not(feature = "bpf-log"))]
 static OBJECT: &[u8] =
     aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../lb-ebpf/prebuilt/lb-ebpf.o"));
+
+/// What `cargo xtask ebpf --log` built.
+#[cfg(feature = "bpf-log")]
+static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bpf-log/lb-ebpf.o"));
 
 /// Why the kernel side is not available. The agent then carries every flow in user space.
 #[derive(Debug, thiserror::Error)]

@@ -18,6 +18,8 @@ use rustix::thread::{CapabilitySet, capabilities};
 
 use super::btf;
 use super::directions::Directions;
+#[cfg(feature = "bpf-log")]
+use super::messages::Messages;
 use super::seats::{Seat, Seats};
 use super::{LoadError, absent, errno, from_map};
 use crate::privileges::Lack;
@@ -59,6 +61,8 @@ pub struct Maps {
 /// The program's calls, for the one thread that waits for them.
 pub struct Calls {
     ring: RingBuf<MapData>,
+    #[cfg(feature = "bpf-log")]
+    messages: Messages,
     seats: Arc<Seats>,
 }
 
@@ -103,7 +107,12 @@ impl Sockmap {
         let directions = Directions::map(directions.fd().as_fd(), slots, overdraft.fd().as_fd());
         let seats = Seats::new(slots, directions.map_err(LoadError::Memory)?);
         let ring = Map::RingBuf(take(&mut ebpf, BELLS)?).try_into().map_err(from_map)?;
-        let calls = Calls { ring, seats: Arc::clone(&seats) };
+        let calls = Calls {
+            ring,
+            #[cfg(feature = "bpf-log")]
+            messages: Messages::of(&mut ebpf)?,
+            seats: Arc::clone(&seats),
+        };
         Ok((Self { seats, maps, filter, _ebpf: ebpf }, calls))
     }
 
@@ -226,7 +235,7 @@ impl fmt::Debug for Calls {
 }
 
 impl Calls {
-    /// Wakes the flows that the program calls, for ever.
+    /// Wakes the flows that the program calls, and logs what it says, for ever.
     pub fn serve(mut self) {
         loop {
             while let Some(call) = self.ring.next() {
@@ -234,7 +243,13 @@ impl Calls {
                     self.seats.ring(u32::from_ne_bytes(slot));
                 }
             }
-            let mut fds = [PollFd::new(&self.ring, PollFlags::IN)];
+            #[cfg(feature = "bpf-log")]
+            self.messages.log();
+            let mut fds = [
+                PollFd::new(&self.ring, PollFlags::IN),
+                #[cfg(feature = "bpf-log")]
+                PollFd::new(&self.messages, PollFlags::IN),
+            ];
             // An interruption is as good as a call.
             let _ = poll(&mut fds, None);
         }

@@ -23,6 +23,9 @@ pub struct Args {
     /// Writes nothing: fails if the committed object or digest differs from a fresh build
     #[arg(long)]
     pub check: bool,
+    /// Builds an object whose programs log, for an agent that is built with `--features bpf-log`, beside the committed one
+    #[arg(long, conflicts_with = "check")]
+    pub log: bool,
 }
 
 /// Builds the object; writes it with its digests, or compares.
@@ -34,9 +37,16 @@ pub fn run(args: &Args) -> Result<()> {
     require_tools()?;
     if args.check {
         let scratch = tempfile::tempdir().context("cannot make a temporary folder")?;
-        return compare(&build(scratch.path())?);
+        return compare(&build(scratch.path(), Messages::None)?);
     }
-    let object = build(&root().join("target/bpf"))?;
+    let target_dir = root().join("target/bpf");
+    if args.log {
+        let object = build(&target_dir, Messages::Logged)?;
+        write(digest::LOG_OBJECT, &object)?;
+        println!("{}: {} bytes", digest::LOG_OBJECT, object.len());
+        return Ok(());
+    }
+    let object = build(&target_dir, Messages::None)?;
     let digests = digest::Digests::compute(root(), &object)?;
     write(digest::OBJECT, &object)?;
     write(digest::DIGEST, digests.to_string().as_bytes())?;
@@ -117,13 +127,23 @@ pub fn bpf_cargo(verb: &str, target_dir: &Path) -> Command {
     command
 }
 
+/// Whether the programs say what they do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Messages {
+    None,
+    Logged,
+}
+
 /// Builds and strips the object.
-fn build(target_dir: &Path) -> Result<Vec<u8>> {
+fn build(target_dir: &Path, messages: Messages) -> Result<Vec<u8>> {
     let folders = machine_folders()?;
     let remaps = folders.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
     let flags: Vec<String> = digest::RUSTFLAGS.map(str::to_owned).into_iter().chain(remaps).collect();
     let mut command = bpf_cargo("build", target_dir);
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"));
+    if messages == Messages::Logged {
+        command.arg("--features=log");
+    }
     let messages =
         output(command.args(["--release", "--bin=lb-ebpf", "--message-format=json-render-diagnostics"]))?;
     let linked = executable(&messages).context("cargo built lb-ebpf but did not say where")?;
