@@ -68,7 +68,7 @@ fn a_reader_that_stops(path: Path, roles: impl Fn((TcpStream, TcpStream)) -> (Tc
     }
     drop(pairs);
     relay.agent.until_idle();
-    relay.agent.assert_path(path, FLOWS);
+    relay.agent.assert_own_path(path, FLOWS);
 }
 
 /// While everybody is blocked there is nothing to do.

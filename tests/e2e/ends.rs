@@ -36,7 +36,7 @@ on_all_paths! {
 
 fn half_close_reaches_the_server(path: Path) {
     let relay = Relay::start(path);
-    let (client, server) = relay.pair();
+    let (client, server) = relay.handed_over(path);
     say(&client, b"request");
     finish(&client);
     assert_eq!(receive_all(&server), (b"request".to_vec(), End::Finished));
@@ -48,12 +48,12 @@ fn half_close_reaches_the_server(path: Path) {
         assert_received(&receive(&client, 1), 5_000_000, End::Finished);
     });
     assert_eq!(relay.close_reason(), "finished");
-    assert_eq!(relay.agent.assert_path(path, 1), 5_000_007);
+    assert_eq!(relay.agent.assert_own_path(path, 1), 5_000_009);
 }
 
 fn half_close_reaches_the_client(path: Path) {
     let relay = Relay::start(path);
-    let (client, server) = relay.pair();
+    let (client, server) = relay.handed_over(path);
     say(&server, b"banner");
     finish(&server);
     assert_eq!(receive_all(&client), (b"banner".to_vec(), End::Finished));
@@ -65,7 +65,7 @@ fn half_close_reaches_the_client(path: Path) {
         assert_received(&receive(&server, 1), 5_000_000, End::Finished);
     });
     assert_eq!(relay.close_reason(), "finished");
-    assert_eq!(relay.agent.assert_path(path, 1), 5_000_006);
+    assert_eq!(relay.agent.assert_own_path(path, 1), 5_000_008);
 }
 
 fn a_connection_without_a_byte_ends_cleanly(path: Path) {
@@ -80,30 +80,30 @@ fn a_connection_without_a_byte_ends_cleanly(path: Path) {
 
 fn reset_by_the_client_reaches_the_server(path: Path) {
     let relay = Relay::start(path);
-    let (client, server) = relay.pair();
+    let (client, server) = relay.handed_over(path);
     say(&client, b"request");
     assert_eq!(receive_exactly(&server, 7), b"request");
     reset(client);
     assert_eq!(receive_all(&server), (Vec::new(), End::Reset));
     assert_eq!(relay.close_reason(), "client-reset");
-    relay.agent.assert_path(path, 1);
+    relay.agent.assert_own_path(path, 1);
 }
 
 fn reset_by_the_server_reaches_the_client(path: Path) {
     let relay = Relay::start(path);
-    let (client, server) = relay.pair();
+    let (client, server) = relay.handed_over(path);
     say(&server, b"banner");
     assert_eq!(receive_exactly(&client, 6), b"banner");
     reset(server);
     assert_eq!(receive_all(&client), (Vec::new(), End::Reset));
     assert_eq!(relay.close_reason(), "server-reset");
-    relay.agent.assert_path(path, 1);
+    relay.agent.assert_own_path(path, 1);
 }
 
 /// The client does not read, so that the agent holds bytes for it that nobody takes; its RST must not wait behind them.
 fn reset_arrives_while_the_other_direction_is_blocked(path: Path) {
     let relay = Relay::start(path);
-    let (client, server) = relay.pair();
+    let (client, server) = relay.handed_over(path);
     send_until_blocked(&server, 1, Duration::from_millis(500));
     reset(client);
     assert_eq!(receive_all(&server).1, End::Reset);
@@ -112,7 +112,7 @@ fn reset_arrives_while_the_other_direction_is_blocked(path: Path) {
 
 fn reset_after_a_half_close_arrives(path: Path) {
     let relay = Relay::start(path);
-    let (client, server) = relay.pair();
+    let (client, server) = relay.handed_over(path);
     finish(&client);
     assert_eq!(receive_all(&server), (Vec::new(), End::Finished));
     reset(server);
@@ -128,7 +128,7 @@ fn a_killed_server_ends_as_it_would_directly(path: Path) {
         let (client, taken) = kill_a_sender(&net, address, b"");
         assert_received(&receive(&client, 1), taken, End::Finished);
     }
-    agent.assert_path(path, 1);
+    agent.assert_own_path(path, 1);
 }
 
 /// A server that dies with bytes unread resets the connection (RFC 1122 section 4.2.2.13): some of its bytes are lost in the
@@ -142,7 +142,7 @@ fn a_killed_server_with_unread_bytes_ends_as_it_would_directly(path: Path) {
         assert_eq!((received.wrong_at, received.end), (None, End::Reset));
         assert!(received.bytes <= taken, "{} of {taken}", received.bytes);
     }
-    agent.assert_path(path, 1);
+    agent.assert_own_path(path, 1);
 }
 
 /// Starts a server process that sends until it is blocked, connects to `address`, sends it a message that it does not read,
@@ -176,7 +176,7 @@ fn curl_reports_an_error_when_nginx_is_killed(path: Path) {
     let code = curl.wait().code().expect("curl exits by itself");
     // Partial file, failure in receiving, HTTP/2 framing or stream error (curl(1), EXIT CODES).
     assert!([18, 56, 16, 92].contains(&code), "exit code {code}");
-    agent.assert_path(path, 1);
+    agent.assert_own_path(path, 1);
 }
 
 fn a_killed_agent_resets_both_ends(path: Path) {

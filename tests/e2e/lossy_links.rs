@@ -76,7 +76,7 @@ fn is_exact(path: Path, fault: &[&str]) {
     // The ends come last: what a socket holds that has begun to close is not carried inside the kernel.
     ends_come_across(&client, &server);
     assert_eq!(relay.close_reason(), "finished");
-    assert_eq!(relay.agent.assert_path(path, 1), 2 * bytes);
+    assert_eq!(relay.agent.assert_own_path(path, 1), 2 * bytes);
     if path == Path::Sockmap {
         relay.agent.assert_inside(99);
     }

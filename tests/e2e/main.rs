@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! End-to-end tests: the promises of the product, each on real sockets, and on real programs where they exist.
 //!
-//! A test's name is its promise. Scenarios that concern the carrying of bytes run once a path, in the modules `splice`, `copy`
+//! A test's name is its promise. Scenarios that concern the carrying of bytes run once a path, in the modules `splice`, `copy`, `sockmap`
 //! and `auto` of their file.
 #![forbid(unsafe_code)]
 
@@ -31,6 +31,7 @@ mod health_cost;
 mod health_proxy;
 mod health_traffic;
 mod hello;
+mod idle;
 mod leftovers;
 mod limits;
 mod logs;

@@ -10,9 +10,8 @@ use lb_tests::net::Net;
 use lb_tests::random::Random;
 use lb_tests::size;
 use lb_tests::stream::{
-    End, finish, receive, receive_all, receive_at_most, receive_exactly, say, send, send_until_blocked,
+    End, finish, receive, receive_at_most, receive_exactly, say, send, send_until_blocked,
 };
-use rustix::process::Signal;
 
 use crate::support::{
     INSIDE, PORT, Relay, SERVER_PORT, allow_many_connections, assert_received, limit_socket_buffers,
@@ -68,7 +67,7 @@ fn messages_wake_the_agent_for_accounting_alone() {
 #[test]
 fn two_readers_that_stop_lose_nothing() {
     let relay = Relay::start(Path::Sockmap);
-    let (client, server) = relay.pair();
+    let (client, server) = relay.handed_over(Path::Sockmap);
     let calm = Duration::from_secs(1);
     std::thread::scope(|scope| {
         let up = scope.spawn(|| send_until_blocked(&client, 1, calm));
@@ -106,47 +105,6 @@ fn a_stream_stays_inside_the_kernel() {
     }
     relay.agent.until_idle();
     relay.agent.assert_inside(100);
-}
-
-/// A body and its FIN go to a server that reads late: nothing is cut off.
-#[test]
-fn a_body_and_its_end_wait_for_a_late_reader() {
-    let relay = Relay::start(Path::Sockmap);
-    for bytes in [1, 100_000, 3_000_000, size(20_000_000, 64 << 20)] {
-        let (client, server) = relay.pair();
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                send(&client, 1, bytes).expect("a late reader");
-                finish(&client);
-            });
-            std::thread::sleep(Duration::from_millis(300));
-            assert_received(&receive(&server, 1), bytes, End::Finished);
-        });
-        say(&server, b"thanks");
-        finish(&server);
-        assert_eq!(receive_all(&client), (b"thanks".to_vec(), End::Finished));
-    }
-}
-
-/// One direction ends, with a FIN in a segment of its own, while the other streams to a reader that pauses.
-#[test]
-fn a_half_close_does_not_touch_a_stream_to_a_slow_reader() {
-    let relay = Relay::start(Path::Sockmap);
-    for delay in [0, 50, 500] {
-        let (client, server) = relay.pair();
-        let bytes = size(30_000_000, 256 << 20);
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                send(&server, 1, bytes).expect("a slow reader");
-                finish(&server);
-            });
-            std::thread::sleep(Duration::from_millis(delay));
-            finish(&client);
-            assert_eq!(receive_all(&server), (Vec::new(), End::Finished));
-            std::thread::sleep(Duration::from_millis(300));
-            assert_received(&receive(&client, 1), bytes, End::Finished);
-        });
-    }
 }
 
 /// Clients and servers that send, end or wait at any moment around the hand-over. Afterwards nothing is left of them.
@@ -189,39 +147,18 @@ fn flows_that_race_the_hand_over_are_exact_and_leave_nothing() {
     let records = relay.agent.until_records(flows);
     assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
     relay.agent.until_idle();
+    // The others had begun to end before.
+    let inside = relay.agent.own_flows(Path::Sockmap);
+    assert!(inside > flows as u64 / 4, "{inside} of {flows} flows went inside the kernel");
     assert!(relay.agent.process.descriptors() <= descriptors + 4, "descriptors are left");
     assert_eq!(relay.agent.scrape().count("lb_sockmap_memory_bytes", &[]), 0);
-}
-
-/// The agent is killed with bytes queued inside the kernel: both ends are reset, neither takes what it got for all.
-#[test]
-fn a_killed_agent_never_ends_a_backlogged_flow_cleanly() {
-    let relay = Relay::start(Path::Sockmap);
-    let (client, server) = relay.pair();
-    let taken = send_until_blocked(&client, 1, Duration::from_millis(500));
-    relay.agent.process.signal(Signal::KILL);
-    let received = receive(&server, 1);
-    assert_eq!((received.wrong_at, received.end), (None, End::Reset));
-    assert!(received.bytes < taken);
-    assert_eq!(receive_all(&client).1, End::Reset);
-}
-
-/// A server's reset arrives while bytes of the client wait for it, and the other way round.
-#[test]
-fn a_reset_arrives_past_a_backlog() {
-    let relay = Relay::start(Path::Sockmap);
-    let (client, server) = relay.pair();
-    send_until_blocked(&client, 1, Duration::from_millis(500));
-    lb_tests::stream::reset(server);
-    assert_eq!(receive_all(&client).1, End::Reset);
-    assert_eq!(relay.close_reason(), "server-reset");
 }
 
 /// When the second end resets, too, nobody is left to wait for.
 #[test]
 fn two_resets_end_a_flow_at_once() {
     let relay = Relay::start(Path::Sockmap);
-    let (client, server) = relay.pair();
+    let (client, server) = relay.handed_over(Path::Sockmap);
     send_until_blocked(&client, 1, Duration::from_millis(500));
     lb_tests::stream::reset(client);
     // The agent hears of them one after the other.

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use lb_tests::agent::Agent;
 use lb_tests::config::Path;
+use lb_tests::kernel::available_memory;
 use lb_tests::net::Net;
 use lb_tests::size;
 use lb_tests::stream::{
@@ -76,6 +77,52 @@ fn an_agent_that_sleeps_costs_no_connection() {
     assert_nothing_is_left(&relay, tries);
 }
 
+/// A server that reads nothing, and a client that would send much more than may wait: what the whole machine has less of meanwhile is
+/// bounded by the flow's share and the buffers of its sockets. Then the server reads, and everything is there.
+#[test]
+fn a_stalled_flow_costs_no_more_than_its_bound_and_its_sockets() {
+    let relay = relay();
+    let (rounds, bytes) = (5, size(64 << 20, 256 << 20));
+    let mut costs: Vec<u64> = (0..rounds).map(|round| cost_of_a_stall(&relay, round, bytes)).collect();
+    costs.sort_unstable();
+    // Memory that the kernel has set aside once it finds again, and the last one may be somebody else's.
+    let most = costs[costs.len() - 2];
+    // Beyond that: what the kernel and both processes set aside, and what others on the machine do.
+    let bound = DIRECTION + SOCKETS * SOCKET_MAX + (4 << 20);
+    assert!(most < bound, "{costs:?} bytes for a stall, of {bound}");
+    relay.agent.until_idle();
+    let pauses = relay.agent.scrape().count("lb_sockmap_pauses_total", &[]);
+    assert!(pauses >= rounds, "{pauses} pauses: the bound was not reached");
+    relay.agent.assert_inside(99);
+    assert_nothing_is_left(&relay, costs.len());
+}
+
+/// The most memory that the machine had less of than before while a server read nothing, in bytes; it then reads everything.
+fn cost_of_a_stall(relay: &Relay, seed: u64, bytes: u64) -> u64 {
+    let (client, server) = relay.pair();
+    say(&client, b"begin");
+    assert_eq!(receive_exactly(&server, 5), b"begin");
+    let before = available_memory();
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| {
+            let sum = send(&client, seed, bytes).expect("a reader that comes late");
+            finish(&client);
+            sum
+        });
+        let (begin, mut least) = (Instant::now(), before);
+        while begin.elapsed() < CALM {
+            least = least.min(available_memory());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert!(!sent.is_finished(), "everything was taken while nobody read");
+        let received = receive(&server, seed);
+        assert_eq!(received.sha256, sent.join().expect("no panic"));
+        assert_received(&received, bytes, End::Finished);
+        finish(&server);
+        before.saturating_sub(least)
+    })
+}
+
 /// One-byte segments: what they cost counts, not what they carry.
 #[test]
 fn one_byte_segments_count_as_what_they_cost() {
@@ -102,6 +149,7 @@ fn one_byte_segments_count_as_what_they_cost() {
     finish(&server);
     assert!(received.iter().enumerate().all(|(at, byte)| *byte == at as u8), "bytes out of place");
     relay.agent.until_idle();
+    relay.agent.assert_inside(99);
     assert_nothing_is_left(&relay, 1);
 }
 
@@ -174,6 +222,8 @@ fn stalled_flows_cost_little_and_hold_up_nobody() {
     let (client, server) = relay.pair();
     let flows: Vec<_> = (0..size(300, 2_000)).map(|_| relay.pair()).collect();
     let taken = at_once(&flows, |_, (client, _)| send_until_blocked(client, 1, Duration::from_millis(200)));
+    let inside = relay.agent.own_flows(Path::Sockmap);
+    assert!(inside >= flows.len() as u64, "{inside} of {} flows went inside the kernel", flows.len());
     let sum: u64 = taken.iter().sum();
     let bound = (128 << 20) + flows.len() as u64 * (SOCKETS + 1) * SMALL_SOCKET;
     assert!(sum < bound, "{sum} bytes taken while nobody reads");

@@ -43,7 +43,7 @@ fn a_gigabyte_each_way_at_once_is_exact(path: Path) {
     assert_eq!(record.close(), "finished");
     assert_eq!(record.number("received_bytes"), bytes + hello.len() as u64);
     assert_eq!(record.number("sent_bytes"), bytes);
-    assert_eq!(agent.assert_path(path, 1), 2 * bytes + hello.len() as u64);
+    assert_eq!(agent.assert_own_path(path, 1), 2 * bytes + hello.len() as u64);
     assert_eq!(agent.scrape().count("lb_pipes_exhausted_total", &[]), 0);
 }
 

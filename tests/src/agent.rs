@@ -80,6 +80,15 @@ impl Agent {
         self.until_count("lb_frontend_connections_active", &[], 0);
     }
 
+    /// As [`Self::assert_path`], and that each flow has gone the way that `path` itself is for a part at least.
+    #[track_caller]
+    pub fn assert_own_path(&self, path: Path, flows: u64) -> u64 {
+        let carried = self.assert_path(path, flows);
+        let own = self.own_flows(path);
+        assert!(own >= flows, "{own} of {flows} flows went over {path:?} itself");
+        carried
+    }
+
     /// Waits until so many flows have gone the way that `path` says, asserts that none went another way, and returns the bytes
     /// carried. Bytes of a flow that is still open may not be counted yet.
     #[track_caller]

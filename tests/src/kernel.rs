@@ -57,6 +57,16 @@ pub fn tcp_sockets() -> u64 {
     counts.iter().sum()
 }
 
+/// Memory that could be had without swapping, in bytes (proc_meminfo(5), MemAvailable).
+///
+/// # Panics
+/// Without /proc.
+pub fn available_memory() -> u64 {
+    let memory = std::fs::read_to_string("/proc/meminfo").expect("/proc is mounted");
+    let line = memory.lines().find_map(|line| line.strip_prefix("MemAvailable:")).expect("since Linux 3.14");
+    1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+}
+
 /// The maps of the verdict's program that a process has a descriptor of: numbers by name.
 #[track_caller]
 fn maps(process: &Process) -> BTreeMap<String, String> {

@@ -235,6 +235,20 @@ impl Haproxy {
         Self::with(place, &listen, port)
     }
 
+    /// Starts one that relays from each of these ports to a server, and ends nobody who is silent.
+    ///
+    /// # Panics
+    /// If it does not start.
+    #[track_caller]
+    pub fn relays(place: &Namespace, relays: &[(u16, SocketAddr)]) -> Self {
+        let relay = |(port, server): &(u16, SocketAddr)| {
+            format!("listen relay{port}\n mode tcp\n bind *:{port}\n server only {server}\n")
+        };
+        let timeouts = "defaults\n timeout client 1d\n timeout server 1d\n timeout connect 5s\n";
+        let sections: String = relays.iter().map(relay).collect();
+        Self::with(place, &format!("{timeouts}{sections}"), relays[0].0)
+    }
+
     #[track_caller]
     fn with(place: &Namespace, sections: &str, port: u16) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");

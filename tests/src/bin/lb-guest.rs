@@ -45,7 +45,7 @@ const REPORT: &str = "/dev/ttyS1";
 const OUTPUTS: &str = "/run";
 
 /// What a line of a test's output begins with if it belongs into the report.
-const NOTES: [&str; 2] = ["carried ", "program "];
+const NOTES: [&str; 3] = ["carried ", "idle ", "program "];
 
 /// Lines of a failed test's output that are reported.
 const TAIL_LINES: usize = 60;
