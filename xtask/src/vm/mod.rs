@@ -35,16 +35,16 @@ use crate::repository::root;
 const CI_KERNEL: &str = "6.1";
 
 /// Programs of this machine that tests start.
-const PROGRAMS: [&str; 14] = [
-    "cat", "cp", "ip", "mount", "nft", "prlimit", "setpriv", "sh", "ss", "tc", "timeout", "true", "umount",
-    "unshare",
+const PROGRAMS: [&str; 16] = [
+    "bpftool", "cat", "cp", "haproxy", "ip", "mount", "nft", "prlimit", "setpriv", "sh", "ss", "tc",
+    "timeout", "true", "umount", "unshare",
 ];
 
 /// Modules that tests need, for nobody loads them there when they are asked for: links, their faults, filters, and what ss(8) asks.
 const MODULES: [&str; 7] = ["veth", "sch_netem", "nf_tables", "nft_limit", "nft_numgen", "tcp_diag", "tls"];
 
 /// How long a machine may run.
-const PATIENCE: Duration = Duration::from_secs(3600);
+const PATIENCE: Duration = Duration::from_secs(3 * 3600);
 
 /// What `vm` can be told.
 #[derive(clap::Args, Default)]
@@ -149,7 +149,7 @@ fn test(kernel: &Kernel, programs: &Programs, tests: &[Test]) -> Result<String> 
         // What the kernel does not know goes into the environment of the first process.
         command_line: "quiet PATH=/usr/sbin:/usr/bin".to_owned(),
         drives: Vec::new(),
-        memory_mib: 2048,
+        memory_mib: plan::memory_mib(tests),
         processors: 2,
         folder,
     };

@@ -17,30 +17,53 @@ struct Group {
 }
 
 /// What runs on every kernel.
-const GROUPS: [Group; 8] = [
+const GROUPS: [Group; 20] = [
     // Loading, and the self-test.
     Group { program: "unit", prefix: "kernel::", least: 8, size: Size::Small },
-    Group { program: "e2e", prefix: "sockmap", least: 11, size: Size::Small },
+    Group { program: "e2e", prefix: "sockmap", least: 15, size: Size::Small },
     // What comes without privileges.
     Group { program: "e2e", prefix: "privileges::", least: 11, size: Size::Small },
     Group { program: "e2e", prefix: links::PREFIX, least: 15, size: Size::Soak },
-    Group { program: "e2e", prefix: "transfer::", least: 12, size: Size::Small },
+    Group { program: "e2e", prefix: "transfer::", least: 16, size: Size::Small },
     Group { program: "e2e", prefix: "ends::", least: 44, size: Size::Small },
     Group { program: "e2e", prefix: "backpressure::", least: 8, size: Size::Small },
     Group { program: "e2e", prefix: "early_data::", least: 8, size: Size::Small },
+    // What else path sockmap promises.
+    Group { program: "e2e", prefix: "hand_over::sockmap", least: 7, size: Size::Small },
+    Group { program: "e2e", prefix: "half_close::sockmap", least: 6, size: Size::Small },
+    Group { program: "e2e", prefix: "backlog::sockmap", least: 5, size: Size::Small },
+    Group { program: "e2e", prefix: "slow_readers::sockmap", least: 3, size: Size::Small },
+    Group { program: "e2e", prefix: "accounting::sockmap", least: 6, size: Size::Small },
+    Group { program: "e2e", prefix: "timeouts::sockmap", least: 5, size: Size::Small },
+    Group { program: "e2e", prefix: "withdrawals::", least: 3, size: Size::Small },
+    Group { program: "e2e", prefix: "pauses::", least: 1, size: Size::Small },
+    Group { program: "e2e", prefix: "promotion::", least: 3, size: Size::Small },
+    Group { program: "e2e", prefix: "wakeups::", least: 1, size: Size::Small },
+    Group { program: "e2e", prefix: "overlaps::sockmap", least: 1, size: Size::Small },
+    // 100,000 connections: here a process may have as many descriptors.
+    Group { program: "e2e", prefix: IDLE, least: 1, size: Size::Soak },
 ];
 
+/// Tests of what idle connections cost.
+const IDLE: &str = "idle::";
+
 /// What tests of these groups contain that do not run there, each with the reason.
-const LEFT_OUT: [(&str, &str); 2] = [
+const LEFT_OUT: [(&str, &str); 3] = [
     ("a_gigabyte_each_way", "minutes for each path; the bytes are those of 64 MiB, again and again"),
     (
         "where_bpf_is_forbidden",
         "Python makes the filter, and is not there; systemd's guest has a filter, too",
     ),
+    ("a_stalled_flow_costs", "the memory of the whole machine is measured, and another test runs beside"),
 ];
 
-/// How long one test may take, in seconds. Emulated processors are some twenty times slower.
+/// How long one test may take, in seconds, and one with very many connections. Emulated processors are some twenty times slower.
 const PATIENCE_SECONDS: u32 = 400;
+const IDLE_PATIENCE_SECONDS: u32 = 2_400;
+
+/// Memory that a machine needs for the tests, in MiB, and for very many connections.
+const MEMORY_MIB: u32 = 2_048;
+const IDLE_MEMORY_MIB: u32 = 8_192;
 
 /// For whom the tests are chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +89,18 @@ impl Test {
     /// What the guest is told.
     pub fn lines(&self) -> [String; 2] {
         let size = format!("set LB_TEST_SIZE {}", self.size.label());
-        [size, format!("test {} {} {PATIENCE_SECONDS}", self.program, self.name)]
+        let patience = if self.is_idle() { IDLE_PATIENCE_SECONDS } else { PATIENCE_SECONDS };
+        [size, format!("test {} {} {patience}", self.program, self.name)]
     }
+
+    fn is_idle(&self) -> bool {
+        self.name.starts_with(IDLE)
+    }
+}
+
+/// The memory that a machine needs for these tests, in MiB.
+pub fn memory_mib(tests: &[Test]) -> u32 {
+    if tests.iter().any(Test::is_idle) { IDLE_MEMORY_MIB } else { MEMORY_MIB }
 }
 
 /// The tests whose name contains `filter`.

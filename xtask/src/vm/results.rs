@@ -39,7 +39,7 @@ impl Results {
         println!("{line}");
     }
 
-    /// `carried BYTES by PATH` or `program NAME …`
+    /// `carried BYTES by PATH` or `program NAME …`; anything else is for the person.
     fn note(&mut self, text: &str) {
         match text.split(' ').collect::<Vec<_>>()[..] {
             ["carried", bytes, "by", path] => {
@@ -49,7 +49,7 @@ impl Results {
                 let (_, said) = text.split_once(": ").unwrap_or_default();
                 self.programs.insert(name.trim_end_matches(':').to_owned(), said.to_owned());
             }
-            _ => {}
+            _ => println!("{text}"),
         }
     }
 
