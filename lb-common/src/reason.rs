@@ -141,7 +141,7 @@ labelled! {
         Resources => "resources",
         /// The path that the configuration requires could not take it.
         PathUnavailable => "path-unavailable",
-        /// What was on its way inside the kernel did not arrive, or could not be kept within bounds.
+        /// What was on its way inside the kernel did not arrive.
         PathFailed => "path-failed",
         /// The agent stopped before the connection did.
         Shutdown => "shutdown",

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A flow that begins in user space and goes inside the kernel when that is worth its beginning: most connections are short.
 //!
-//! The program of path `sockmap` gets whole segments, also those of which a part was taken (net/ipv4/tcp.c, tcp_read_skb): it would hand
-//! the part over again. So a flow goes inside only between bytes, when all that was taken has been delivered and no more waits: what
+//! The program of path `sockmap` gets whole segments, also those of which a part was taken (net/ipv4/tcp.c, tcp_read_skb), and would have to
+//! cut that off, in steps. So a flow goes inside only between bytes, when all that was taken has been delivered and no more waits: what
 //! comes from then on is taken by nobody else.
 
 use std::future::poll_fn;

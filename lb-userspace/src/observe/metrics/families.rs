@@ -232,7 +232,7 @@ impl FrontendFamilies {
             path_flows: to.counter(
                 "lb_path_flows_total",
                 FRONTEND_PATH,
-                "Flows that a path carried bytes of; on path auto a flow may count for both",
+                "Flows that a path carried bytes of; a flow that changes its path counts for each",
             ),
             path_bytes: to.counter(
                 "lb_path_bytes_total",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Path `sockmap`: a BPF program hands every segment that one socket receives to the other, inside the kernel.
 //!
-//! **Hand-over.** Nothing of the client's is ever taken before, so that all of it goes one way: names, targets, and then the program
+//! **Hand-over.** What was taken before has been delivered, and no part of a segment is left behind: names, targets, and then the program
 //! ([`legs`]). The kernel does not run it for what waits already, so each socket is kicked.
 //!
 //! **Bounds.** What the kernel queues for a socket that takes nothing has no bound, and the sender's window stays open. So the program
