@@ -33,12 +33,22 @@ pub const LOG_OBJECT: &str = "target/bpf-log/lb-ebpf.o";
 pub const DIGEST: &str = "lb-ebpf/prebuilt/digest";
 
 /// Files that decide what the object is; a folder stands for all that is in it. Of lb-common only the modules that the programs
-/// use: a test of xtask sees to that.
-pub const SOURCES: [&str; 6] = [
+/// use, and those that these do: a test of xtask sees to that.
+pub const SOURCES: [&str; 16] = [
     "lb-ebpf/Cargo.toml",
     "lb-ebpf/digest.rs",
     "lb-ebpf/src",
+    "lb-common/src/labelled.rs",
     "lb-common/src/layout.rs",
+    "lb-common/src/packet/checksum.rs",
+    "lb-common/src/packet/flow",
+    "lb-common/src/packet/icmp.rs",
+    "lb-common/src/packet/ip.rs",
+    "lb-common/src/packet/options.rs",
+    "lb-common/src/packet/reason.rs",
+    "lb-common/src/packet/record.rs",
+    "lb-common/src/packet/sequence.rs",
+    "lb-common/src/packet/tcp.rs",
     "lb-common/src/verdict.rs",
     "rust-toolchain.toml",
 ];

@@ -1,14 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What lies in maps that the kernel side and user space both read: sizes, orders, names. The BPF programs use this module and
-//! [`crate::verdict`], and no other of the crate, so that nothing else here can change the built object.
+//! What lies in maps of path `sockmap` that the kernel side and user space both read: sizes, orders, names. What path `packet` has is in
+//! [`crate::packet::record`].
 //!
 //! Every socket of a flow on path `sockmap` has a *slot*, a number below the capacity of the maps. It stands for the direction that
 //! the socket receives: what comes in at the client's socket goes to the server.
 
 use core::mem::{offset_of, size_of};
-
-/// Sockets in the maps unless user space says otherwise when it loads them.
-pub const SLOTS_MAX: u32 = 1024;
 
 /// The hash map from a socket's cookie (SO_COOKIE, socket(7)) to its slot.
 pub const SLOTS: &str = "SLOTS";

@@ -1,12 +1,17 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! The BPF programs of lb: every entry point, as one screen of verdicts.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(core_intrinsics))]
-#![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "an atomic addition, see `sockmap`"))]
+#![cfg_attr(
+    target_arch = "bpf",
+    expect(internal_features, reason = "atomic additions and locks, see `sockmap` and `packet`")
+)]
 
 #[cfg(target_arch = "bpf")]
 mod log;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod packet;
 #[cfg(target_arch = "bpf")]
 mod sockmap;
 
@@ -19,9 +24,11 @@ fn main() {
 #[cfg(target_arch = "bpf")]
 mod programs {
     use aya_ebpf::bindings::sk_action::{SK_DROP, SK_PASS};
-    use aya_ebpf::macros::{socket_filter, stream_verdict};
-    use aya_ebpf::programs::SkBuffContext;
+    use aya_ebpf::bindings::{TC_ACT_REDIRECT, TC_ACT_SHOT, TC_ACT_UNSPEC};
+    use aya_ebpf::macros::{classifier, socket_filter, stream_verdict};
+    use aya_ebpf::programs::{SkBuffContext, TcContext};
 
+    use crate::packet::{self, BARE, ETHERNET, Fate};
     use crate::sockmap::{self, Outcome};
 
     /// Judges what a socket of the map `HOOKS` received. Every exit is a row.
@@ -44,6 +51,41 @@ mod programs {
     #[socket_filter]
     fn sockmap_filter(ctx: SkBuffContext) -> i64 {
         if sockmap::admits(&ctx) { i64::from(u32::MAX) } else { 0 }
+    }
+
+    /// Sees all that comes in at an interface with Ethernet's header.
+    #[classifier]
+    fn packet_ingress(ctx: TcContext) -> i32 {
+        action(packet::ingress::<ETHERNET>(ctx.skb.skb))
+    }
+
+    /// The same at an interface without a link header.
+    #[classifier]
+    fn packet_ingress_l3(ctx: TcContext) -> i32 {
+        action(packet::ingress::<BARE>(ctx.skb.skb))
+    }
+
+    /// Sees all that goes out at an interface with Ethernet's header.
+    #[classifier]
+    fn packet_egress(ctx: TcContext) -> i32 {
+        action(packet::egress::<ETHERNET>(ctx.skb.skb))
+    }
+
+    /// The same at an interface without a link header.
+    #[classifier]
+    fn packet_egress_l3(ctx: TcContext) -> i32 {
+        action(packet::egress::<BARE>(ctx.skb.skb))
+    }
+
+    /// What the kernel is told. Every exit is a row.
+    fn action(fate: Fate) -> i32 {
+        match fate {
+            // The next program's, and then the kernel's.
+            Fate::Passed => TC_ACT_UNSPEC,
+            // The helper has noted where to.
+            Fate::Sent => TC_ACT_REDIRECT,
+            Fate::Dropped => TC_ACT_SHOT,
+        }
     }
 }
 

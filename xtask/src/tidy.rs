@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use crate::repository::root;
-use crate::{demo, run, vm};
+use crate::{demo, ebpf, run, vm};
 
 /// Lines that a source file may have.
 const LINES_MAX: usize = 400;
@@ -80,17 +80,42 @@ fn pure_modules_know_no_runtime_kernel_or_socket() {
 #[test]
 fn programs_use_only_the_shared_modules_that_the_digest_covers() {
     for (path, text) in sources() {
-        if !path.starts_with("lb-ebpf/src") {
-            continue;
+        let code = text.split("#[cfg(test)]").next().unwrap_or_default();
+        let code: Vec<&str> = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+        let code = code.join("\n");
+        let mut used = Vec::new();
+        if path.starts_with("lb-ebpf/src") {
+            used = paths(&code, "lb_common::", "");
+        } else if let Some(module) = shared_module(&path) {
+            let parent = module.rsplit_once('/').map_or("", |(parent, _)| parent);
+            used = [paths(&code, "crate::", ""), paths(&code, "super::", parent)].concat();
         }
-        for rest in text.split("lb_common::").skip(1) {
-            assert!(
-                rest.starts_with("layout") || rest.starts_with("verdict"),
-                "{}: only lb_common::layout and lb_common::verdict count in the digest",
-                path.display()
-            );
+        for used in used {
+            let is_covered = ebpf::SOURCES.iter().any(|source| {
+                let module = source.strip_prefix("lb-common/src/").unwrap_or(source).trim_end_matches(".rs");
+                used.strip_prefix(module).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+            });
+            assert!(is_covered, "{}: {used} does not count in the digest", path.display());
         }
     }
+}
+
+/// The module that a file of lb-common is, as a path, if the digest covers it.
+fn shared_module(path: &Path) -> Option<String> {
+    let is_covered = ebpf::SOURCES.iter().any(|source| path.starts_with(source));
+    let module = path.strip_prefix("lb-common/src").ok().filter(|_| is_covered)?.with_extension("");
+    let module = if module.ends_with("mod") { module.parent()? } else { &module };
+    Some(module.display().to_string())
+}
+
+/// What follows a prefix in a text, names with slashes between them, below another module.
+fn paths(text: &str, prefix: &str, below: &str) -> Vec<String> {
+    let path = |rest: &str| {
+        let end = rest.find(|c: char| c != ':' && c != '_' && !c.is_alphanumeric()).unwrap_or(rest.len());
+        let names = [below, rest[..end].trim_end_matches(':')].join("/").replace("::", "/");
+        names.trim_matches('/').to_owned()
+    };
+    text.split(prefix).skip(1).map(path).collect()
 }
 
 #[test]

@@ -16,9 +16,10 @@
 //! sum beside stays; and so do, for IPv4, the addresses and the checksum of the IP header, so that the correction of TCP's remains and
 //! has to be added. IPv6 has no header checksum: the addresses and the correction make up for each other, and nothing may be added. Linux
 //! 6.16 has BPF_F_IPV6 for this, as have later releases of older series (commit ead7f9b8de65); kernels without it refuse the flag
-//! with EINVAL, and there bpf_csum_update with the same difference takes back what was added too much. It only acts under COMPLETE.
+//! with EINVAL. But bpf_csum_update with the same difference takes back what was added too much, on every kernel, and only acts under COMPLETE.
 //!
-//! The hop limit of IPv6 is in no checksum: under COMPLETE its change has to be added to the sum beside, by bpf_csum_update.
+//! The hop limit of IPv6 is in no checksum: under COMPLETE its change has to be added to the sum beside, by bpf_csum_update. So a program
+//! calls that once, for both, and needs no flag.
 //! Each of the three is a field of [`Changes`].
 
 /// By how much a sum in ones' complement changes.
@@ -30,7 +31,7 @@ pub struct Difference(u64);
 pub struct Changes {
     /// In the TCP header: bpf_l4_csum_replace without flags.
     pub tcp: Difference,
-    /// In the pseudo header: bpf_l4_csum_replace with BPF_F_PSEUDO_HDR, for IPv6 also BPF_F_IPV6.
+    /// In the pseudo header: bpf_l4_csum_replace with BPF_F_PSEUDO_HDR; for IPv6 also bpf_csum_update, or BPF_F_IPV6 instead.
     pub pseudo: Difference,
     /// In no checksum of the packet: bpf_csum_update.
     pub uncovered: Difference,
@@ -59,11 +60,12 @@ impl Difference {
         self.half((old as u16) << shift, (new as u16) << shift)
     }
 
-    /// The change of a word at any offset: at an odd one, each byte counts in the other half (RFC 1071 section 2, B).
+    /// The change of a word at any offset: at an odd one, each byte counts in the other half (RFC 1071 section 2, B). A shift by a byte does that
+    /// without asking which it is, and what it shifts out of 16 bits comes back when they are folded.
     #[inline(always)]
     pub const fn word_at(offset: u32, old: u32, new: u32) -> Self {
         let even = Self::NONE.word(old, new);
-        if offset & 1 == 0 { even } else { Self(even.folded().swap_bytes() as u64) }
+        Self((even.folded() as u64) << (8 * (offset & 1)))
     }
 
     /// The sum of two changes.

@@ -19,10 +19,26 @@ pub const IPV6_HEADER: u32 = 40;
 pub const TCP: u32 = 6;
 
 /// The protocol number of fragments in IPv6 (RFC 8200 section 4.5).
-const FRAGMENT: u32 = 44;
+pub const FRAGMENT: u32 = 44;
 
 /// More fragments follow, or the offset is not 0, in the second word (RFC 791 section 3.1).
 const FRAGMENT_MASK: u32 = 0x3fff;
+
+/// The offset alone (RFC 791 section 3.1); in IPv6, in the first word of the fragment's header (RFC 8200 section 4.5).
+const FRAGMENT_OFFSET: u32 = 0x1fff;
+const FRAGMENT_OFFSET_V6: u32 = 0xfff8;
+
+/// The protocol number of ICMP, and that of ICMPv6 (RFC 792, RFC 4443 section 1).
+pub const ICMP: u32 = 1;
+/// See [`ICMP`].
+pub const ICMP_V6: u32 = 58;
+
+/// How many extension headers may stand before TCP in a packet whose flow is looked for.
+pub const EXTENSIONS_MAX: u32 = 4;
+
+/// Two that have no length in units of 8 bytes: security payload, of which nothing can be read, and authentication (RFC 4302 section 2.2).
+const SECURITY: u32 = 50;
+const AUTHENTICATION: u32 = 51;
 
 /// An IPv4 header without options, in words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +49,7 @@ pub struct Ipv4(pub [u32; 5]);
 pub struct Ipv6(pub [u32; 10]);
 
 /// From whom and to whom a packet goes once it is translated.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Addresses<A> {
     /// The balancer's, towards the other end.
@@ -49,9 +66,19 @@ impl Ipv4 {
     /// It cannot be translated.
     #[inline(always)]
     pub const fn segment_len(&self, available: u32) -> Result<u32, Untranslatable> {
-        if let Err(reason) = self.check() {
-            return Err(reason);
+        match self.check() {
+            Ok(()) => self.payload_len(available),
+            Err(reason) => Err(reason),
         }
+    }
+
+    /// Bytes behind the header, whatever they are, likewise.
+    ///
+    /// # Errors
+    ///
+    /// [`Untranslatable::MalformedHeader`]: there are not as many as it says.
+    #[inline(always)]
+    pub const fn payload_len(&self, available: u32) -> Result<u32, Untranslatable> {
         let total = self.0[0] & 0xffff;
         let total = if total == 0 { available } else { total };
         if total < IPV4_HEADER || total > available {
@@ -67,6 +94,16 @@ impl Ipv4 {
     /// It cannot be translated.
     #[inline(always)]
     pub const fn check(&self) -> Result<(), Untranslatable> {
+        self.carries(TCP)
+    }
+
+    /// Likewise for another protocol, by its number.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::check`].
+    #[inline(always)]
+    pub const fn carries(&self, protocol: u32) -> Result<(), Untranslatable> {
         let [first, second, third, ..] = self.0;
         let words = first >> 24 & 0xf;
         if first >> 28 != 4 || words < IPV4_HEADER / 4 {
@@ -78,10 +115,19 @@ impl Ipv4 {
         if second & FRAGMENT_MASK != 0 {
             return Err(Untranslatable::Fragment);
         }
-        if third >> 16 & 0xff != TCP {
+        if third >> 16 & 0xff != protocol {
             return Err(Untranslatable::NotTcp);
         }
         Ok(())
+    }
+
+    /// Bytes of a header that may have options, if the ports of TCP are behind it: they are not in a fragment but the first.
+    #[inline(always)]
+    pub const fn bytes_before_tcp(&self) -> Option<u32> {
+        let [first, second, third, ..] = self.0;
+        let len = (first >> 24 & 0xf) * 4;
+        let is_it = len >= IPV4_HEADER && second & FRAGMENT_OFFSET == 0 && third >> 16 & 0xff == TCP;
+        if is_it { Some(len) } else { None }
     }
 
     /// The header for the other end, its checksum corrected, and what TCP's checksum has to follow.
@@ -121,9 +167,19 @@ impl Ipv6 {
     /// It cannot be translated.
     #[inline(always)]
     pub const fn segment_len(&self, available: u32) -> Result<u32, Untranslatable> {
-        if let Err(reason) = self.check() {
-            return Err(reason);
+        match self.check() {
+            Ok(()) => self.payload_len(available),
+            Err(reason) => Err(reason),
         }
+    }
+
+    /// As [`Ipv4::payload_len`].
+    ///
+    /// # Errors
+    ///
+    /// [`Untranslatable::MalformedHeader`]: there are not as many as it says.
+    #[inline(always)]
+    pub const fn payload_len(&self, available: u32) -> Result<u32, Untranslatable> {
         if available < IPV6_HEADER {
             return Err(Untranslatable::MalformedHeader);
         }
@@ -142,12 +198,22 @@ impl Ipv6 {
     /// It cannot be translated.
     #[inline(always)]
     pub const fn check(&self) -> Result<(), Untranslatable> {
+        self.carries(TCP)
+    }
+
+    /// As [`Ipv4::carries`].
+    ///
+    /// # Errors
+    ///
+    /// It cannot be translated.
+    #[inline(always)]
+    pub const fn carries(&self, protocol: u32) -> Result<(), Untranslatable> {
         let [first, second, ..] = self.0;
         if first >> 28 != 6 {
             return Err(Untranslatable::MalformedHeader);
         }
         match second >> 8 & 0xff {
-            TCP => Ok(()),
+            next if next == protocol => Ok(()),
             FRAGMENT => Err(Untranslatable::Fragment),
             next if is_extension(next) => Err(Untranslatable::ExtensionHeader),
             _ => Err(Untranslatable::NotTcp),
@@ -183,9 +249,23 @@ impl Ipv6 {
     }
 }
 
+/// Bytes of an extension header of IPv6, from its kind and its first word (RFC 8200 section 4). `None`: it is none, or the ports of TCP
+/// cannot be behind it.
+#[inline(always)]
+pub const fn extension_len(kind: u32, first: u32) -> Option<u32> {
+    let units = first >> 16 & 0xff;
+    match kind {
+        FRAGMENT if first & FRAGMENT_OFFSET_V6 == 0 => Some(8),
+        FRAGMENT | SECURITY => None,
+        AUTHENTICATION => Some((units + 2) * 4),
+        kind if is_extension(kind) => Some((units + 1) * 8),
+        _ => None,
+    }
+}
+
 /// Whether a protocol number is that of an extension header: hop-by-hop, routing, encapsulating security, authentication, destination,
 /// mobility, host identity, shim6 (the registry "IPv6 Extension Header Types", RFC 7045 section 4).
 #[inline(always)]
-const fn is_extension(next: u32) -> bool {
+pub const fn is_extension(next: u32) -> bool {
     matches!(next, 0 | 43 | 50 | 51 | 60 | 135 | 139 | 140)
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! TCP options (RFC 9293 section 3.1): what has to be changed in them, and which there may not be. One that is there twice is changed twice.
+//! TCP options (RFC 9293 section 3.1): what has to be changed in them, and which there may not be. Of one that is there twice the last is
+//! changed, for that is the one that Linux reads (net/ipv4/tcp_input.c, tcp_parse_options).
 //!
 //! Nearly every packet of a flow has timestamps alone, in the layout of RFC 7323 appendix A: that one is three words, and needs no walk
 //! ([`translated_timestamps`]; Linux does the same, net/ipv4/tcp_input.c, tcp_fast_parse_options). All others are walked in a copy.
@@ -48,6 +49,13 @@ pub trait Bytes {
 
     /// Changes it.
     fn store(&mut self, offset: u32, byte: u8);
+
+    /// The same number, which is less than [`ROOM`]. An owner that the verifier of BPF programs looks at puts it where the verifier knows nothing of
+    /// it, and reads it from there: so ways through a program that differ in that number alone are one to it.
+    #[inline(always)]
+    fn hidden(&mut self, number: u32) -> u32 {
+        number
+    }
 }
 
 impl Bytes for [u8; ROOM] {
@@ -82,30 +90,48 @@ pub struct Missing {
     pub sack: bool,
 }
 
+/// Where options are that have to be changed.
+#[derive(Clone, Copy)]
+struct Found {
+    timestamps: u32,
+    sack: u32,
+    sack_len: u32,
+}
+
+/// What [`Found`] has where there is none: an offset behind all options.
+const NONE: u32 = ROOM as u32 - 1;
+
 /// Translates options of so many bytes: timestamps, and the edges of selective acknowledgements. The first block may be that of a duplicate
 /// (RFC 2883); its edges are numbers of the same kind. Nothing is changed by a [`Translation`] of zeros, which only looks.
 ///
 /// # Errors
 ///
-/// There is one that cannot be translated, or they break the grammar. Some may have been changed before.
+/// There is one that cannot be translated, or they break the grammar. Nothing is changed then.
 #[inline(always)]
 pub fn translate<B: Bytes>(bytes: &mut B, len: u32, by: &Translation) -> Result<Translated, Untranslatable> {
-    let mut done = Translated { change: Difference::NONE, timestamp: 0, has_timestamp: false };
-    walk(bytes, len, |bytes, at, kind, option_len| {
+    let mut found = Found { timestamps: NONE, sack: NONE, sack_len: 0 };
+    walk(bytes, len, |_, at, kind, option_len| {
         if kind == TIMESTAMPS {
-            done.timestamp = load_word(bytes, at + OPTION_HEADER);
-            done.has_timestamp = true;
-            done.change = done.change.and(translate_timestamps(bytes, at + OPTION_HEADER, by));
+            found.timestamps = at;
         } else if kind == SACK {
-            for block in 0..BLOCKS_MAX {
-                if option_len > OPTION_HEADER + block * BLOCK {
-                    let at = at + OPTION_HEADER + block * BLOCK;
-                    let edges = add(bytes, at, by.acknowledgement_add);
-                    done.change = done.change.and(edges).and(add(bytes, at + 4, by.acknowledgement_add));
-                }
-            }
+            (found.sack, found.sack_len) = (at, option_len);
         }
     })?;
+    let mut done = Translated { change: Difference::NONE, timestamp: 0, has_timestamp: false };
+    let timestamps = bytes.hidden(found.timestamps);
+    if timestamps != NONE {
+        done.timestamp = load_word(bytes, timestamps + OPTION_HEADER);
+        done.has_timestamp = true;
+        done.change = translate_timestamps(bytes, timestamps + OPTION_HEADER, by);
+    }
+    let (sack, sack_len) = (bytes.hidden(found.sack), bytes.hidden(found.sack_len));
+    for block in 0..BLOCKS_MAX {
+        if sack != NONE && sack_len > OPTION_HEADER + block * BLOCK {
+            let at = sack + OPTION_HEADER + block * BLOCK;
+            let edges = add(bytes, at, by.acknowledgement_add);
+            done.change = done.change.and(edges).and(add(bytes, at + 4, by.acknowledgement_add));
+        }
+    }
     Ok(done)
 }
 
@@ -132,44 +158,52 @@ pub fn strip<B: Bytes>(bytes: &mut B, len: u32, missing: Missing) -> Result<Diff
     Ok(change)
 }
 
+/// Does something at each offset below [`OPTIONS_MAX`], written out. In a loop the verifier of BPF programs hardly notices that ways come to the
+/// same (kernel/bpf/verifier.c, is_state_visited), and would follow each by itself.
+macro_rules! at_each_offset {
+    ($at:ident => $what:block) => {
+        at_each_offset!(@ $at $what 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19);
+        at_each_offset!(@ $at $what 20 21 22 23 24 25 26 27 28 29 30 31 32 33 34 35 36 37 38 39);
+    };
+    (@ $at:ident $what:block $($offset:literal)+) => { $({ let $at: u32 = $offset; $what })+ };
+}
+
 /// Visits each option: where it is, its kind and its length, which is right for the kind. What comes after an end of options is padding.
 ///
 /// It goes from byte to byte, and looks closer where an option begins. So whatever the bytes are, it ends, and every access is at an offset that
-/// the verifier of BPF programs knows: it would lose itself in a walk from option to option.
+/// the verifier of BPF programs knows.
 #[inline(always)]
 fn walk<B: Bytes>(
     bytes: &mut B,
     len: u32,
     mut visit: impl FnMut(&mut B, u32, u8, u32),
 ) -> Result<(), Untranslatable> {
-    let mut next = 0_u8;
-    for at in 0..OPTIONS_MAX {
+    let mut next = 0;
+    at_each_offset!(at => {
+        let len = bytes.hidden(len);
         if at >= len {
             return Ok(());
         }
-        if at as u8 != next {
-            continue;
+        if at == next {
+            let kind = bytes.load(at);
+            if kind == END {
+                return Ok(());
+            }
+            next = at + 1;
+            if kind != NO_OPERATION {
+                // Where nothing follows the kind, no length fits.
+                let option_len = bytes.load(at + 1) as u32;
+                if option_len < OPTION_HEADER || option_len > len - at {
+                    return Err(Untranslatable::MalformedOptions);
+                }
+                check(kind, option_len)?;
+                visit(bytes, at, kind, option_len);
+                // Read anew: where the visit has put NOPs, they lead on to the same place.
+                next = bytes.hidden(at + bytes.load(at + 1) as u32);
+            }
         }
-        let kind = bytes.load(at);
-        if kind == END {
-            return Ok(());
-        }
-        if kind == NO_OPERATION {
-            next = next.wrapping_add(1);
-            continue;
-        }
-        // Where nothing follows the kind, no length fits.
-        let option_len = bytes.load(at + 1) as u32;
-        if option_len < OPTION_HEADER || option_len > len - at {
-            return Err(Untranslatable::MalformedOptions);
-        }
-        check(kind, option_len)?;
-        visit(bytes, at, kind, option_len);
-        // Read anew, so that the verifier knows nothing of it and does not follow each length by itself. Where the visit has put NOPs, they
-        // lead on to the same place.
-        next = next.wrapping_add(bytes.load(at + 1));
-    }
-    if len > OPTIONS_MAX { Err(Untranslatable::MalformedOptions) } else { Ok(()) }
+    });
+    if next < len { Err(Untranslatable::MalformedOptions) } else { Ok(()) }
 }
 
 /// Whether an option may be there, with this length.

@@ -24,6 +24,7 @@ pub const SHIFT_MAX: u8 = 14;
 pub struct Tcp(pub [u32; 5]);
 
 /// What the packets of one direction have to be changed by. It does not change while the flow lasts.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Translation {
     /// Source and destination port for the other end, as in the header's first word.

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The arrays of directions and of their overdraft in this process's memory: what the program counts is read, and what it may do is
 //! written, without a system call.
-#![expect(unsafe_code, reason = "mmap(2) of BPF maps")]
+#![expect(unsafe_code, reason = "words in memory that the kernel writes, too")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
-use std::ptr::NonNull;
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_common::layout::{
@@ -13,18 +12,13 @@ use lb_common::layout::{
     ROUND_WORD, TAKEN_BACK_WORD, TURNED_AWAY_WORD,
 };
 
+use super::mapped::Mapped;
+
 /// The maps [`lb_common::layout::DIRECTIONS`] and [`lb_common::layout::OVERDRAFT`], for as long as this lives.
 #[derive(Debug)]
 pub struct Directions {
-    words: Words,
-    overdraft: Words,
-}
-
-/// An array map of 64-bit words, mapped for as long as this lives.
-#[derive(Debug)]
-struct Words {
-    first: NonNull<AtomicU64>,
-    count: usize,
+    words: Mapped<AtomicU64>,
+    overdraft: Mapped<AtomicU64>,
 }
 
 impl Directions {
@@ -33,8 +27,8 @@ impl Directions {
     /// # Errors
     /// As mmap(2): the map is smaller than that, is not mappable, or memory lacks.
     pub fn map(directions: impl AsFd, slots: u32, overdraft: impl AsFd) -> io::Result<Self> {
-        let words = Words::map(directions, slots as usize * DIRECTION_WORDS)?;
-        Ok(Self { words, overdraft: Words::map(overdraft, 1)? })
+        let words = Mapped::new(directions, slots as usize * DIRECTION_WORDS)?;
+        Ok(Self { words, overdraft: Mapped::new(overdraft, 1)? })
     }
 
     /// What the program has counted. Each word is right by itself; [`Moved::charged`] is the oldest of them, so that it never
@@ -72,14 +66,14 @@ impl Directions {
         let surplus = part.cast_signed() - i64::try_from(all_but).unwrap_or(i64::MAX);
         if surplus > 0 || all_but == 0 {
             taken_back.fetch_add(surplus.cast_unsigned(), Ordering::AcqRel);
-            self.overdraft.at(0).fetch_sub(surplus.cast_unsigned(), Ordering::AcqRel);
+            word(&self.overdraft, 0).fetch_sub(surplus.cast_unsigned(), Ordering::AcqRel);
         }
     }
 
     /// What all directions together have waiting beyond their shares, in bytes of cost.
     pub fn overdraft(&self) -> u64 {
         // Less than nothing for a moment, when the program and somebody here count at the same time.
-        self.overdraft.at(0).load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
+        word(&self.overdraft, 0).load(Ordering::Relaxed).cast_signed().max(0).cast_unsigned()
     }
 
     /// Sets everything back to zero. Nobody may judge segments of this slot any more.
@@ -90,51 +84,13 @@ impl Directions {
 
     fn word(&self, slot: u32, word: usize) -> &AtomicU64 {
         assert!(word < DIRECTION_WORDS, "words of one direction");
-        self.words.at(slot as usize * DIRECTION_WORDS + word)
+        self::word(&self.words, slot as usize * DIRECTION_WORDS + word)
     }
 }
 
-// SAFETY: the memory is shared with the kernel anyway, and touched through atomics alone.
-unsafe impl Send for Words {}
-// SAFETY: as above; no method hands out anything but atomics.
-unsafe impl Sync for Words {}
-
-impl Words {
-    fn map(fd: impl AsFd, count: usize) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory that anybody has; the descriptor is open
-        // during the call, and the mapping outlives it (mmap(2)).
-        let address = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                bytes(count),
-                libc::PROT_READ | libc::PROT_WRITE,
-                libc::MAP_SHARED,
-                fd.as_fd().as_raw_fd(),
-                0,
-            )
-        };
-        if address == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let first = NonNull::new(address.cast()).ok_or(io::ErrorKind::AddrNotAvailable)?;
-        Ok(Self { first, count })
-    }
-
-    fn at(&self, index: usize) -> &AtomicU64 {
-        assert!(index < self.count, "slots come from the same capacity as the map");
-        // SAFETY: the mapping holds `count` words, checked above; it is aligned to a page, and lives as long as `self`, from which the
-        // reference borrows. The kernel writes whole words.
-        unsafe { self.first.add(index).as_ref() }
-    }
-}
-
-impl Drop for Words {
-    fn drop(&mut self) {
-        // SAFETY: exactly the mapping that `map` made; no reference into it outlives `self`.
-        unsafe { libc::munmap(self.first.as_ptr().cast(), bytes(self.count)) };
-    }
-}
-
-fn bytes(words: usize) -> usize {
-    words * size_of::<u64>()
+/// The word at an index.
+fn word(words: &Mapped<AtomicU64>, index: usize) -> &AtomicU64 {
+    // SAFETY: the mapping is aligned to a page, and lives as long as the reference borrows from it. It is touched through atomics alone, and the
+    // kernel writes whole words.
+    unsafe { words.at(index).as_ref() }
 }

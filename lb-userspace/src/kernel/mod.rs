@@ -2,19 +2,25 @@
 //! The kernel side: loads the BPF object, and hides aya from everybody else. The object is the one in `lb-ebpf/prebuilt`, so that
 //! one commit is one binary, whatever tools the machine has.
 
+mod bell;
 mod btf;
 mod directions;
 mod gate;
+mod mapped;
 #[cfg(feature = "bpf-log")]
 mod messages;
+pub mod packet;
 mod seats;
 mod self_test;
 mod sockmap;
 
 use std::io;
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aya::EbpfError;
-use aya::maps::MapError;
+use aya::maps::{Map, MapData, MapError};
+use aya::programs::ProgramError;
+use aya::{Ebpf, EbpfError};
 use lb_common::reason::Availability;
 use rustix::io::Errno;
 
@@ -22,6 +28,7 @@ use crate::privileges::{Capability, Lack};
 
 pub use btf::BtfError;
 pub use gate::Gate;
+pub use packet::{Bells, Packet};
 pub use seats::Seat;
 pub use self_test::{SelfTestError, Step};
 pub use sockmap::{Calls, Maps, Refusal, Sockmap};
@@ -74,6 +81,15 @@ pub fn load_sockmap(flows: u32, overdraft_max: u64) -> Result<(Sockmap, Calls), 
     Sockmap::load(OBJECT, flows, overdraft_max)
 }
 
+/// Loads the kernel's side of path `packet` for so many flows at the same time.
+///
+/// # Errors
+///
+/// See [`LoadError`].
+pub fn load_packet(flows: u32) -> Result<(Packet, Bells), LoadError> {
+    Packet::load(OBJECT, flows)
+}
+
 /// Tries whether the kernel does what the path relies on, and tells each step that it passes; see [`self_test`].
 ///
 /// # Errors
@@ -90,6 +106,32 @@ fn absent(kind: &str, name: &str) -> LoadError {
 
 fn from_map(error: MapError) -> LoadError {
     LoadError::from_ebpf(error.into())
+}
+
+fn from_program(error: ProgramError) -> LoadError {
+    LoadError::from_ebpf(error.into())
+}
+
+/// Takes a map out of the object.
+fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, LoadError> {
+    match ebpf.take_map(name) {
+        Some(
+            Map::HashMap(data)
+            | Map::Array(data)
+            | Map::PerCpuArray(data)
+            | Map::SockMap(data)
+            | Map::RingBuf(data),
+        ) => Ok(data),
+        _ => Err(absent("map", name)),
+    }
+}
+
+fn duplicate(map: &MapData) -> Result<OwnedFd, LoadError> {
+    map.fd().as_fd().try_clone_to_owned().map_err(LoadError::Memory)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LoadError {

@@ -2,11 +2,12 @@
 //! Who has which slots of the maps, and whom the program's calls are for.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::task::Waker;
 
+use super::bell::Bell;
 use super::directions::Directions;
+use super::lock;
 
 /// The places for flows: two slots each.
 #[derive(Debug)]
@@ -16,13 +17,6 @@ pub struct Seats {
     /// Taken from the front, given back at the end.
     free: Mutex<VecDeque<u32>>,
     bells: Box<[Bell]>,
-}
-
-/// Where a flow hears that it is called.
-#[derive(Debug, Default)]
-struct Bell {
-    has_rung: AtomicBool,
-    waker: Mutex<Option<Waker>>,
 }
 
 /// The place of one flow. To be dropped when both sockets are closed: no verdict on them runs after close(2) has returned, for both take
@@ -52,15 +46,15 @@ impl Seats {
 
     /// Wakes the flow that a slot belongs to.
     pub fn ring(&self, slot: u32) {
-        let Some(bell) = self.bells.get(slot as usize / 2) else { return };
-        bell.has_rung.store(true, Ordering::Release);
-        self.wake(slot / 2);
+        if let Some(bell) = self.bells.get(slot as usize / 2) {
+            bell.ring();
+        }
     }
 
     /// Wakes the flow with this number, without a call of the program.
     pub fn wake(&self, number: u32) {
-        if let Some(waker) = self.bells.get(number as usize).and_then(|bell| lock(&bell.waker).clone()) {
-            waker.wake();
+        if let Some(bell) = self.bells.get(number as usize) {
+            bell.wake();
         }
     }
 }
@@ -78,15 +72,12 @@ impl Seat {
 
     /// Whom to wake from now on.
     pub fn listen(&self, waker: &Waker) {
-        let mut listening = lock(&self.bell().waker);
-        if !listening.as_ref().is_some_and(|before| before.will_wake(waker)) {
-            *listening = Some(waker.clone());
-        }
+        self.bell().listen(waker);
     }
 
     /// Whether the program has called since the last time that this was asked.
     pub fn take_call(&self) -> bool {
-        self.bell().has_rung.swap(false, Ordering::AcqRel)
+        self.bell().take_call()
     }
 
     fn bell(&self) -> &Bell {
@@ -96,15 +87,10 @@ impl Seat {
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        *lock(&self.bell().waker) = None;
-        self.take_call();
+        self.bell().clear();
         self.slots().into_iter().for_each(|slot| self.seats.directions.clear(slot));
         lock(&self.seats.free).push_back(self.number);
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

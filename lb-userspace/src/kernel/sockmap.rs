@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
 use aya::maps::{HashMap, Map, MapData, MapError, RingBuf, SockMap};
-use aya::programs::{ProgramError, SkSkb, SocketFilter};
+use aya::programs::{SkSkb, SocketFilter};
 use aya::{Ebpf, EbpfLoader};
 use lb_common::layout::{
     Allowed, BELL_BYTES, BELLS, COPIED_SEQ_OFFSET, DIRECTIONS, HOOKS, Moved, OVERDRAFT, OVERDRAFT_MAX, SLOTS,
@@ -21,7 +21,7 @@ use super::directions::Directions;
 #[cfg(feature = "bpf-log")]
 use super::messages::Messages;
 use super::seats::{Seat, Seats};
-use super::{LoadError, absent, errno, from_map};
+use super::{LoadError, absent, duplicate, errno, from_map, from_program, take};
 use crate::privileges::Lack;
 
 /// BPF_NOEXIST (include/uapi/linux/bpf.h): an entry must not be there yet.
@@ -170,6 +170,12 @@ impl Sockmap {
         self.seats.directions.overdraft()
     }
 
+    /// The object, for tests.
+    #[cfg(test)]
+    pub fn ebpf(&self) -> &Ebpf {
+        &self._ebpf
+    }
+
     /// The program that turns segments away, for [`crate::net::filter`].
     pub fn filter(&self) -> &OwnedFd {
         &self.filter
@@ -292,22 +298,6 @@ fn load_filter(ebpf: &mut Ebpf) -> Result<OwnedFd, LoadError> {
 fn may_look_into_sockets() -> bool {
     let enough = CapabilitySet::PERFMON | CapabilitySet::SYS_ADMIN;
     capabilities(None).is_ok_and(|sets| sets.effective.intersects(enough))
-}
-
-fn from_program(error: ProgramError) -> LoadError {
-    LoadError::from_ebpf(error.into())
-}
-
-/// Takes a map out of the object.
-fn take(ebpf: &mut Ebpf, name: &'static str) -> Result<MapData, LoadError> {
-    match ebpf.take_map(name) {
-        Some(Map::HashMap(data) | Map::Array(data) | Map::SockMap(data) | Map::RingBuf(data)) => Ok(data),
-        _ => Err(absent("map", name)),
-    }
-}
-
-fn duplicate(map: &MapData) -> Result<OwnedFd, LoadError> {
-    map.fd().as_fd().try_clone_to_owned().map_err(LoadError::Memory)
 }
 
 #[cfg(test)]

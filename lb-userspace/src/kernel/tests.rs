@@ -23,7 +23,7 @@ fn give_up_looking_into_sockets() {
 }
 
 /// Whether this thread may load programs: the capabilities count only in the initial user namespace (user_namespaces(7)).
-fn is_privileged() -> bool {
+pub fn is_privileged() -> bool {
     let effective = capabilities(None).expect("a thread can read its own capabilities").effective;
     let is_capable = effective.contains(CapabilitySet::SYS_ADMIN)
         || effective.contains(CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON);

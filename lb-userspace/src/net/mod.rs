@@ -25,8 +25,8 @@ pub use source::{Source, bind_source, explain_connect, is_out_of_ports, is_sourc
 #[cfg(test)]
 pub use syscalls::is_receive_buffer_locked;
 pub use syscalls::{
-    TcpInfo, end_filter, filter, kick, kick_sending, lock_receive_buffer, received_memory, register,
-    register_reader, set_receive_low_water, tcp_info, unacknowledged_bytes,
+    TcpInfo, end_filter, filter, kick, kick_sending, link_type, lock_receive_buffer, received_memory,
+    register, register_reader, set_receive_low_water, tcp_info, unacknowledged_bytes,
 };
 
 use crate::config::Keepalive;

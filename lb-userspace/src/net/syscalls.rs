@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Duration;
 
+use rustix::net::{AddressFamily, SocketType};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -233,4 +234,32 @@ pub fn unacknowledged_bytes(fd: impl AsFd) -> io::Result<u32> {
     // SAFETY: TIOCOUTQ (the same number as SIOCOUTQ) writes one c_int to the pointer, which is to a live c_int.
     let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
     if result == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The link type of an interface in this network namespace: ARPHRD_* (SIOCGIFHWADDR, netdevice(7)).
+///
+/// # Errors
+/// There is none of this name, or the process has no descriptors left.
+pub fn link_type(interface: &str) -> io::Result<u16> {
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_hwaddr: libc::sockaddr { sa_family: 0, sa_data: [0; 14] },
+        },
+    };
+    // The last byte ends the name.
+    if interface.is_empty() || interface.len() >= libc::IFNAMSIZ {
+        return Err(io::ErrorKind::InvalidInput.into());
+    }
+    for (place, byte) in request.ifr_name.iter_mut().zip(interface.bytes()) {
+        *place = byte as libc::c_char;
+    }
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    // SAFETY: SIOCGIFHWADDR reads the name and writes an address into the request, which is live.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: it was made as an address, and the kernel writes nothing else.
+    Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
 }

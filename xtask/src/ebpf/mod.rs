@@ -15,6 +15,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use crate::repository::{cargo, executable, output, root};
 
+#[cfg(test)]
+pub use digest::SOURCES;
 pub use digest::{BPF_LINKER_VERSION, TARGET};
 
 /// What `ebpf` can be told.

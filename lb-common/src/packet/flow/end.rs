@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is known of one end of a flow, in the numbers of its own connection.
 
-use super::Segment;
+use super::{Position, Segment};
 use crate::packet::sequence::{end_of, is_at_most, is_before, is_between, later};
 use crate::packet::tcp::{ACK, FIN, RST, SYN, window_bytes};
 
@@ -53,6 +53,29 @@ impl End {
             timestamp_sent: 0,
             marks: 0,
         }
+    }
+
+    /// An end in the middle of its connection, from what the balancer's socket says of itself: the next byte that it expects and the next that
+    /// it sends, how many it has sent that were not acknowledged, and how many it has room for.
+    ///
+    /// The socket goes on meanwhile: once programs see what it sends and receives, it has to be asked again ([`Self::catch_up`]).
+    pub const fn resumed(at: Position, unacknowledged: u32, room: u32) -> Self {
+        Self {
+            reached: at.taken,
+            sent: at.given,
+            acknowledged: at.given.wrapping_sub(unacknowledged),
+            confirmed: at.taken,
+            allowed: at.taken.wrapping_add(room),
+            timestamp: 0,
+            timestamp_sent: 0,
+            marks: 0,
+        }
+    }
+
+    /// Takes in the numbers of the socket again: what it has received and sent before anybody saw it.
+    pub const fn catch_up(&mut self, at: Position) {
+        self.reached = later(self.reached, at.taken);
+        self.sent = later(self.sent, at.given);
     }
 
     /// Whether a mark is set.

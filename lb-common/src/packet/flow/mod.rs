@@ -15,9 +15,11 @@
 //! and both ends have acknowledged all that the balancer has sent. So no socket holds anything that somebody still needs: both are silenced
 //! and thrown away. That segment and all after it are translated. It may be a bare acknowledgement, and mostly is: that of the server for
 //! what it was sent first. Something new that comes while the flow is armed but may not flip goes to the socket, and the flow is armed no more.
+//! What nobody here understands leaves the flow to its sockets for good ([`Flow::misfit`]).
 //!
-//! For this to hold, all that the sockets send has to come by ([`Flow::sent`]) from the end of the handshake on, as they write it.
-//! For then it is known what they take: what they refuse does not count, so that nobody who only guesses at numbers changes anything.
+//! For this to hold, all that the sockets send has to come by ([`Flow::sent`]) from the end of the handshake on, or from when they were asked
+//! for their numbers ([`End::resumed`]), as they write it. For then it is known what they take: what they refuse does not count, so that nobody
+//! who only guesses at numbers changes anything.
 //!
 //! A flow is one for both directions: whoever changes it holds its lock, before the flip and after it.
 //!
@@ -31,7 +33,7 @@ mod outcome;
 use super::sequence::{is_at_most, is_before, is_between, later};
 use super::tcp::{ACK, FIN, RST, SYN, Translation, scaled_window, timestamp_add, window_bytes};
 pub use end::{End, FIN_SEEN, FIN_TAKEN, RESET, TIMESTAMP_SEEN, TIMESTAMP_SENT};
-pub use outcome::{Outgoing, Phase, Side, Verdict};
+pub use outcome::{Misfit, Outgoing, Phase, Side, Verdict};
 
 /// A segment, by what the state of a flow depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,13 +64,14 @@ pub struct Position {
     pub given: u32,
 }
 
-/// A flow.
+/// A flow. It lies in memory that programs and user space share, so that it is made of numbers, any of which is a valid one.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Flow {
-    /// Where it is in its life.
-    pub phase: Phase,
-    /// Whether timestamps are in use.
-    pub has_timestamps: bool,
+    /// Where it is in its life: [`Phase::from_index`].
+    pub phase: u32,
+    /// Whether timestamps are in use: 1, or else 0.
+    pub timestamps: u32,
     /// The client, in the numbers of its connection.
     pub client: End,
     /// The server, in the numbers of its connection.
@@ -98,8 +101,8 @@ impl Flow {
         let [client, server] = ends;
         let nowhere = Position { taken: 0, given: 0 };
         Self {
-            phase: Phase::Track,
-            has_timestamps: false,
+            phase: Phase::Track as u32,
+            timestamps: 0,
             client,
             server,
             client_position: nowhere,
@@ -112,10 +115,21 @@ impl Flow {
         }
     }
 
+    /// Where it is in its life.
+    #[inline(always)]
+    pub const fn phase(&self) -> Phase {
+        Phase::from_index(self.phase)
+    }
+
+    #[inline(always)]
+    const fn go_to(&mut self, phase: Phase) {
+        self.phase = phase as u32;
+    }
+
     /// What to do with a segment that came from a side, at a time that only counts from [`Flow::seen_ns`].
     #[inline(always)]
     pub const fn received(&mut self, side: Side, segment: &Segment, now_ns: u64) -> Verdict {
-        match self.phase {
+        match self.phase() {
             Phase::Track => {
                 self.note(side, segment);
                 Verdict::ToSocket
@@ -129,7 +143,7 @@ impl Flow {
     /// What to do with a segment that the balancer's socket sends to a side.
     #[inline(always)]
     pub const fn sent(&mut self, side: Side, segment: &Segment) -> Outgoing {
-        match self.phase {
+        match self.phase() {
             Phase::Spliced | Phase::Closing => return Outgoing::Silenced,
             Phase::Gone => return Outgoing::Sent,
             Phase::Track | Phase::Armed => {}
@@ -140,38 +154,53 @@ impl Flow {
         };
         end.note_sent(segment, shift);
         let is_foreign = segment.flags & (FIN | RST) != 0 || is_before(given, end.sent);
-        if matches!(self.phase, Phase::Armed) && is_foreign {
-            self.phase = Phase::Track;
+        if matches!(self.phase(), Phase::Armed) && is_foreign {
+            self.go_to(Phase::Track);
             return Outgoing::Disarmed;
         }
         Outgoing::Sent
     }
 
+    /// What to do with a packet from a side or to it whose segment nobody here understands, or that cannot be translated.
+    ///
+    /// Before the flip a socket may take it, and then has what nobody here knows of: so the flow stays with its sockets for good.
+    #[inline(always)]
+    pub const fn misfit(&mut self) -> Misfit {
+        match self.phase() {
+            Phase::Track | Phase::Armed => {
+                self.go_to(Phase::Gone);
+                Misfit::Abandoned
+            }
+            Phase::Spliced | Phase::Closing => Misfit::Dropped,
+            Phase::Gone => Misfit::ToSocket,
+        }
+    }
+
     /// Arms a flow that is tracked.
     pub const fn arm(&mut self, client: Position, server: Position) {
-        if matches!(self.phase, Phase::Track) {
+        if matches!(self.phase(), Phase::Track) {
             (self.client_position, self.server_position) = (client, server);
-            self.phase = Phase::Armed;
+            self.go_to(Phase::Armed);
         }
     }
 
     /// Takes it back, because the agent wants to read or write; whether it was not too late.
     pub const fn disarm(&mut self) -> bool {
-        if matches!(self.phase, Phase::Armed) {
-            self.phase = Phase::Track;
+        if matches!(self.phase(), Phase::Armed) {
+            self.go_to(Phase::Track);
         }
-        matches!(self.phase, Phase::Track)
+        matches!(self.phase(), Phase::Track)
     }
 
     /// Ends a translated flow that nobody needs any more: over for `linger_ns`, in which late segments still find it, or silent for `idle_ns`.
     /// Whether it is gone.
     pub const fn expire(&mut self, now_ns: u64, linger_ns: u64, idle_ns: u64) -> bool {
         let silent_ns = now_ns.saturating_sub(self.seen_ns);
-        let is_translated = matches!(self.phase, Phase::Spliced | Phase::Closing);
+        let is_translated = matches!(self.phase(), Phase::Spliced | Phase::Closing);
         if is_translated && (silent_ns >= idle_ns || (self.is_over() && silent_ns >= linger_ns)) {
-            self.phase = Phase::Gone;
+            self.go_to(Phase::Gone);
         }
-        matches!(self.phase, Phase::Gone)
+        matches!(self.phase(), Phase::Gone)
     }
 
     /// Whether both ends have acknowledged the other's FIN, or one has reset it.
@@ -227,7 +256,7 @@ impl Flow {
     #[inline(always)]
     const fn received_armed(&mut self, side: Side, segment: &Segment, now_ns: u64) -> Verdict {
         if segment.flags & RST != 0 && self.end(side).may_reset(segment.sequence) {
-            self.phase = Phase::Track;
+            self.go_to(Phase::Track);
             return Verdict::Disarmed;
         }
         let is_clean = self.is_clean();
@@ -242,7 +271,7 @@ impl Flow {
         if self.is_clean() {
             return Verdict::ToSocket;
         }
-        self.phase = Phase::Track;
+        self.go_to(Phase::Track);
         Verdict::Disarmed
     }
 
@@ -263,7 +292,7 @@ impl Flow {
     #[inline(always)]
     const fn knows_timestamps(&self) -> bool {
         const BOTH: u32 = TIMESTAMP_SEEN | TIMESTAMP_SENT;
-        !self.has_timestamps || self.client.marks & self.server.marks & BOTH == BOTH
+        self.timestamps == 0 || self.client.marks & self.server.marks & BOTH == BOTH
     }
 
     /// Makes the two connections one: from the two positions on, the numbers differ by constants.
@@ -274,7 +303,7 @@ impl Flow {
         self.to_server.acknowledgement_add = server.taken.wrapping_sub(client.given);
         self.to_client.sequence_add = client.given.wrapping_sub(server.taken);
         self.to_client.acknowledgement_add = client.taken.wrapping_sub(server.given);
-        if self.has_timestamps {
+        if self.timestamps != 0 {
             let (to_server, to_client) = (
                 timestamp_add(self.server.timestamp_sent, self.client.timestamp),
                 timestamp_add(self.client.timestamp_sent, self.server.timestamp),
@@ -284,7 +313,7 @@ impl Flow {
         }
         // What the segment of the flip itself has brought is not a socket's.
         (self.client.reached, self.server.reached) = (client.taken, server.taken);
-        self.phase = Phase::Spliced;
+        self.go_to(Phase::Spliced);
     }
 
     /// Takes down a segment that is translated.
@@ -294,14 +323,14 @@ impl Flow {
             if segment.flags & ACK != 0 || !self.is_over() {
                 return Verdict::Translated;
             }
-            self.phase = Phase::Gone;
+            self.go_to(Phase::Gone);
             return Verdict::Another;
         }
         let (from, to, by, delivered) = self.parts(side);
         if segment.flags & RST != 0 {
             if from.is_reset(segment.sequence) {
                 from.marks |= RESET;
-                self.phase = Phase::Closing;
+                self.go_to(Phase::Closing);
                 self.seen_ns = now_ns;
             }
             return Verdict::Translated;
@@ -317,7 +346,7 @@ impl Flow {
         let is_first_of_fin = take_acknowledgement(from, to, by, delivered, segment);
         self.seen_ns = now_ns;
         if is_first_of_fin {
-            self.phase = Phase::Closing;
+            self.go_to(Phase::Closing);
         }
         Verdict::Translated
     }

@@ -19,6 +19,20 @@ labelled! {
     }
 }
 
+impl Phase {
+    /// From its index; anything else counts as over.
+    #[inline(always)]
+    pub const fn from_index(index: u32) -> Self {
+        match index {
+            0 => Self::Track,
+            1 => Self::Armed,
+            2 => Self::Spliced,
+            3 => Self::Closing,
+            _ => Self::Gone,
+        }
+    }
+}
+
 labelled! {
     /// An end of a flow.
     Side {
@@ -54,5 +68,28 @@ labelled! {
         Disarmed => "disarmed",
         /// It must not go out: the flow is not this socket's any more.
         Silenced => "silenced",
+    }
+}
+
+labelled! {
+    /// What to do with a packet of a flow that nobody here understands.
+    Misfit {
+        /// It is the socket's, or goes out.
+        ToSocket => "to-socket",
+        /// Likewise, and the flow is watched no more: it stays with its sockets.
+        Abandoned => "abandoned",
+        /// It goes nowhere: there is no socket for it, and the balancer would answer with a reset.
+        Dropped => "dropped",
+    }
+}
+
+impl Side {
+    /// The other end.
+    #[inline(always)]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Server,
+            Self::Server => Self::Client,
+        }
     }
 }

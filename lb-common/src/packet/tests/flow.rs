@@ -192,7 +192,7 @@ proptest! {
         let mut world = World::new(setup);
         events.into_iter().for_each(|event| happen(&mut world, event));
         settle(&mut world);
-        prop_assert_eq!(world.flow.phase, Phase::Spliced);
+        prop_assert_eq!(world.flow.phase(), Phase::Spliced);
         let delivered = [world.flow.delivered_to_server, world.flow.delivered_to_client];
         prop_assert_eq!(delivered, world.arrived());
         let [client, server] = Side::ALL.map(|side| world.end(side).clone());
@@ -202,7 +202,7 @@ proptest! {
             prop_assert!(!world.flow.is_over());
             world.end(side).is_closed = true;
             settle(&mut world);
-            prop_assert_eq!(world.flow.phase, Phase::Closing);
+            prop_assert_eq!(world.flow.phase(), Phase::Closing);
         }
         prop_assert!(world.flow.is_over());
         // The FINs are no payload.
@@ -240,6 +240,6 @@ proptest! {
         let now = world.flow.seen_ns;
         prop_assert!(!world.flow.expire(now + 999, 1_000, HOUR_NS));
         prop_assert!(world.flow.expire(now + 1_000, 1_000, HOUR_NS));
-        prop_assert_eq!(world.flow.phase, Phase::Gone);
+        prop_assert_eq!(world.flow.phase(), Phase::Gone);
     }
 }

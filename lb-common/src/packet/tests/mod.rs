@@ -9,6 +9,7 @@ mod model;
 mod numbers;
 mod offload;
 mod options;
+mod record;
 mod rows;
 mod transitions;
 mod translation;

@@ -7,9 +7,10 @@ use std::vec::Vec;
 
 use super::model::Shape;
 use super::translation::words;
-use crate::packet::flow::{Outgoing, Phase, Side, Verdict};
-use crate::packet::ip::{Addresses, Ipv4, Ipv6};
+use crate::packet::flow::{Misfit, Outgoing, Phase, Side, Verdict};
+use crate::packet::ip::{Addresses, Ipv4, Ipv6, extension_len};
 use crate::packet::reason::Untranslatable::{self, *};
+use crate::packet::record::Counter;
 use crate::packet::syn::{Family, Leg, agree, announced_segment_size, default_segment_size, segment_size};
 use crate::packet::tcp::Tcp;
 
@@ -87,6 +88,37 @@ fn ipv6_headers() {
 }
 
 #[test]
+fn ports_are_looked_for_behind_options_but_not_in_later_fragments() {
+    let check = |at: usize, byte, expected| {
+        let mut packet = packet(4, 0);
+        packet[at] = byte;
+        assert_eq!(Ipv4(words(&packet)).bytes_before_tcp(), expected);
+    };
+    check(0, 0x45, Some(20));
+    check(0, 0x4f, Some(60));
+    check(0, 0x44, None);
+    check(6, 0x20, Some(20));
+    check(6, 0x21, None);
+    check(7, 0x01, None);
+    check(9, 17, None);
+}
+
+#[test]
+fn lengths_of_extension_headers() {
+    let check = |kind, first, expected| assert_eq!(extension_len(kind, first), expected);
+    for kind in [0, 43, 60, 135, 139, 140] {
+        check(kind, 0x0600_0000, Some(8));
+        check(kind, 0x06ff_0000, Some(2_048));
+    }
+    check(51, 0x0604_0000, Some(24));
+    check(44, 0x06ff_0001, Some(8));
+    check(44, 0x0600_0008, None);
+    check(50, 0x0600_0000, None);
+    check(6, 0x0600_0000, None);
+    check(59, 0x0600_0000, None);
+}
+
+#[test]
 fn the_last_hop_is_not_left() {
     for (hops, is_refused) in [(0, true), (1, true), (2, false)] {
         let (mut v4, mut v6) = (packet(4, 0), packet(16, 0));
@@ -152,4 +184,10 @@ fn labels_are_distinct_and_indexes_match() {
     check(&Side::ALL, Side::index, Side::label);
     check(&Verdict::ALL, Verdict::index, Verdict::label);
     check(&Outgoing::ALL, Outgoing::index, Outgoing::label);
+    check(&Misfit::ALL, Misfit::index, Misfit::label);
+    check(&Counter::ALL, Counter::index, Counter::label);
+    for phase in Phase::ALL {
+        assert_eq!(Phase::from_index(phase as u32), phase);
+    }
+    assert_eq!(Phase::from_index(u32::MAX), Phase::Gone);
 }

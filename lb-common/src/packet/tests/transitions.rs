@@ -21,7 +21,7 @@ const HELLO: u32 = 500;
 const HEADER: u32 = 28;
 
 /// A flow whose client has sent a hello, which the agent has read and not sent yet.
-fn tracked() -> Flow {
+pub fn tracked() -> Flow {
     let ends = [
         End::established(FROM_CLIENT - 1, TO_CLIENT - 1, WINDOW),
         End::established(FROM_SERVER - 1, TO_SERVER - 1, WINDOW),
@@ -32,7 +32,7 @@ fn tracked() -> Flow {
     flow
 }
 
-fn armed() -> Flow {
+pub fn armed() -> Flow {
     let mut flow = tracked();
     flow.arm(
         Position { taken: FROM_CLIENT + HELLO, given: TO_CLIENT },
@@ -42,7 +42,7 @@ fn armed() -> Flow {
 }
 
 /// Armed, and the server was sent everything.
-fn sent() -> Flow {
+pub fn sent() -> Flow {
     let mut flow = armed();
     let segment = Segment {
         sequence: TO_SERVER,
@@ -56,14 +56,14 @@ fn sent() -> Flow {
     flow
 }
 
-fn spliced() -> Flow {
+pub fn spliced() -> Flow {
     let mut flow = sent();
     assert_eq!(flow.received(Side::Server, &from_server(0, 0, ACK), 7), Verdict::Flipped);
     flow
 }
 
 /// Both have closed, and both know.
-fn over() -> Flow {
+pub fn over() -> Flow {
     let mut flow = spliced();
     let last = Segment { acknowledgement: TO_CLIENT + 1, ..from_client(0, FIN | ACK) };
     let answer = Segment { acknowledgement: TO_SERVER + HEADER + HELLO + 1, ..from_server(1, 0, ACK) };
@@ -78,7 +78,7 @@ fn hello() -> Segment {
 }
 
 /// A segment of the client behind its hello.
-fn from_client(payload: u32, flags: u8) -> Segment {
+pub fn from_client(payload: u32, flags: u8) -> Segment {
     Segment {
         sequence: FROM_CLIENT + HELLO,
         acknowledgement: TO_CLIENT,
@@ -90,7 +90,7 @@ fn from_client(payload: u32, flags: u8) -> Segment {
 }
 
 /// What the balancer's socket sends to the client behind its hello.
-fn to_client(payload: u32, flags: u8) -> Segment {
+pub fn to_client(payload: u32, flags: u8) -> Segment {
     Segment {
         sequence: TO_CLIENT,
         acknowledgement: FROM_CLIENT + HELLO,
@@ -102,7 +102,7 @@ fn to_client(payload: u32, flags: u8) -> Segment {
 }
 
 /// A segment of the server that has everything.
-fn from_server(offset: u32, payload: u32, flags: u8) -> Segment {
+pub fn from_server(offset: u32, payload: u32, flags: u8) -> Segment {
     Segment {
         sequence: FROM_SERVER + offset,
         acknowledgement: TO_SERVER + HEADER + HELLO,
@@ -115,7 +115,7 @@ fn from_server(offset: u32, payload: u32, flags: u8) -> Segment {
 
 #[track_caller]
 fn check(mut flow: Flow, side: Side, segment: Segment, verdict: Verdict, phase: Phase) -> Flow {
-    assert_eq!((flow.received(side, &segment, 20), flow.phase), (verdict, phase));
+    assert_eq!((flow.received(side, &segment, 20), flow.phase()), (verdict, phase));
     flow
 }
 
@@ -156,15 +156,40 @@ fn what_a_socket_was_given_before_it_was_armed_does_not_flip() {
     let mut flow = tracked();
     flow.received(Side::Client, &from_client(5, ACK), 1);
     let mut late = sent();
-    (late.client, late.phase) = (flow.client, Phase::Armed);
+    (late.client, late.phase) = (flow.client, Phase::Armed as u32);
     check(late, Side::Server, from_server(0, 0, ACK), Verdict::Disarmed, Phase::Track);
+}
+
+#[test]
+fn what_a_socket_was_given_before_anybody_watched_does_not_flip() {
+    let resumed = |taken, given| End::resumed(Position { taken, given }, 0, WINDOW.into());
+    let ends = [resumed(FROM_CLIENT, TO_CLIENT), resumed(FROM_SERVER, TO_SERVER)];
+    let mut flow = Flow::tracked(ends, Translation::default(), Translation::default());
+    flow.client.catch_up(Position { taken: FROM_CLIENT + 1, given: TO_CLIENT });
+    flow.arm(
+        Position { taken: FROM_CLIENT, given: TO_CLIENT },
+        Position { taken: FROM_SERVER, given: TO_SERVER },
+    );
+    let last = Segment { acknowledgement: TO_SERVER, ..from_server(0, 0, ACK) };
+    let mut read = check(flow, Side::Server, last, Verdict::Disarmed, Phase::Track);
+    // Once it is read and delivered, nothing is in the way.
+    read.server.catch_up(Position { taken: FROM_SERVER, given: TO_SERVER + 1 });
+    read.arm(
+        Position { taken: FROM_CLIENT + 1, given: TO_CLIENT },
+        Position { taken: FROM_SERVER, given: TO_SERVER + 1 },
+    );
+    let last = Segment { acknowledgement: TO_SERVER + 1, ..last };
+    check(read, Side::Server, last, Verdict::Flipped, Phase::Spliced);
+    // What is still unacknowledged has to be, first.
+    let unacknowledged = End::resumed(Position { taken: FROM_SERVER, given: TO_SERVER }, 5, 0);
+    assert_eq!(unacknowledged.acknowledged, TO_SERVER - 5);
 }
 
 #[test]
 fn a_socket_that_closes_or_sends_more_disarms() {
     let check = |segment, outgoing, phase| {
         let mut flow = sent();
-        assert_eq!((flow.sent(Side::Client, &segment), flow.phase), (outgoing, phase));
+        assert_eq!((flow.sent(Side::Client, &segment), flow.phase()), (outgoing, phase));
     };
     check(to_client(0, ACK), Outgoing::Sent, Phase::Armed);
     check(to_client(1, ACK), Outgoing::Disarmed, Phase::Track);
@@ -196,9 +221,9 @@ fn the_sockets_are_silent_after_the_flip() {
 #[test]
 fn the_agent_disarms_if_it_is_not_too_late() {
     let mut flow = armed();
-    assert_eq!((flow.disarm(), flow.phase), (true, Phase::Track));
+    assert_eq!((flow.disarm(), flow.phase()), (true, Phase::Track));
     let mut flow = spliced();
-    assert_eq!((flow.disarm(), flow.phase), (false, Phase::Spliced));
+    assert_eq!((flow.disarm(), flow.phase()), (false, Phase::Spliced));
     flow.arm(Position::default(), Position::default());
     assert_eq!(flow, spliced());
 }
@@ -206,7 +231,7 @@ fn the_agent_disarms_if_it_is_not_too_late() {
 #[test]
 fn timestamps_have_to_be_known_and_go_on_where_they_were() {
     let mut flow = sent();
-    flow.has_timestamps = true;
+    flow.timestamps = 1;
     check(flow, Side::Server, from_server(0, 0, ACK), Verdict::ToSocket, Phase::Armed);
     (flow.client.marks, flow.server.marks) = (TIMESTAMP_SEEN | TIMESTAMP_SENT, TIMESTAMP_SENT);
     (flow.client.timestamp, flow.client.timestamp_sent, flow.server.timestamp_sent) = (50, u32::MAX, 70);

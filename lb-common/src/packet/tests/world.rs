@@ -59,7 +59,7 @@ impl World {
         let known = [End::established(c, lc, SYN_WINDOW), End::established(s, ls, SYN_WINDOW)];
         let by = |shift_from, shift_to| Translation { shift_from, shift_to, ..Translation::default() };
         let mut flow = Flow::tracked(known, by(wc, wls), by(ws, wlc));
-        flow.has_timestamps = setup.has_timestamps;
+        flow.timestamps = setup.has_timestamps.into();
         for (side, sequence, acknowledgement, clock) in
             [(Side::Client, lc, c.wrapping_add(1), 1), (Side::Server, ls, s.wrapping_add(1), 2)]
         {
@@ -92,7 +92,7 @@ impl World {
     }
 
     pub fn is_spliced(&self) -> bool {
-        matches!(self.flow.phase, Phase::Spliced | Phase::Closing)
+        matches!(self.flow.phase(), Phase::Spliced | Phase::Closing)
     }
 
     pub fn end(&mut self, side: Side) -> &mut Tcp {

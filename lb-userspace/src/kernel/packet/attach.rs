@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The programs at an interface: by links of tcx where the kernel has them (since Linux 6.6), behind all that are there already, and as
+//! filters of the queueing discipline clsact otherwise (tc-bpf(8)).
+
+use std::io;
+
+use aya::Ebpf;
+use aya::programs::tc::{SchedClassifierLink, TcError, qdisc_add_clsact};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use aya::util::KernelVersion;
+use lb_common::packet::record::{PACKET_EGRESS, PACKET_EGRESS_L3, PACKET_INGRESS, PACKET_INGRESS_L3};
+use rustix::io::Errno;
+
+use crate::net;
+
+/// The programs at one interface. Dropping it takes them off.
+#[derive(Debug)]
+pub struct Attachment {
+    _links: [SchedClassifierLink; 2],
+}
+
+/// Why packets of an interface are not seen.
+#[derive(Debug, thiserror::Error)]
+pub enum AttachError {
+    /// There is none of this name in this network namespace.
+    #[error("there is no interface {interface}")]
+    NoInterface {
+        /// The name.
+        interface: String,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// Its packets begin with a header that is neither Ethernet's nor none.
+    #[error(
+        "interface {interface} has packets of link type {link_type}, which is neither Ethernet nor IP alone"
+    )]
+    LinkType {
+        /// The name.
+        interface: String,
+        /// ARPHRD_* (include/uapi/linux/if_arp.h).
+        link_type: u16,
+    },
+    /// The kernel refuses: a capability is missing, or it was built without CONFIG_NET_CLS_BPF.
+    #[error("the kernel refuses a program at interface {interface}")]
+    Refused {
+        /// The name.
+        interface: String,
+        /// What the kernel says.
+        #[source]
+        source: Box<ProgramError>,
+    },
+}
+
+/// Two link types that the C library's headers lack: ARPHRD_RAWIP and ARPHRD_IP6GRE (include/uapi/linux/if_arp.h).
+const RAW_IP: u16 = 519;
+const IP6_GRE: u16 = 823;
+
+/// With what the packets of an interface begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum LinkHeader {
+    Ethernet,
+    None,
+}
+
+/// Attaches the loaded programs to an interface of this network namespace.
+///
+/// # Errors
+/// See [`AttachError`]; then none of them stays there.
+pub fn attach(ebpf: &mut Ebpf, interface: &str) -> Result<Attachment, AttachError> {
+    let link_type = net::link_type(interface)
+        .map_err(|source| AttachError::NoInterface { interface: interface.to_owned(), source })?;
+    let programs = match LinkHeader::of(link_type) {
+        Some(LinkHeader::Ethernet) => [PACKET_INGRESS, PACKET_EGRESS],
+        Some(LinkHeader::None) => [PACKET_INGRESS_L3, PACKET_EGRESS_L3],
+        None => return Err(AttachError::LinkType { interface: interface.to_owned(), link_type }),
+    };
+    let refused = |source: ProgramError| AttachError::Refused {
+        interface: interface.to_owned(),
+        source: Box::new(source),
+    };
+    let [ingress, egress] = programs;
+    let ingress = link(ebpf, ingress, interface, TcAttachType::Ingress).map_err(refused)?;
+    let egress = link(ebpf, egress, interface, TcAttachType::Egress).map_err(refused)?;
+    Ok(Attachment { _links: [ingress, egress] })
+}
+
+fn link(
+    ebpf: &mut Ebpf,
+    program: &'static str,
+    interface: &str,
+    direction: TcAttachType,
+) -> Result<SchedClassifierLink, ProgramError> {
+    let program = ebpf.program_mut(program).ok_or(ProgramError::NotLoaded)?;
+    let program: &mut SchedClassifier = program.try_into()?;
+    if !has_tcx() {
+        add_clsact(interface)?;
+    }
+    let id = program.attach(interface, direction)?;
+    program.take_link(id)
+}
+
+/// Whether aya attaches by links: it asks for the version alone, 6.6 or newer.
+fn has_tcx() -> bool {
+    KernelVersion::current().is_ok_and(|version| version.code() >= 0x0006_0600)
+}
+
+/// Makes the discipline that filters belong to, if it is not there. It stays: others may use it by then.
+fn add_clsact(interface: &str) -> Result<(), TcError> {
+    match qdisc_add_clsact(interface) {
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+impl LinkHeader {
+    /// By the link type (include/linux/if_arp.h, dev_is_mac_header_xmit, for those that have none). Of others the header may be anything.
+    fn of(link_type: u16) -> Option<Self> {
+        match link_type {
+            libc::ARPHRD_ETHER | libc::ARPHRD_LOOPBACK => Some(Self::Ethernet),
+            libc::ARPHRD_NONE
+            | libc::ARPHRD_TUNNEL
+            | libc::ARPHRD_TUNNEL6
+            | libc::ARPHRD_SIT
+            | libc::ARPHRD_IPGRE
+            | RAW_IP
+            | IP6_GRE => Some(Self::None),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_packets_begin_with_is_known_or_they_are_left_alone() {
+        let check = |link_type, expected| assert_eq!(LinkHeader::of(link_type), expected);
+        check(libc::ARPHRD_ETHER, Some(LinkHeader::Ethernet));
+        check(libc::ARPHRD_LOOPBACK, Some(LinkHeader::Ethernet));
+        check(libc::ARPHRD_NONE, Some(LinkHeader::None));
+        check(libc::ARPHRD_INFINIBAND, None);
+        check(libc::ARPHRD_PPP, None);
+    }
+}

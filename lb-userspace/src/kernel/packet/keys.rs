@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! By what packets are found, as user space writes it.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use aya::maps::{HashMap, MapData, MapError};
+use lb_common::packet::flow::Side;
+use lb_common::packet::ip::Addresses;
+use lb_common::packet::record::{KEY_WORDS, Key, V4, V6, Way, place, v4_mapped};
+use rustix::io::Errno;
+
+use super::slots::Slot;
+use crate::kernel::errno;
+
+/// BPF_NOEXIST (include/uapi/linux/bpf.h): an entry must not be there yet.
+const NO_EXIST: u64 = 1;
+
+/// The map of keys as one thread writes it.
+pub struct Keys {
+    map: HashMap<MapData, [u32; KEY_WORDS], u32>,
+}
+
+/// Why a flow was not made findable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyRefusal {
+    /// A flow before it has the same addresses and ports.
+    Taken,
+    /// The kernel lacks memory, or the map is full.
+    Kernel(Errno),
+}
+
+impl Keys {
+    pub(super) fn new(map: HashMap<MapData, [u32; KEY_WORDS], u32>) -> Self {
+        Self { map }
+    }
+
+    /// Lets programs find a flow from now on, by what comes from its client and from its server: see [`super::Slot::begin`].
+    ///
+    /// # Errors
+    /// See [`KeyRefusal`]; then they do not find it.
+    pub fn publish(&mut self, slot: &Slot) -> Result<(), KeyRefusal> {
+        let [client, server] = keys(slot);
+        self.insert(&client, place(slot.number(), Side::Client))?;
+        self.insert(&server, place(slot.number(), Side::Server)).inspect_err(|_| {
+            // Just inserted.
+            let _ = self.map.remove(&client.words());
+        })
+    }
+
+    /// Ends [`Self::publish`].
+    pub fn withdraw(&mut self, slot: &Slot) {
+        for (key, side) in keys(slot).into_iter().zip(Side::ALL) {
+            // A program may have removed the key, and another flow may have it by now.
+            if self.map.get(&key.words(), 0).is_ok_and(|found| found == place(slot.number(), side)) {
+                let _ = self.map.remove(&key.words());
+            }
+        }
+    }
+
+    fn insert(&mut self, key: &Key, place: u32) -> Result<(), KeyRefusal> {
+        self.map.insert(key.words(), place, NO_EXIST).map_err(KeyRefusal::from_map)
+    }
+
+    /// How many there are, for tests.
+    #[cfg(test)]
+    pub fn entries(&self) -> usize {
+        self.map.keys().count()
+    }
+}
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").finish_non_exhaustive()
+    }
+}
+
+impl KeyRefusal {
+    fn from_map(error: MapError) -> Self {
+        match errno(&error) {
+            Some(Errno::EXIST) => Self::Taken,
+            other => Self::Kernel(other.unwrap_or(Errno::INVAL)),
+        }
+    }
+}
+
+fn keys(slot: &Slot) -> [Key; 2] {
+    slot.edit(|record| Side::ALL.map(|side| record.key(side)))
+}
+
+/// How packets leave by an interface that the balancer sends from one address to another.
+pub fn way(source: IpAddr, destination: IpAddr, interface: u32) -> Way {
+    let addresses = Addresses { source: words(source), destination: words(destination) };
+    Way { addresses, interface, ..Way::default() }
+}
+
+/// The ports of packets from one address to another, as in the first word of TCP's header.
+pub fn ports(source: SocketAddr, destination: SocketAddr) -> u32 {
+    u32::from(source.port()) << 16 | u32::from(destination.port())
+}
+
+/// The version of IP of an address.
+pub fn family(address: IpAddr) -> u32 {
+    if address.is_ipv4() { V4 } else { V6 }
+}
+
+fn words(address: IpAddr) -> [u32; 4] {
+    match address {
+        IpAddr::V4(address) => v4_mapped(address.to_bits()),
+        IpAddr::V6(address) => {
+            let bits = address.to_bits();
+            [96, 64, 32, 0].map(|shift| (bits >> shift) as u32)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_words_as_in_headers() {
+        let check = |text: &str, expected| assert_eq!(words(text.parse().expect("an address")), expected);
+        check("1.2.3.4", [0, 0, 0xffff, 0x0102_0304]);
+        check("2001:db8:1:2:3:4:5:6", [0x2001_0db8, 0x0001_0002, 0x0003_0004, 0x0005_0006]);
+        let [from, to] = ["1.2.3.4:256", "[::1]:2"].map(|text| text.parse().expect("an address"));
+        assert_eq!(ports(from, to), 0x0100_0002);
+        assert_eq!([family(from.ip()), family(to.ip())], [V4, V6]);
+    }
+
+    #[test]
+    fn a_refusal_says_whether_somebody_else_has_the_key() {
+        let refused = |errno: Errno| {
+            let error = aya::sys::SyscallError { call: "bpf_map_update_elem", io_error: errno.into() };
+            KeyRefusal::from_map(error.into())
+        };
+        assert_eq!(refused(Errno::EXIST), KeyRefusal::Taken);
+        assert_eq!(refused(Errno::TOOBIG), KeyRefusal::Kernel(Errno::TOOBIG));
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The array of flows in this process's memory.
+//!
+//! Whoever changes a record holds its lock, a program as well as user space, and programs drop a packet rather than wait for long. So
+//! it is held for a few assignments only. Should the agent be killed with it, the packets of that flow are dropped from then on:
+//! [`LOCKED_BY_AGENT`] says so to the next one.
+#![expect(unsafe_code, reason = "records in memory that the kernel writes, too")]
+
+use std::hint;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread;
+
+use lb_common::packet::record::{Entry, LOCKED_BY_AGENT, Record, UNLOCKED};
+
+use crate::kernel::mapped::Mapped;
+
+/// How often the lock is tried before somebody else may as well have the processor.
+const TRIES: u32 = 1024;
+
+/// The map [`lb_common::packet::record::PACKET_FLOWS`], for as long as this lives.
+#[derive(Debug)]
+pub struct Records {
+    entries: Mapped<Entry>,
+}
+
+/// The lock of a record, until it is dropped.
+struct Held<'a>(&'a AtomicU64);
+
+impl Records {
+    /// Maps an array of so many flows.
+    ///
+    /// # Errors
+    /// As mmap(2): the map is smaller than that, is not mappable, or memory lacks.
+    pub fn map(flows: impl AsFd, slots: u32) -> io::Result<Self> {
+        Ok(Self { entries: Mapped::new(flows, slots as usize)? })
+    }
+
+    /// Reads or changes the record of a slot, for as short as possible: see above.
+    ///
+    /// # Panics
+    /// The slot is none of the map's.
+    pub fn edit<R>(&self, slot: u32, change: impl FnOnce(&mut Record) -> R) -> R {
+        let entry = self.entries.at(slot as usize).as_ptr();
+        // SAFETY: the word lies in the mapping, aligned as in the map, which outlives the reference; everybody changes it atomically.
+        let word = unsafe { AtomicU64::from_ptr(&raw mut (*entry).lock) };
+        let _held = Held::get(word);
+        // SAFETY: the record lies in the mapping, beside the lock. Only who has the lock changes it, and that is us until this function ends; what
+        // programs read without it, they only read. It is made of numbers, so that any bytes are a record.
+        change(unsafe { &mut (*entry).record })
+    }
+}
+
+impl<'a> Held<'a> {
+    fn get(word: &'a AtomicU64) -> Self {
+        let mut tries = 0_u32;
+        while word
+            .compare_exchange_weak(UNLOCKED, LOCKED_BY_AGENT, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            tries = tries.wrapping_add(1);
+            if tries.is_multiple_of(TRIES) {
+                thread::yield_now();
+            }
+            hint::spin_loop();
+        }
+        Self(word)
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.store(UNLOCKED, Ordering::Release);
+    }
+}
