@@ -42,6 +42,8 @@ labelled! {
 labelled! {
     /// How the bytes of an established flow are carried.
     PathKind {
+        /// From interface to interface, by BPF programs that translate packets: the balancer has no socket any more.
+        Packet => "packet",
         /// From socket to socket inside the kernel, by a BPF program.
         Sockmap => "sockmap",
         /// splice(2) through a pooled pipe.
@@ -72,6 +74,27 @@ labelled! {
 }
 
 labelled! {
+    /// Why a flow that wants path `packet` is carried by user space instead, besides what [`crate::packet::reason::Untranslatable`] says of its
+    /// two connections. Each has its own counter.
+    PacketObstacle {
+        /// The path is off: see `lb_path_available`.
+        Unavailable => "unavailable",
+        /// The connection to the server has no port that stays its own: all of `packet-ports` are taken towards it.
+        NoPort => "no-port",
+        /// A peer is on this host: its packets take another way.
+        LocalPeer => "local-peer",
+        /// As many flows as there is room for take the path.
+        Full => "full",
+        /// Not all of its segments come by an interface at which they are seen.
+        Unseen => "unseen",
+        /// A packet came, or went out, that nobody here understands: the flow stays with its sockets.
+        Abandoned => "abandoned",
+        /// The kernel refused for another reason.
+        Kernel => "kernel",
+    }
+}
+
+labelled! {
     /// Why a path inside the kernel is available, or not.
     Availability {
         /// It has passed its self-test.
@@ -90,6 +113,10 @@ labelled! {
         Kernel => "kernel",
         /// The kernel does not do what it should.
         SelfTest => "self-test",
+        /// The kernel gives the ports of path `packet` to others.
+        Ports => "ports",
+        /// Path `packet` cannot see the packets of an interface.
+        Interfaces => "interfaces",
     }
 }
 

@@ -6,7 +6,7 @@
 
 use core::mem::{offset_of, size_of};
 
-use super::flow::{Flow, Misfit, Segment, Side, Verdict};
+use super::flow::{Flow, Misfit, Outgoing, Segment, Side, Verdict};
 use super::icmp::swapped;
 use super::ip::Addresses;
 use super::reason::Untranslatable;
@@ -51,6 +51,12 @@ pub const LOCKED_BY_AGENT: u64 = 2;
 
 /// [`Record::flags`]: the balancer's sockets announce no room, so that both ends pause.
 pub const QUIESCE: u32 = 1;
+/// [`Record::flags`]: each of the balancer's sockets is about to tell its end how much room there is, with what it sends when it leaves
+/// TCP_REPAIR; one bit for each end. That segment has the number before the last byte, so that it would not count
+/// (net/ipv4/tcp_output.c, tcp_xmit_probe_skb): it gets the next one, and goes out also when the flow has flipped.
+pub const ANNOUNCE: u32 = 0b110;
+/// [`Record::flags`]: user space has been called, and has not looked since.
+pub const RUNG: u32 = 1 << 3;
 
 /// The version of IP, in [`Key::family`] and [`Record::family`].
 pub const V4: u32 = 4;
@@ -137,6 +143,17 @@ pub struct Received {
     pub verdict: Verdict,
     /// The flow was disarmed, has flipped, is over, or makes way for another.
     pub calls: bool,
+}
+
+/// What becomes of a segment that a socket of the balancer's sends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sent {
+    /// What becomes of it.
+    pub outgoing: Outgoing,
+    /// User space has to be called.
+    pub calls: bool,
+    /// It tells how much room there is: see [`ANNOUNCE`].
+    pub announces: bool,
 }
 
 /// A slot and an end, as one number.
@@ -228,7 +245,37 @@ impl Record {
             Verdict::Translated => !was_over && self.flow.is_over(),
             Verdict::Disarmed | Verdict::Flipped | Verdict::Another => true,
         };
-        Received { verdict, calls }
+        Received { verdict, calls: calls && self.call() }
+    }
+
+    /// What becomes of a segment that the balancer's socket sends to a side, by an interface with this number.
+    #[inline(always)]
+    pub const fn sent(&mut self, to: Side, segment: &Segment, interface: u32) -> Sent {
+        let way = match to {
+            Side::Client => &mut self.to_client,
+            Side::Server => &mut self.to_server,
+        };
+        // The first that sees it is the one that the routes lead to; others are below it.
+        if way.interface == 0 {
+            way.interface = interface;
+        }
+        let bit = (ANNOUNCE & ANNOUNCE.wrapping_neg()) << to as u32;
+        let is_probe = segment.payload == 0 && segment.sequence.wrapping_add(1) == self.flow.end(to).sent;
+        let outgoing = self.flow.sent(to, segment);
+        if self.flags & bit != 0 && is_probe {
+            self.flags &= !bit;
+            return Sent { outgoing: Outgoing::Sent, calls: false, announces: true };
+        }
+        let calls = matches!(outgoing, Outgoing::Disarmed) && self.call();
+        Sent { outgoing, calls, announces: false }
+    }
+
+    /// Whether a call is new: user space has looked since the last one.
+    #[inline(always)]
+    const fn call(&mut self) -> bool {
+        let is_new = self.flags & RUNG == 0;
+        self.flags |= RUNG;
+        is_new
     }
 
     /// What becomes of a packet that nobody here understands, for a reason of which this is the [`code`].
@@ -253,6 +300,8 @@ labelled! {
         Silenced => "silenced",
         /// Sent with the window closed, so that an end pauses.
         Quieted => "quieted",
+        /// Sent to tell an end how much room there is.
+        Announced => "announced",
         /// ICMP errors handed on to the end that they are for.
         Returned => "returned",
         /// Dropped, because somebody else held the flow's lock for too long.

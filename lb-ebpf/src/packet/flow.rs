@@ -40,6 +40,8 @@ pub enum Judgement {
     Translated,
     /// Likewise passed, and nobody shall find the flow any more.
     Another,
+    /// It tells its end how much room there is.
+    Announced,
     /// It is dropped: there is no socket for it any more.
     Silenced,
     /// It is dropped: somebody else has the lock.
@@ -96,20 +98,20 @@ pub fn judge(found: Found, segment: &Segment, segments: u32) -> Judgement {
     }
 }
 
-/// What becomes of a segment that the balancer's socket sends to the end.
+/// What becomes of a segment that the balancer's socket sends to the end by an interface.
 #[inline(never)]
-pub fn watch(found: Found, segment: &Segment) -> Judgement {
+pub fn watch(found: Found, segment: &Segment, interface: u32) -> Judgement {
     if !found.lock() {
         return Judgement::LockedOut;
     }
-    let outgoing = found.held().flow.sent(found.side(), segment);
+    let sent = found.held().sent(found.side(), segment, interface);
     found.unlock();
-    match outgoing {
-        Outgoing::Sent => Judgement::Passed,
-        Outgoing::Disarmed => {
-            found.ring();
-            Judgement::Passed
-        }
+    if sent.calls {
+        found.ring();
+    }
+    match sent.outgoing {
+        Outgoing::Sent if sent.announces => Judgement::Announced,
+        Outgoing::Sent | Outgoing::Disarmed => Judgement::Passed,
         Outgoing::Silenced => Judgement::Silenced,
     }
 }

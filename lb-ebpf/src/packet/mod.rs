@@ -20,7 +20,7 @@ use lb_common::packet::tcp::SYN;
 use flow::{Found, Judgement, count, counted, find, forget, judge, misfit, watch};
 use segment::{Head, NO_MEMORY, Seen, code_of, options, options_at, read};
 pub use skb::{BARE, ETHERNET, Skb};
-use skb::{correct, is_forwarded, load, protocol, segments, send, store};
+use skb::{correct, interface, is_forwarded, load, protocol, segments, send, store};
 use translate::translate;
 use version::{Kind, Version};
 
@@ -28,7 +28,8 @@ use version::{Kind, Version};
 const IPV4: u32 = 0x0800_u16.to_be() as u32;
 const IPV6: u32 = 0x86dd_u16.to_be() as u32;
 
-/// Where TCP's header has flags and window, and where the checksum, in bytes.
+/// Where TCP's header has the number of the first byte, flags and window, and the checksum, in bytes.
+const SEQUENCE: u32 = 4;
 const FLAGS: u32 = 12;
 const CHECKSUM: u32 = 16;
 
@@ -117,7 +118,9 @@ fn arrive<V: Version, const LINK: u32>(skb: Skb) -> Fate {
             forget(found);
             counted(Counter::Passed, Fate::Passed)
         }
-        Judgement::LockedOut | Judgement::Silenced => counted(Counter::LockedOut, Fate::Dropped),
+        Judgement::LockedOut | Judgement::Silenced | Judgement::Announced => {
+            counted(Counter::LockedOut, Fate::Dropped)
+        }
     }
 }
 
@@ -158,7 +161,8 @@ fn leave<V: Version, const LINK: u32>(skb: Skb) -> Fate {
     if code != 0 {
         return misfit(found, code);
     }
-    match watch(found, &seen.segment) {
+    match watch(found, &seen.segment, interface(skb)) {
+        Judgement::Announced => announce::<V, LINK>(skb, &seen.segment),
         Judgement::Silenced => counted(Counter::Silenced, Fate::Dropped),
         Judgement::LockedOut => counted(Counter::LockedOut, Fate::Dropped),
         Judgement::Passed | Judgement::Translated | Judgement::Another => {
@@ -178,6 +182,17 @@ fn close_window<V: Version, const LINK: u32>(skb: Skb, head: &Head<V::Words>, se
     let change = Difference::NONE.half(segment.window, 0);
     if store(skb, at + FLAGS, &word) && correct(skb, at + CHECKSUM, change) {
         return counted(Counter::Quieted, Fate::Passed);
+    }
+    counted(Counter::Failed, Fate::Dropped)
+}
+
+/// Gives a segment the next number, with which its end takes from it how much room there is.
+#[inline(always)]
+fn announce<V: Version, const LINK: u32>(skb: Skb, segment: &Segment) -> Fate {
+    let (at, next) = (LINK + V::LEN, segment.sequence.wrapping_add(1));
+    let change = Difference::NONE.word(segment.sequence, next);
+    if store(skb, at + SEQUENCE, &[next.to_be()]) && correct(skb, at + CHECKSUM, change) {
+        return counted(Counter::Announced, Fate::Passed);
     }
     counted(Counter::Failed, Fate::Dropped)
 }

@@ -131,7 +131,7 @@ pub fn options(skb: Skb, at: u32, len: u32, by: Option<&Translation>) -> u64 {
     let mut room = MaybeUninit::<Copied>::uninit();
     let copied = fill(skb, &mut room);
     let loaded = bounded(&len);
-    if loaded == 0 || loaded > OPTIONS_MAX {
+    if loaded > OPTIONS_MAX {
         return failed(code(Untranslatable::MalformedOptions));
     }
     // SAFETY: the helper reads the packet of this program's own context, and writes less than the room has.
@@ -144,7 +144,7 @@ pub fn options(skb: Skb, at: u32, len: u32, by: Option<&Translation>) -> u64 {
         Err(reason) => return failed(copied.hidden(code(reason))),
     };
     let stored = bounded(&len);
-    if by.is_some() && stored != 0 && stored <= OPTIONS_MAX {
+    if by.is_some() && stored <= OPTIONS_MAX {
         // SAFETY: the helper changes the packet of this program's own context, of which nothing is held here, and reads less than there is.
         let error = unsafe { bpf_skb_store_bytes(skb, at, copied.0.as_ptr().cast(), stored, 0) };
         // The checksum is in the last word of the header before.
@@ -155,12 +155,13 @@ pub fn options(skb: Skb, at: u32, len: u32, by: Option<&Translation>) -> u64 {
     u64::from(done.timestamp) | u64::from(done.has_timestamp) << 32
 }
 
-/// A length that is less than the room, read anew, so that the compiler does not know that it is the same, and keeps the comparisons that the
-/// verifier wants to see.
+/// A length from 1 to that of the room, read anew, so that the compiler does not know that it is the same, and keeps the comparisons that the
+/// verifier wants to see. That of Linux 6.1 does not see that a number is not 0 that was compared with 0: so 0 becomes too much.
 #[inline(always)]
 fn bounded(len: &u32) -> u32 {
     // SAFETY: from a reference.
-    unsafe { core::ptr::from_ref(len).read_volatile() & (ROOM as u32 - 1) }
+    let len = unsafe { core::ptr::from_ref(len).read_volatile() };
+    (len.wrapping_sub(1) & (ROOM as u32 - 1)) + 1
 }
 
 /// Fills the room with whatever the packet begins with, so that the verifier knows nothing of any byte: with zeros that it knew of, it would

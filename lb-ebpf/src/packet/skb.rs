@@ -55,6 +55,13 @@ pub fn protocol(skb: Skb) -> u32 {
     if is_tagged != 0 { 0 } else { protocol }
 }
 
+/// The number of the interface that the packet is at.
+#[inline(always)]
+pub fn interface(skb: Skb) -> u32 {
+    // SAFETY: as in `len`.
+    unsafe { (*skb).ifindex }
+}
+
 /// Whether the packet came in at an interface of this host before it goes out.
 #[inline(always)]
 pub fn is_forwarded(skb: Skb) -> bool {

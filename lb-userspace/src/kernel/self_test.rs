@@ -17,7 +17,7 @@ use super::{Gate, Maps, Refusal, Seat, Sockmap};
 use crate::net;
 
 /// How long anything may take before the kernel counts as failing.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Taken before a socket comes into the map, from the head of a segment of which the rest waits.
 const TAKEN: &[u8] = b"taken, ";

@@ -6,14 +6,14 @@ use aya::programs::SchedClassifier;
 use lb_common::packet::flow::{End, Flow, Phase, Side};
 use lb_common::packet::ip::Addresses;
 use lb_common::packet::record::{
-    PACKET_EGRESS, PACKET_EGRESS_L3, PACKET_INGRESS, PACKET_INGRESS_L3, Record, V4, V6, Way, v4_mapped,
+    PACKET_EGRESS, PACKET_EGRESS_L3, PACKET_INGRESS, PACKET_INGRESS_L3, RUNG, Record, V4, V6, Way, v4_mapped,
 };
 use lb_common::packet::tcp::Translation;
 
 use super::super::{Bells, Counters, Counts, Keys, Packet, Slot};
 use super::model::{Change, Ends, Shape};
-use crate::kernel::{LoadError, load_packet};
 use crate::kernel::tests::is_privileged;
+use crate::kernel::{LoadError, load_packet};
 
 /// What a program says (include/uapi/linux/pkt_cls.h): TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT.
 const UNSPEC: u32 = u32::MAX;
@@ -240,6 +240,7 @@ impl Bench {
     /// How often a program has called user space since the last time.
     pub fn has_called(&mut self) -> bool {
         self.bells.answer();
+        self.slot.edit(|record| record.flags &= !RUNG);
         self.slot.take_call()
     }
 

@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 use lb_common::packet::flow::{End, Flow, Phase, Position};
-use lb_common::packet::record::{Counter, Record};
+use lb_common::packet::record::{Counter, RUNG, Record};
 use lb_common::packet::tcp::Translation;
 use rustix::event::Timespec;
 use rustix::net::netdevice::name_to_index;
@@ -129,7 +129,11 @@ fn balance(
     });
     server.write_all(&hello).expect("a connection");
     let mut wait_until = |reached: fn(&Flow) -> bool| {
-        while !slot.edit(|record| reached(&record.flow)) {
+        let looked = |record: &mut Record| {
+            record.flags &= !RUNG;
+            reached(&record.flow)
+        };
+        while !slot.edit(looked) {
             assert!(bells.wait(Some(&PATIENCE)), "{:?}", slot.edit(|record| *record));
             bells.answer();
         }
