@@ -5,6 +5,7 @@
 mod descriptors;
 mod error;
 mod listeners;
+mod packet;
 mod sockmap;
 
 pub(crate) use descriptors::raise_limit;
@@ -26,7 +27,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::admin::{self, Surface};
 use crate::backend::{Backend, slow_start};
 use crate::coalescing::{self, Findings};
-use crate::config::needs::Descriptors;
+use crate::config::needs::{self, Descriptors};
 use crate::config::{Config, Loaded, Mode};
 use crate::exit;
 use crate::frontend::{Frontend, Gate};
@@ -36,7 +37,7 @@ use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::Metrics;
 use crate::path::PipeBudget;
 use crate::prelude::pending::PendingHellos;
-use crate::privileges;
+use crate::privileges::{self, Capability};
 use crate::resolve::{self, Resolution};
 use crate::worker::{self, Entrance, Inbox, Order, Peer, Shared};
 
@@ -115,14 +116,18 @@ impl Agent {
         let metrics = Arc::new(Metrics::new(&config));
         // Before there is another thread: each has privileges of its own, and takes those of the one that starts it.
         let inside = sockmap::load(&config, descriptors.connections);
+        let away = packet::load(&config, descriptors.connections);
         let mut listeners = Listeners::bind(&config, &metrics)?;
-        give_up_privileges();
+        let is_loaded = matches!(away, Some(Ok(_)));
+        give_up_privileges(if is_loaded { needs::kept_capabilities(&config) } else { &[] });
         let inside = sockmap::open(inside, &config, &metrics.process);
+        let away = packet::open(away, &config, &metrics.process);
         let log = AccessLog::start(&config.log, metrics.process.log_lines_dropped.clone())
             .map_err(|source| StartError::Log { target: config.log.target.to_string(), source })?;
         let (peers, inboxes): (Vec<Peer>, Vec<Inbox>) =
             (0..config.global.workers.get()).map(|_| Peer::new()).unzip();
-        let shared = Shared { sockmap: inside, ..share(&config, &metrics, log, &descriptors, peers) };
+        let shared =
+            Shared { packet: away, sockmap: inside, ..share(&config, &metrics, log, &descriptors, peers) };
         let (orders, _) = watch::channel(Order::Run);
         let workers = start_workers(&shared, &orders, inboxes)?;
         let is_draining = Arc::default();
@@ -337,9 +342,9 @@ fn prepare_admin(
         .map_err(StartError::system("the admin surface"))
 }
 
-/// From here on the agent may do what any user may, and so may whoever takes it over.
-fn give_up_privileges() {
-    if let Err(error) = privileges::give_up() {
+/// From here on the agent may do what any user may, and so may whoever takes it over; and what these permit.
+fn give_up_privileges(kept: &[Capability]) {
+    if let Err(error) = privileges::give_up_but(kept) {
         tracing::warn!(%error, "privileges cannot be given up");
     }
 }
@@ -370,6 +375,7 @@ fn share(
             config.global.pending_hello_memory,
             metrics.process.pending_hello_memory.clone(),
         ),
+        packet: None,
         sockmap: None,
         pipes: PipeBudget::new(descriptors.pipes as usize, metrics.process.pipes.clone()),
         log,

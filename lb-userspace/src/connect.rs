@@ -10,10 +10,14 @@ use tokio::io::Interest;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::backend::{Backend, NoServer, Server, ServerSlot, Ticket, Turn};
-use crate::net::{self, Socket};
+use crate::net::{self, Socket, Source};
+use crate::path::packet::{Port, Ports};
 
 /// How long to wait before a server is tried again that has just failed, there being no other (as HAProxy: at most 1 s).
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// Own ports that are tried before the kernel chooses.
+const OWN_PORT_TRIES: u32 = 3;
 
 /// An established connection with a server.
 #[derive(Debug)]
@@ -43,6 +47,8 @@ pub struct Attempts {
     pub queued: Duration,
     /// How many were in front when it first stood in the queue; `None`: it never did.
     pub queue_position: Option<usize>,
+    /// The local port of the last try, if it is one of ours.
+    pub port: Option<Arc<Port>>,
     /// The number in the queue, if it stood there.
     ticket: Option<u64>,
     /// Since when it stands there, if it does.
@@ -56,6 +62,8 @@ pub struct Opening<'a> {
     pub header: &'a [u8],
     /// The client's first bytes are there already: they may share the header's segment.
     pub has_bytes_waiting: bool,
+    /// Where the local port comes from; `None`: from the kernel.
+    pub ports: Option<&'a Arc<Ports>>,
 }
 
 /// Connects a server of the backend for `client`, within the backend's retries.
@@ -107,7 +115,7 @@ async fn try_servers(
             slot = take_place(backend, attempts, failure, has_left).await?;
         }
         note_try(backend, &slot, attempts);
-        let error = match try_server(backend, &slot, opening).await {
+        let error = match try_server(backend, &slot, opening, attempts).await {
             Ok(socket) => {
                 slot.server().metrics.connections.inc();
                 return Ok(Connected { socket, slot });
@@ -187,9 +195,21 @@ fn note_try(backend: &Backend, slot: &ServerSlot, attempts: &mut Attempts) {
 }
 
 /// One try: connects and sends the header, within `connect-timeout`.
-async fn try_server(backend: &Backend, slot: &ServerSlot, opening: Opening<'_>) -> io::Result<Socket> {
+async fn try_server(
+    backend: &Backend,
+    slot: &ServerSlot,
+    opening: Opening<'_>,
+    attempts: &mut Attempts,
+) -> io::Result<Socket> {
     let speaks_first = opening.has_bytes_waiting || !opening.header.is_empty();
-    let socket = start_connect(backend, slot, speaks_first)?;
+    attempts.port = None;
+    let socket = match start_from_own_port(backend, slot, opening.ports, speaks_first) {
+        Some((socket, port)) => {
+            attempts.port = Some(Arc::new(port));
+            socket
+        }
+        None => start_connect(backend, slot, speaks_first)?,
+    };
     let deadline = Instant::now() + backend.settings.connect_timeout;
     if !net::is_connected(&socket)? {
         timeout_at(deadline, net::connected(&socket)).await.map_err(io::Error::from)??;
@@ -221,6 +241,23 @@ async fn send_rest(socket: &Socket, mut rest: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Begins to connect from a port that the kernel gives to nobody. `None`: there is none, or it cannot be used; any other will do.
+fn start_from_own_port(
+    backend: &Backend,
+    slot: &ServerSlot,
+    ports: Option<&Arc<Ports>>,
+    speaks_first: bool,
+) -> Option<(Socket, Port)> {
+    let address = slot.server().address;
+    let source = backend.sources(address).next().unwrap_or_default();
+    // A connection of before may be in TIME_WAIT there.
+    (0..OWN_PORT_TRIES).find_map(|_| {
+        let port = ports?.take(address)?;
+        let source = Source { port: Some(port.number()), ..source };
+        net::start_connect(address, source, speaks_first).ok().map(|socket| (socket, port))
+    })
 }
 
 /// Begins to connect, from another address of ours where one has no port left towards the server.

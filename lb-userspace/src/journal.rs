@@ -14,6 +14,7 @@ use crate::connect::Attempts;
 use crate::frontend::{Frontend, Permit};
 use crate::net::{self, Endpoint};
 use crate::observe::access_log::{ALPN_TEXT_MAX, AccessLog, Proxied, Queued, Record};
+use crate::path::packet::Port;
 use crate::path::{Carried, Meter, Side};
 use crate::prelude::hello::ClientHello;
 use crate::proxy::{Endpoints, Received};
@@ -63,6 +64,8 @@ struct Rare {
     /// What the log line says of PROXY headers.
     proxied: Proxied,
     introduction: Introduction,
+    /// The local port of the connection to the server, if it is one of ours.
+    port: Option<Arc<Port>>,
 }
 
 /// What the PROXY header towards the server needs besides the rest of the story. Gone as soon as that is written.
@@ -234,10 +237,18 @@ impl Journal {
             let position = position.try_into().unwrap_or(u32::MAX);
             self.rare().queued = Some(Queued { duration: attempts.queued, position });
         }
+        if let Some(port) = attempts.port.clone().filter(|_| is_connected) {
+            self.rare().port = Some(port);
+        }
         self.connect_time = is_connected.then_some(attempts.duration);
         self.server.clone_from(&attempts.last);
         self.retries = attempts.retries;
         self.is_redispatched = attempts.is_redispatched;
+    }
+
+    /// The local port of the connection to the server, if it is one of ours.
+    pub fn take_port(&mut self) -> Option<Arc<Port>> {
+        self.rare.as_mut()?.port.take()
     }
 
     /// The flow is handed over to a path, which writes into [`Self::meter`] what it delivers.
@@ -306,7 +317,9 @@ impl Journal {
         let hello_time = hello.as_ref().map(|hello| hello.time);
         let (sni, alpn) = hello.map_or_else(Default::default, |hello| (hello.sni, hello.alpn));
         let server = self.server.as_deref();
-        let main = [PathKind::Sockmap, PathKind::Splice].into_iter().find(|path| carried.by_path(*path) > 0);
+        let main = [PathKind::Packet, PathKind::Sockmap, PathKind::Splice]
+            .into_iter()
+            .find(|path| carried.by_path(*path) > 0);
         Record {
             id: self.id,
             accepted_at: self.accepted_at,

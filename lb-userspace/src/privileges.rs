@@ -30,6 +30,9 @@ impl Capability {
     /// Those that path `sockmap` needs until it is loaded.
     pub const FOR_SOCKMAP: [Self; 3] = [Self::Bpf, Self::NetAdmin, Self::Perfmon];
 
+    /// Those that path `packet` needs until it is loaded.
+    pub const FOR_PACKET: [Self; 3] = [Self::Bpf, Self::NetAdmin, Self::Perfmon];
+
     /// Its name as in capabilities(7) and systemd units.
     pub const fn name(self) -> &'static str {
         match self {
@@ -43,9 +46,13 @@ impl Capability {
     /// What it is for, in a few words.
     pub const fn purpose(self) -> &'static str {
         match self {
-            Self::Bpf => "loads the BPF programs of path sockmap",
-            Self::NetAdmin => "makes the socket maps of path sockmap",
-            Self::Perfmon => "lets path sockmap see in the kernel how much a socket has accepted",
+            Self::Bpf => "loads the BPF programs of paths packet and sockmap",
+            Self::NetAdmin => {
+                "makes the socket maps of path sockmap; puts the programs of path packet at interfaces, and throws its sockets away as long as it is on"
+            }
+            Self::Perfmon => {
+                "lets path sockmap see in the kernel how much a socket has accepted, and path packet read what it has copied"
+            }
             Self::NetBindService => "binds low ports",
         }
     }
@@ -134,13 +141,19 @@ pub fn is_in_initial_user_namespace() -> bool {
 /// # Errors
 /// A security module does not permit it.
 pub fn give_up() -> io::Result<()> {
-    let none = CapabilitySets {
-        effective: CapabilitySet::empty(),
-        permitted: CapabilitySet::empty(),
-        inheritable: CapabilitySet::empty(),
-    };
-    // The ambient set goes with the permitted one (capabilities(7)).
-    set_capabilities(None, none)?;
+    give_up_but(&[])
+}
+
+/// The same for all but these, as far as they are there.
+///
+/// # Errors
+/// As [`give_up`].
+pub fn give_up_but(kept: &[Capability]) -> io::Result<()> {
+    let kept = kept.iter().fold(CapabilitySet::empty(), |set, capability| set | capability.bit());
+    let kept = kept & capabilities(None)?.permitted;
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    // The ambient set goes with the inheritable one (capabilities(7)).
+    set_capabilities(None, sets)?;
     set_no_new_privs(true)?;
     Ok(())
 }

@@ -1,20 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One connection, from accept to its log line, as one straight function: [`run`].
 
+mod inside;
+mod spliced;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
-use lb_common::reason::{CloseReason, FallbackReason, HelloReason, PathKind};
-use tokio::task::spawn_local;
+use lb_common::reason::{CloseReason, HelloReason};
 use tokio::time::Instant;
 
-use crate::backend::{Backend, Server, ServerSlot};
+use crate::backend::{Backend, Server};
 use crate::config::{AcceptProxy, BackendId, Mode, PathChoice, PathWish, Policy, SendProxy, TlsPassthrough};
 use crate::connect::{self, Attempts, Connected, Opening};
 use crate::frontend::Frontend;
 use crate::journal::{Introduction, Journal};
-use crate::net::{self, Socket};
-use crate::path::sockmap::{self, Backpressure, Bytes, Refused, Terms};
+use crate::net::Socket;
 use crate::path::{self, Flow, FlowEnd, JoinedHeader, Start, Strategy};
 use crate::prelude::hello::HelloLimits;
 use crate::prelude::peek::{FirstBytes, Waiting, first_bytes};
@@ -41,8 +42,14 @@ pub fn run(worker: Rc<Worker>, client: Socket, mut journal: Box<Journal>) -> imp
                 Err(close) => return end(&worker, client, *journal, close),
             };
         let wish = path_choice(backend, &journal).path;
-        if wish == PathWish::Sockmap {
-            return move_inside(&worker, Legs { client, server: socket }, journal, slot);
+        match wish {
+            PathWish::Packet => {
+                return spliced::move_away(&worker, Legs { client, server: socket }, journal, slot);
+            }
+            PathWish::Sockmap => {
+                return inside::move_inside(&worker, Legs { client, server: socket }, journal, slot);
+            }
+            PathWish::Auto | PathWish::Splice | PathWish::Copy => {}
         }
         let strategy = Strategy::of(wish);
         let start = Start { strategy, has_bytes_waiting: journal.has_hello(), header };
@@ -72,89 +79,11 @@ struct Legs {
     server: Socket,
 }
 
-/// Goes on with a session whose flow is to go inside the kernel, in a task of its own: no other flow keeps room for it.
-fn move_inside(worker: &Rc<Worker>, legs: Legs, journal: Box<Journal>, slot: ServerSlot) {
-    spawn_local(run_inside(Rc::clone(worker), legs, journal, slot));
-}
-
-async fn run_inside(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, slot: ServerSlot) {
-    let may_be_cut = slot.server().may_be_cut().then(|| Arc::clone(slot.server()));
-    let backend = journal.backend();
-    let choice = path_choice(&backend, &journal);
-    let strategy = Strategy::of(choice.path);
-    journal.hand_over(slot, strategy.first());
-    let (mut has_bytes_waiting, mut first) = (journal.has_hello(), Bytes::Waiting);
-    if worker.station.is_some() && !choice.promotion.is_at_once() {
-        let flow = Flow { client: &legs.client, server: &legs.server, backend: &backend.settings };
-        let start = Start { strategy, has_bytes_waiting, header: None };
-        let meter = journal.meter();
-        let carrying = path::carry_until_promoted(&flow, start, &worker.tools, meter, choice.promotion);
-        if let Some(flow_end) = or_cut(carrying, &may_be_cut, |reason| Some(FlowEnd::cut(reason))).await {
-            return finish_flow(&worker, legs, *journal, flow_end);
-        }
-        (has_bytes_waiting, first) = (false, Bytes::Carried);
-    }
-    journal.change_path(PathKind::Sockmap);
-    let backpressure = if choice.is_required { Backpressure::Inside } else { Backpressure::Outside };
-    let terms = Terms { first, backpressure };
-    let inside = Box::pin(carry_inside(&worker, &backend, legs, &mut journal, terms, &may_be_cut)).await;
-    let flow_end = match inside {
-        Outcome::Ended(flow_end) => flow_end,
-        Outcome::Outside(_) if choice.is_required => FlowEnd::cut(CloseReason::PathUnavailable),
-        Outcome::Outside(legs) => {
-            journal.change_path(strategy.first());
-            let start = Start { strategy, has_bytes_waiting, header: None };
-            let flow = Flow { client: &legs.client, server: &legs.server, backend: &backend.settings };
-            let carrying = path::carry(&flow, start, &worker.tools, journal.meter());
-            let flow_end = or_cut(carrying, &may_be_cut, FlowEnd::cut).await;
-            return finish_flow(&worker, legs, *journal, flow_end);
-        }
-    };
-    journal.note_silent_side(flow_end.silent);
-    finish(&worker, *journal, flow_end.reason);
-}
-
 /// Closes the sockets of a flow that user space carried to its end, and then writes down why it ended.
 fn finish_flow(worker: &Worker, legs: Legs, mut journal: Journal, flow_end: FlowEnd) {
     drop(legs.server);
     journal.note_silent_side(flow_end.silent);
     end(worker, legs.client, journal, flow_end.reason);
-}
-
-/// What came of carrying a flow inside the kernel.
-enum Outcome {
-    /// It has ended, and both sockets are closed.
-    Ended(FlowEnd),
-    /// It was not carried: nothing of it was taken.
-    Outside(Legs),
-}
-
-/// Carries a flow inside the kernel, or gives it back untouched.
-async fn carry_inside(
-    worker: &Worker,
-    backend: &Backend,
-    legs: Legs,
-    journal: &mut Journal,
-    terms: Terms,
-    may_be_cut: &Option<Arc<Server>>,
-) -> Outcome {
-    let Some(station) = &worker.station else {
-        worker.note_fallback(FallbackReason::Unavailable);
-        return Outcome::Outside(legs);
-    };
-    // What the runtime watches wakes the worker for every segment.
-    let sockets = [legs.client.into_inner(), legs.server.into_inner()];
-    let carrying = sockmap::carry(station, sockets, &backend.settings, &worker.tools, journal.meter(), terms);
-    let Refused { sockets: [client, server], reason } =
-        match or_cut(carrying, may_be_cut, |reason| Ok(FlowEnd::cut(reason))).await {
-            Ok(flow_end) => return Outcome::Ended(flow_end),
-            Err(refused) => refused,
-        };
-    worker.note_fallback(reason);
-    match (net::register(client), net::register(server)) {
-        (Ok(client), Ok(server)) => Outcome::Outside(Legs { client, server }),
-        _ => Outcome::Ended(FlowEnd::cut(CloseReason::Resources)),
-    }
 }
 
 /// The same as [`until_cut`], where the server's sessions may end, as one outcome.
@@ -219,7 +148,7 @@ async fn open<'w>(
     journal.note_backend(backend);
     // Boxed once more: in one piece they exceed what the C library reuses at once (1,032 bytes with glibc's malloc), and what
     // outlives them leaves gaps that cost every idle flow 130 bytes.
-    match Box::pin(open_server(backend, client, journal)).await {
+    match Box::pin(open_server(worker, backend, client, journal)).await {
         Ok((connected, header)) => Ok((backend, connected, header)),
         Err(close) => {
             let is_gone = matches!(close, CloseReason::ConnectAborted | CloseReason::QueueAborted);
@@ -329,6 +258,7 @@ async fn apply_policy(
 /// # Errors
 /// Why the connection ends here.
 async fn open_server(
+    worker: &Worker,
     backend: &Backend,
     client: &Socket,
     journal: &mut Journal,
@@ -336,12 +266,14 @@ async fn open_server(
     let header = opening_header(backend, journal);
     let path = path_choice(backend, journal).path;
     let is_joined = journal.has_hello()
-        && path != PathWish::Sockmap
+        && !matches!(path, PathWish::Packet | PathWish::Sockmap)
         && !header.is_empty()
         && Strategy::of(path).joins(header.len());
     let (header, joined) =
         if is_joined { (Vec::new(), Some(Box::new(JoinedHeader(header)))) } else { (header, None) };
-    let opening = Opening { header: &header, has_bytes_waiting: journal.has_hello() };
+    let ports =
+        worker.packet.as_ref().filter(|_| path == PathWish::Packet).map(|station| &station.common.ports);
+    let opening = Opening { header: &header, has_bytes_waiting: journal.has_hello(), ports };
     let key = backend.key(journal.client().ip(), journal.server_name());
     let mut attempts = Attempts::new(key);
     let connected = connect::connect(backend, client, opening, &mut attempts).await;

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use lb_common::reason::{CloseReason, FallbackReason};
+use lb_common::reason::{CloseReason, FallbackReason, PacketObstacle};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, spawn_local};
 
@@ -27,7 +27,7 @@ use crate::net::{self, LocalAddress};
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::ProcessMetrics;
 use crate::path::sockmap::{Pool, Station, Watch};
-use crate::path::{self, PipeBudget, Pipes, Tools};
+use crate::path::{self, PipeBudget, Pipes, Tools, packet};
 use crate::prelude::peek::HelloBuffers;
 use crate::prelude::pending::PendingHellos;
 use crate::recycling::keep_blocks;
@@ -47,6 +47,8 @@ pub struct Shared {
     pub pending_hellos: PendingHellos,
     /// The process's pipes.
     pub pipes: Arc<PipeBudget>,
+    /// Path `packet`, where it is available.
+    pub packet: Option<packet::Common>,
     /// The kernel's side of path `sockmap`, where it is available, and the memory for its flows.
     pub sockmap: Option<(Arc<Sockmap>, Arc<Pool>)>,
     /// The sink of log lines.
@@ -121,6 +123,8 @@ pub struct Worker {
     pub hello_buffers: HelloBuffers,
     /// Buffers and pipes for carrying.
     pub tools: Tools,
+    /// Path `packet`, where it is available.
+    pub packet: Option<Rc<packet::Station>>,
     /// Path `sockmap`, where it is available.
     pub station: Option<Rc<Station>>,
     shared: Shared,
@@ -172,6 +176,7 @@ pub fn run(
 impl Worker {
     fn new(index: usize, shared: Shared) -> io::Result<Self> {
         Ok(Self {
+            packet: packet_station(&shared)?,
             station: station(&shared)?,
             backends: Arc::clone(&shared.backends),
             pending_hellos: shared.pending_hellos.clone(),
@@ -186,6 +191,11 @@ impl Worker {
             warned_at: Cell::new(None),
             has_new: Notify::new(),
         })
+    }
+
+    /// Counts a flow that path `packet` did not take.
+    pub fn note_refusal(&self, obstacle: PacketObstacle) {
+        self.shared.metrics.paths.packet.note(obstacle);
     }
 
     /// Counts a flow that a path inside the kernel did not take.
@@ -220,6 +230,12 @@ impl Worker {
         let least = (0..self.shared.peers.len()).min_by_key(|&index| serving(index)).unwrap_or(self.index);
         if mine > serving(least) + 1 + serving(least) / 4 { least } else { self.index }
     }
+}
+
+/// This worker's part of path `packet`.
+fn packet_station(shared: &Shared) -> io::Result<Option<Rc<packet::Station>>> {
+    let Some(common) = &shared.packet else { return Ok(None) };
+    packet::Station::new(common.clone()).map(|station| Some(Rc::new(station))).map_err(io::Error::other)
 }
 
 /// This worker's part of path `sockmap`.

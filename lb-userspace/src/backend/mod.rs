@@ -155,8 +155,11 @@ impl Backend {
         let own: Vec<IpAddr> = self.settings.source.iter().filter(is_meant).copied().collect();
         let turn = if own.len() > 1 { self.source_turn.fetch_add(1, Ordering::Relaxed) } else { 0 };
         let count = own.len().max(1);
-        (0..count)
-            .map(move |step| Source { address: own.get((turn % count + step) % count).copied(), interface })
+        (0..count).map(move |step| Source {
+            address: own.get((turn % count + step) % count).copied(),
+            port: None,
+            interface,
+        })
     }
 
     /// Tells the operator once in a while that connections cannot come from where they should.
@@ -174,7 +177,10 @@ impl Backend {
         let interface = self.settings.source_interface.as_deref();
         let addresses = self.settings.source.iter().copied().map(Some);
         let none = self.settings.source.is_empty().then_some(None);
-        addresses.chain(none).filter_map(|address| source_problem(Source { address, interface })).collect()
+        addresses
+            .chain(none)
+            .filter_map(|address| source_problem(Source { address, port: None, interface }))
+            .collect()
     }
 
     /// Whether a server is up that takes connections (its weight is above 0). It may be full.

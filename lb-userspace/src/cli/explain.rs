@@ -8,7 +8,8 @@ use rustix::process::{Resource, getrlimit};
 
 use super::destination::{self, Question};
 use crate::config::needs::{
-    self, Descriptors, PER_CONNECTION, PER_PIPE, RESERVE, privileged_binds, wants_sockmap,
+    self, Descriptors, PER_CONNECTION, PER_PIPE, RESERVE, kept_capabilities, privileged_binds, wants_packet,
+    wants_sockmap,
 };
 use crate::config::units::{Bytes, format_size};
 use crate::config::{Address, Config, Mode};
@@ -82,7 +83,14 @@ fn capabilities(config: &Config, system: &System) -> Vec<String> {
     let needed = needs::capabilities(config, system.port_start);
     let names: Vec<&str> = needed.iter().map(|capability| capability.name()).collect();
     let names = if names.is_empty() { "none".into() } else { names.join(", ") };
-    let mut lines = vec![format!("at start: {names}"), "afterwards: none".into()];
+    let kept = privileges::list(kept_capabilities(config));
+    let kept = if kept.is_empty() { "none" } else { &kept };
+    let mut lines = vec![format!("at start: {names}"), format!("afterwards: {kept}")];
+    if wants_packet(config) {
+        let names = privileges::list(&Capability::FOR_PACKET);
+        lines
+            .push(format!("{names}: path packet is loaded, and CAP_NET_ADMIN stays; without them it is off"));
+    }
     if wants_sockmap(config) {
         let names = privileges::list(&Capability::FOR_SOCKMAP);
         lines.push(format!("{names}: path sockmap is loaded; without them it is off, see lb doctor"));

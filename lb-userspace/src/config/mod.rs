@@ -15,6 +15,7 @@ mod load;
 mod names;
 pub mod needs;
 mod overlaps;
+mod packet;
 mod problem;
 mod process;
 mod proxy;

@@ -31,6 +31,9 @@ const PER_WORKER_INSIDE: u64 = 5;
 /// Descriptors of the process for path `sockmap`: maps, program, its BTF.
 const INSIDE: u64 = 12;
 
+/// Descriptors of the process for path `packet`: maps, four programs, their BTF, and a link for each direction of 64 interfaces.
+const PACKET: u64 = 16 + 2 * 64;
+
 /// Most connections to the admin surface. One more is there for the moment in which it takes the place of another; that one is
 /// in the reserve.
 pub const ADMIN_CONNECTIONS: u32 = 32;
@@ -193,17 +196,21 @@ pub fn queries_max(config: &Config) -> u64 {
 
 fn runtime(config: &Config) -> u64 {
     let workers = config.global.workers.get() as u64;
-    if wants_sockmap(config) {
-        workers * (PER_WORKER + PER_WORKER_INSIDE) + INSIDE
-    } else {
-        workers * PER_WORKER
-    }
+    let inside = if wants_sockmap(config) { workers * PER_WORKER_INSIDE + INSIDE } else { 0 };
+    let packet = if wants_packet(config) { PACKET + workers } else { 0 };
+    workers * PER_WORKER + inside + packet
 }
 
-/// The capabilities that `lb run` needs at start. Afterwards it needs none.
+/// The capabilities that `lb run` keeps after its start.
+pub fn kept_capabilities(config: &Config) -> &'static [Capability] {
+    if wants_packet(config) { &[Capability::NetAdmin] } else { &[] }
+}
+
+/// The capabilities that `lb run` needs at start. Afterwards: [`kept_capabilities`].
 pub fn capabilities(config: &Config, unprivileged_port_start: u16) -> Vec<Capability> {
     let mut needed = Vec::new();
-    if wants_sockmap(config) {
+    if wants_sockmap(config) || wants_packet(config) {
+        // The same for both.
         needed.extend(Capability::FOR_SOCKMAP);
     }
     if !privileged_binds(config, unprivileged_port_start).is_empty() {
@@ -214,9 +221,18 @@ pub fn capabilities(config: &Config, unprivileged_port_start: u16) -> Vec<Capabi
 
 /// Whether anything is to go by path `sockmap`: only then is it loaded.
 pub fn wants_sockmap(config: &Config) -> bool {
+    wants(config, PathWish::Sockmap)
+}
+
+/// Whether anything is to go by path `packet`: only then is it loaded.
+pub fn wants_packet(config: &Config) -> bool {
+    wants(config, PathWish::Packet)
+}
+
+fn wants(config: &Config, path: PathWish) -> bool {
     let frontends = config.frontends.iter().map(|frontend| frontend.path);
     let backends = config.backends.iter().filter_map(|backend| backend.path);
-    frontends.chain(backends).any(|choice| choice.path == PathWish::Sockmap)
+    frontends.chain(backends).any(|choice| choice.path == path)
 }
 
 fn pipes(connections: u64) -> u64 {

@@ -11,7 +11,7 @@ use super::address::{self, Purpose};
 use super::frontend::{self, Bound};
 use super::reader::Reader;
 use super::value::Value;
-use super::{Admin, AdminUser, Global, Log, LogFormat, LogLevel, LogTarget, limits};
+use super::{Admin, AdminUser, Global, Log, LogFormat, LogLevel, LogTarget, limits, packet};
 
 /// The values of `log.format`.
 pub(super) const LOG_FORMATS: [(&str, LogFormat); 2] =
@@ -36,6 +36,7 @@ pub(super) fn global(reader: Reader<'_, '_>) -> Option<Global> {
     let pending_hello_memory = reader.size(&limits::PENDING_HELLO_MEMORY);
     let sockmap_memory = reader.optional_size(&limits::SOCKMAP_MEMORY);
     let sockmap_direction_memory = reader.size(&limits::SOCKMAP_DIRECTION_MEMORY);
+    let (packet_ports, packet_interfaces) = (packet::ports(&reader), packet::interfaces(&reader));
     let drain_timeout = reader.duration(&limits::DRAIN_TIMEOUT);
     reader.finish();
     Some(Global {
@@ -44,6 +45,8 @@ pub(super) fn global(reader: Reader<'_, '_>) -> Option<Global> {
         pending_hello_memory: pending_hello_memory?,
         sockmap_memory: sockmap_memory?,
         sockmap_direction_memory: sockmap_direction_memory?,
+        packet_ports: packet_ports?,
+        packet_interfaces: packet_interfaces?,
         drain_timeout: drain_timeout?,
     })
 }

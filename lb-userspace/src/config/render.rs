@@ -29,6 +29,13 @@ impl Config {
             None => out.line(format_args!("# sockmap-memory: a quarter of what TCP may have")),
         }
         out.size("sockmap-direction-memory", self.global.sockmap_direction_memory);
+        let ports = &self.global.packet_ports;
+        out.text("packet-ports", format!("{}-{}", ports.start(), ports.end()));
+        if self.global.packet_interfaces.is_empty() {
+            out.line(format_args!("# packet-interfaces: all that are there at start"));
+        } else {
+            out.list("packet-interfaces", &self.global.packet_interfaces);
+        }
         out.duration("drain-timeout", self.global.drain_timeout);
         if let Some(admin) = &self.admin {
             write_admin(&mut out, admin);

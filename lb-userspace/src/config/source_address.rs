@@ -49,6 +49,11 @@ fn address(value: &Value<'_, '_>, others: &[IpAddr]) -> Option<IpAddr> {
 /// Reads `source-interface`.
 pub(super) fn interface(reader: &Reader<'_, '_>) -> Option<Option<Arc<str>>> {
     let Some(value) = reader.key("source-interface") else { return Some(None) };
+    interface_name(&value).map(Some)
+}
+
+/// An interface's name.
+pub(super) fn interface_name(value: &Value<'_, '_>) -> Option<Arc<str>> {
     let name = value.string()?;
     // dev_valid_name, net/core/dev.c.
     let is_valid = (1..=INTERFACE_NAME_MAX).contains(&name.len())
@@ -60,5 +65,5 @@ pub(super) fn interface(reader: &Reader<'_, '_>) -> Option<Option<Arc<str>>> {
         ));
         return None;
     }
-    Some(Some(name.into()))
+    Some(name.into())
 }

@@ -8,8 +8,9 @@ use super::value::Value;
 use super::{Keepalive, PathChoice, PathWish, Promotion, limits};
 
 /// The values of `path`.
-pub(super) const PATHS: [(&str, PathWish); 4] = [
+pub(super) const PATHS: [(&str, PathWish); 5] = [
     ("auto", PathWish::Auto),
+    ("packet", PathWish::Packet),
     ("sockmap", PathWish::Sockmap),
     ("splice", PathWish::Splice),
     ("copy", PathWish::Copy),
@@ -73,6 +74,10 @@ pub(super) fn path(reader: &Reader<'_, '_>) -> Option<Option<PathChoice>> {
             value.error_with_others(
                 "needs a path other than \"auto\" beside it: there would be nothing to require",
             );
+            None
+        }
+        (Some(PathWish::Packet), Some(value), true) => {
+            value.error_with_others("cannot stand beside path = \"packet\": a flow begins elsewhere");
             None
         }
         // Who may take no other path takes none at first either.

@@ -79,7 +79,7 @@ impl Target {
     }
 
     fn bound_to(&self) -> Source<'_> {
-        Source { address: self.source, interface: self.interface.as_deref() }
+        Source { address: self.source, port: None, interface: self.interface.as_deref() }
     }
 
     /// Sends the PROXY header, if there is one.

@@ -3,6 +3,8 @@
 
 mod exclusive;
 mod listener;
+mod ports;
+pub mod repair;
 mod source;
 mod syscalls;
 
@@ -21,12 +23,14 @@ use tokio::io::unix::AsyncFd;
 
 pub use exclusive::wait_exclusively;
 pub use listener::{ListenError, Listener, LocalAddress, bound};
+pub use ports::{PortsError, check_ports, interfaces};
 pub use source::{Source, bind_source, explain_connect, is_out_of_ports, is_source_problem, source_problem};
 #[cfg(test)]
 pub use syscalls::is_receive_buffer_locked;
 pub use syscalls::{
-    TcpInfo, end_filter, filter, kick, kick_sending, link_type, lock_receive_buffer, received_memory,
-    register, register_reader, set_receive_low_water, tcp_info, unacknowledged_bytes,
+    TcpInfo, Terms, end_filter, filter, holds_nothing, kick, kick_sending, link_type, lock_receive_buffer,
+    received_memory, register, register_reader, set_receive_low_water, tcp_info, unacknowledged_bytes,
+    unsent_bytes,
 };
 
 use crate::config::Keepalive;

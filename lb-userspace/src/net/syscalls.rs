@@ -116,6 +116,29 @@ pub struct TcpInfo {
     /// tcpi_data_segs_in: segments with payload that have come, also those that brought nothing new; one that the network interface or the
     /// kernel has made of several counts as all of them (include/net/tcp.h, tcp_segs_in). Wraps.
     pub segments: u32,
+    /// What the handshake has agreed on.
+    pub terms: Terms,
+}
+
+/// What the two ends of a connection have agreed on (struct tcp_info in include/uapi/linux/tcp.h).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// tcpi_options: timestamps are in use.
+    pub has_timestamps: bool,
+    /// tcpi_options: selective acknowledgements are.
+    pub has_sack: bool,
+    /// tcpi_options: ECN is.
+    pub has_ecn: bool,
+    /// tcpi_options: the SYN had data, or was one of TCP Fast Open.
+    pub has_fast_open: bool,
+    /// tcpi_snd_wscale: the shift of windows that the peer announces.
+    pub peers_shift: u8,
+    /// tcpi_rcv_wscale: the shift of windows that are announced to the peer.
+    pub own_shift: u8,
+    /// tcpi_advmss, and what options take: the largest segment that was announced to the peer, in bytes of payload and options.
+    pub announced: u32,
+    /// tcpi_snd_mss, likewise: the largest segment that goes to the peer.
+    pub accepted: u32,
 }
 
 /// Bytes of struct tcp_info up to tcpi_bytes_retrans, which Linux 4.19 brought.
@@ -163,6 +186,36 @@ impl TcpInfo {
             accepted: sent.wrapping_sub(retransmitted).wrapping_add(unsent.into()),
             silent_for: Duration::from_millis(word(52).into()),
             segments: word(152),
+            terms: Terms::from_options(info[5], info[6], [word(16), word(84)]),
+        }
+    }
+}
+
+/// Bits of tcpi_options (include/uapi/linux/tcp.h).
+const TIMESTAMPS: u8 = 1;
+const SACK: u8 = 1 << 1;
+const WINDOW_SCALES: u8 = 1 << 2;
+const ECN: u8 = 1 << 3;
+const SYN_DATA: u8 = 1 << 5;
+
+/// Bytes that timestamps take of each segment (RFC 7323 appendix A).
+const TIMESTAMPS_LEN: u32 = 12;
+
+impl Terms {
+    fn from_options(options: u8, shifts: u8, [sent, announced]: [u32; 2]) -> Self {
+        let has = |bit: u8| options & bit != 0;
+        let options_len = if has(TIMESTAMPS) { TIMESTAMPS_LEN } else { 0 };
+        let shift = |bits: u8| if has(WINDOW_SCALES) { bits & 0xf } else { 0 };
+        Self {
+            has_timestamps: has(TIMESTAMPS),
+            has_sack: has(SACK),
+            has_ecn: has(ECN),
+            has_fast_open: has(SYN_DATA),
+            peers_shift: shift(shifts),
+            own_shift: shift(shifts >> 4),
+            // The kernel takes off what options take of each segment (net/ipv4/tcp_input.c, tcp_rcv_synsent_state_process).
+            announced: announced + options_len,
+            accepted: sent + options_len,
         }
     }
 }
@@ -174,6 +227,23 @@ impl TcpInfo {
 /// # Errors
 /// The socket is gone.
 pub fn received_memory(fd: impl AsFd) -> io::Result<u64> {
+    memory(fd).map(|values| values[RECEIVED].into())
+}
+
+/// Whether a socket has nothing that it has received: neither in order, nor out of order, nor in the backlog of what came while it was in use
+/// (SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_BACKLOG of SO_MEMINFO; net/ipv4/tcp_input.c charges both queues alike).
+///
+/// # Errors
+/// The socket is gone, or the kernel is older than 4.12.
+pub fn holds_nothing(fd: impl AsFd) -> io::Result<bool> {
+    memory(fd).map(|values| values[RECEIVED] == 0 && values[BACKLOG] == 0)
+}
+
+/// Positions in what SO_MEMINFO says (include/uapi/linux/sock_diag.h).
+const RECEIVED: usize = 0;
+const BACKLOG: usize = 7;
+
+fn memory(fd: impl AsFd) -> io::Result<[u32; 9]> {
     // Linux 6.18 has nine; fewer are written where there are fewer.
     let mut values = [0_u32; 9];
     let mut len = size_of_val(&values) as libc::socklen_t;
@@ -187,11 +257,16 @@ pub fn received_memory(fd: impl AsFd) -> io::Result<u64> {
             &raw mut len,
         )
     };
-    if result == 0 { Ok(values[0].into()) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok(values) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Sets an option that is an integer.
-fn set_int(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+pub(super) fn set_int(
+    fd: impl AsFd,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: `value` is a live c_int and the length passed is its size; the kernel only reads it during the call.
     let result = unsafe {
         libc::setsockopt(
@@ -205,24 +280,23 @@ fn set_int(fd: impl AsFd, level: libc::c_int, option: libc::c_int, value: libc::
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Asks for an option that is an integer.
+pub(super) fn get_int(fd: impl AsFd, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
+    let (mut value, mut len): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: both pointers are to live values, and the length is that of the value that the kernel writes to.
+    let result = unsafe {
+        libc::getsockopt(fd.as_fd().as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut len)
+    };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Whether [`lock_receive_buffer`] is on.
 ///
 /// # Errors
 /// As there.
 #[cfg(test)]
 pub fn is_receive_buffer_locked(fd: impl AsFd) -> io::Result<bool> {
-    let (mut locks, mut len): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
-    // SAFETY: both pointers are to live values, and the length is that of the value that the kernel writes to.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_BUF_LOCK,
-            (&raw mut locks).cast(),
-            &raw mut len,
-        )
-    };
-    if result == 0 { Ok(locks & RECEIVE_LOCK != 0) } else { Err(io::Error::last_os_error()) }
+    get_int(fd, libc::SOL_SOCKET, libc::SO_BUF_LOCK).map(|locks| locks & RECEIVE_LOCK != 0)
 }
 
 /// Bytes that were sent and that the peer's kernel has not acknowledged, unsent ones included (SIOCOUTQ, tcp(7)).
@@ -233,6 +307,20 @@ pub fn unacknowledged_bytes(fd: impl AsFd) -> io::Result<u32> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: TIOCOUTQ (the same number as SIOCOUTQ) writes one c_int to the pointer, which is to a live c_int.
     let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+    if result == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// SIOCOUTQNSD (include/uapi/linux/sockios.h, not in libc).
+const UNSENT: libc::Ioctl = 0x894b;
+
+/// Bytes that were written and have not been sent for the first time (tcp(7)).
+///
+/// # Errors
+/// The socket is gone.
+pub fn unsent_bytes(fd: impl AsFd) -> io::Result<u32> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the request writes one c_int to the pointer, which is to a live c_int.
+    let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), UNSENT, &raw mut bytes) };
     if result == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
 }
 

@@ -19,7 +19,7 @@ use super::Strategy;
 use super::direction::{Direction, DirectionEnd, JoinedHeader, Lane, Tools};
 use super::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX, drain};
 use super::flow_end::FlowEnd;
-use super::meter::Meter;
+use super::meter::{Carried, Meter};
 use super::moment::Moment;
 use super::settle::{SETTLED_AGE, settle};
 use super::side::Side;
@@ -150,14 +150,23 @@ impl<'a> Run<'a> {
         }
     }
 
+    /// Whether a direction has ended, or a side is gone.
+    pub(super) fn is_over(&self) -> bool {
+        self.up_ended || self.down_ended || self.gone.is_some()
+    }
+
     /// Whether every byte that user space took has been delivered, and no more wait: then each segment that comes is whole.
     pub(super) fn is_between_bytes(&self) -> bool {
-        let is_over = self.up_ended || self.down_ended || self.gone.is_some();
         let has_rest = self.up.is_stalled() || self.down.is_stalled();
         let is_empty = |socket| {
             net::peek(socket, &mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
         };
-        !is_over && !has_rest && is_empty(self.flow.client) && is_empty(self.flow.server)
+        !self.is_over() && !has_rest && is_empty(self.flow.client) && is_empty(self.flow.server)
+    }
+
+    /// What both sides have received so far, by path.
+    pub(super) fn carried(&self) -> Carried {
+        self.meter.carried
     }
 
     /// Bytes that both sides have received so far.

@@ -8,6 +8,7 @@ mod flow;
 mod flow_end;
 mod meter;
 mod moment;
+pub mod packet;
 mod pipes;
 mod promotion;
 mod settle;
@@ -41,7 +42,7 @@ impl Strategy {
     /// What user space does for a flow of this wish, also where it wishes for a path inside the kernel and that is not to be had.
     pub fn of(wish: PathWish) -> Self {
         match wish {
-            PathWish::Auto | PathWish::Sockmap => Self::Adaptive,
+            PathWish::Auto | PathWish::Packet | PathWish::Sockmap => Self::Adaptive,
             PathWish::Splice => Self::Always(Method::Splice),
             PathWish::Copy => Self::Always(Method::Copy),
         }

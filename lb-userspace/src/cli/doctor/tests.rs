@@ -96,7 +96,7 @@ fn what_lacks_is_told_with_what_to_change() {
     let findings = examine(&nobody, Some(&config), &fails(LoadError::NoPrivilege(lack)));
     let text = render::text(&findings, Some(Path::new("lb.toml")));
     for expected in [
-        "  lacks CAP_BPF               not held: loads the BPF programs of path sockmap\n  lacks CAP_NET_ADMIN ",
+        "  lacks CAP_BPF               not held: loads the BPF programs of paths packet and sockmap\n  lacks CAP_NET_ADMIN ",
         "  lacks CAP_NET_BIND_SERVICE  not held: binds low ports\n        change: AmbientCapabilities=CAP_NET_BIND_SERVICE and",
         "  lacks sockmap  off: not permitted: CAP_BPF and CAP_NET_ADMIN are missing\n",
         "        change: AmbientCapabilities=CAP_BPF CAP_NET_ADMIN and CapabilityBoundingSet=CAP_BPF CAP_NET_ADMIN in",

@@ -12,13 +12,7 @@ fn check(old: &str, new: &str, expected: &[&str]) {
 #[test]
 fn keys() {
     check("", "[global]\nworkrs = 2\n", &[r#"10:1: global.workrs: unknown key; did you mean "workers"?"#]);
-    check(
-        "",
-        "[global]\nspeed = 2\n",
-        &[
-            "10:1: global.speed: unknown key; allowed are drain-timeout, max-connections, pending-hello-memory, sockmap-direction-memory, sockmap-memory and workers",
-        ],
-    );
+    check("", "[global]\nspeed = 2\n", &["10:1: global.speed: unknown key; allowed are drain-timeout, …"]);
     check("", "[fronted.x]\n", &[r#"9:2: fronted: unknown key; did you mean "frontend"?"#]);
     check(
         "",
@@ -334,8 +328,25 @@ fn keepalive_and_path() {
     );
     check(
         "mode =",
-        "path = \"packet\"\nmode =",
-        &[r#"3:8: frontend.f.path = "packet": must be one of "auto", "sockmap", "splice" and "copy""#],
+        "path = \"fast\"\nmode =",
+        &[
+            r#"3:8: frontend.f.path = "fast": must be one of "auto", "packet", "sockmap", "splice" and "copy""#,
+        ],
+    );
+    check(
+        "mode =",
+        "path = \"packet\"\npath-required = true\nmode =",
+        &[
+            r#"4:17: frontend.f.path-required = true: cannot stand beside path = "packet": a flow begins elsewhere"#,
+        ],
+    );
+    check(
+        "",
+        "[global]\npacket-ports = \"80-90\"\npacket-interfaces = [\"eth0\", \"a b\"]\n",
+        &[
+            r#"10:16: global.packet-ports = "80-90": must be the first and the last of a range of ports from 1024 on, such as "61000-65535""#,
+            r#"11:30: global.packet-interfaces[2] = "a b": must be an interface's name, 1 to 15 bytes without spaces, "/" and ":""#,
+        ],
     );
     check(
         "mode =",

@@ -3,7 +3,9 @@
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// `[global]`: what concerns the process.
@@ -19,6 +21,10 @@ pub struct Global {
     pub sockmap_memory: Option<u64>,
     /// `sockmap-direction-memory`: bytes of one direction that may wait so.
     pub sockmap_direction_memory: u64,
+    /// `packet-ports`: local ports of connections to servers on path `packet`.
+    pub packet_ports: RangeInclusive<u16>,
+    /// `packet-interfaces`: where packets are translated; empty: at all interfaces that are there.
+    pub packet_interfaces: Vec<Arc<str>>,
     /// `drain-timeout`: how long open connections may go on after SIGTERM.
     pub drain_timeout: Duration,
 }

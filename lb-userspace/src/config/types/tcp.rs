@@ -59,6 +59,8 @@ impl Promotion {
 pub enum PathWish {
     /// `auto`: the best that works here.
     Auto,
+    /// `packet`
+    Packet,
     /// `sockmap`
     Sockmap,
     /// `splice`

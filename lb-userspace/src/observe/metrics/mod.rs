@@ -21,7 +21,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use self::exposition::Exposition;
-pub use self::paths::PathMetrics;
+pub use self::paths::{PacketRefusals, PathMetrics};
 pub use self::register::{Description, Kind};
 
 use self::families::Families;
@@ -157,7 +157,7 @@ impl Metrics {
         let mut registrar = Registrar::default();
         let families = Families::register(&mut registrar);
         for path in PathKind::ALL {
-            let is_inside = path == PathKind::Sockmap;
+            let is_inside = matches!(path, PathKind::Packet | PathKind::Sockmap);
             let at_first = if is_inside { Availability::NotConfigured } else { Availability::Available };
             families.process.paths.note(path, at_first);
         }

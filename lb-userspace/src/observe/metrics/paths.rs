@@ -1,13 +1,44 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Metrics of paths as the process has them; what they carry is counted by frontend.
 
-use lb_common::reason::{Availability, FallbackReason, PathKind};
+use lb_common::packet::reason::Untranslatable;
+use lb_common::reason::{Availability, FallbackReason, PacketObstacle, PathKind};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::register::{Counters, Gauges, Registrar};
 
 const PATH_REASON: &[&str] = &["path", "reason"];
+
+/// Flows that path `packet` did not take, by reason.
+#[derive(Clone, Debug, Default)]
+pub struct PacketRefusals {
+    obstacles: [Counter; PacketObstacle::ALL.len()],
+    terms: [Counter; Untranslatable::ALL.len()],
+}
+
+impl PacketRefusals {
+    fn register(family: &Counters) -> Self {
+        let of = |reason: &'static str| {
+            let labels = vec![("path", PathKind::Packet.label().into()), ("reason", reason.into())];
+            family.get_or_create_owned(&labels)
+        };
+        Self {
+            obstacles: PacketObstacle::ALL.map(|obstacle| of(obstacle.label())),
+            terms: Untranslatable::ALL.map(|reason| of(reason.label())),
+        }
+    }
+
+    /// Counts one.
+    pub fn note(&self, obstacle: PacketObstacle) {
+        self.obstacles[obstacle.index()].inc();
+    }
+
+    /// Counts one whose connections cannot become one.
+    pub fn note_terms(&self, reason: Untranslatable) {
+        self.terms[reason.index()].inc();
+    }
+}
 
 /// Whether paths can carry flows, and what path `sockmap` does besides.
 #[derive(Clone, Debug, Default)]
@@ -16,6 +47,8 @@ pub struct PathMetrics {
     available: Gauges,
     /// `lb_path_fallbacks_total{path,reason}` of path `sockmap`, by [`FallbackReason::index`].
     pub fallbacks: [Counter; FallbackReason::ALL.len()],
+    /// `lb_path_fallbacks_total{path,reason}` of path `packet`.
+    pub packet: PacketRefusals,
     /// `lb_sockmap_memory_bytes`: that flows on path `sockmap` may hold inside the kernel.
     pub sockmap_memory: Gauge,
     /// `lb_sockmap_pauses_total`: times that a direction had to wait for its receiver.
@@ -26,24 +59,24 @@ pub struct PathMetrics {
 
 impl PathMetrics {
     pub(super) fn register(to: &mut Registrar) -> Self {
+        let available = to.gauge(
+            "lb_path_available",
+            PATH_REASON,
+            "1 if a path can carry flows, else 0, with the reason",
+        );
+        let fallbacks: Counters = to.counter(
+            "lb_path_fallbacks_total",
+            PATH_REASON,
+            "Flows that a path inside the kernel should have carried and did not take",
+        );
         Self {
-            available: to.gauge(
-                "lb_path_available",
-                PATH_REASON,
-                "1 if a path can carry flows, else 0, with the reason",
-            ),
-            fallbacks: {
-                let family: Counters = to.counter(
-                    "lb_path_fallbacks_total",
-                    PATH_REASON,
-                    "Flows that a path inside the kernel should have carried and did not take",
-                );
+            available,
+            fallbacks: FallbackReason::ALL.map(|reason| {
                 let path = PathKind::Sockmap.label();
-                FallbackReason::ALL.map(|reason| {
-                    let labels = vec![("path", path.into()), ("reason", reason.label().into())];
-                    family.get_or_create_owned(&labels)
-                })
-            },
+                let labels = vec![("path", path.into()), ("reason", reason.label().into())];
+                fallbacks.get_or_create_owned(&labels)
+            }),
+            packet: PacketRefusals::register(&fallbacks),
             sockmap_memory: to.gauge(
                 "lb_sockmap_memory_bytes",
                 &[],

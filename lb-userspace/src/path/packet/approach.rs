@@ -1,0 +1,349 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A flow's way to this path, while user space still carries it.
+//!
+//! ```text
+//! unwatched ──between bytes──▶ watched ──grace──▶ ready ──between bytes──▶ armed ──a segment flips it──▶ spliced
+//!                                                   ▲                        │
+//!                                                   └──── anything happens ──┘
+//! ```
+//!
+//! Where bytes never cease, both ends are asked to pause: what the sockets send announces no room ([`QUIESCE`]), until all that was under way
+//! has been delivered and acknowledged. Then the flow is armed, the room is announced, and the answer to that flips it.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use lb_common::packet::flow::{End, Phase, Position};
+use lb_common::packet::record::{ANNOUNCE, QUIESCE, RUNG};
+use lb_common::packet::sequence::is_before;
+use lb_common::reason::PacketObstacle;
+use tokio::time::{Sleep, sleep, sleep_until};
+
+use super::entry::{self, Basis, Obstacle};
+use super::{Port, Spliced, Station};
+use crate::net::{self, Socket, repair};
+use crate::path::drain::drain;
+use crate::path::flow::{Ending, Run};
+use crate::path::meter::{Carried, Meter};
+use crate::path::moment::Moment;
+use crate::path::{Flow, FlowEnd, Start, Tools};
+
+/// Bytes after which a flow that does not leave is asked to rest.
+const RESTLESS_BYTES: u64 = 1 << 20;
+
+/// How long both ends may take to rest: a round trip, and what is under way.
+const REST_MAX: Duration = Duration::from_millis(500);
+
+/// Between looks at a flow that is to rest.
+const REST_LOOK: Duration = Duration::from_millis(1);
+
+/// How often a flow is asked.
+const RESTS_MAX: u8 = 4;
+
+/// How often a flow is armed in vain before it is only armed where it rests: arming costs some system calls.
+const ARMS_MAX: u8 = 100;
+
+/// How far a flow is.
+enum State<'a> {
+    /// Nobody watches it yet.
+    Unwatched,
+    /// Segments that had passed before it was watched may still be on their way to a socket.
+    Watched(Pin<Box<dyn Future<Output = bool> + 'a>>),
+    /// It can be armed.
+    Ready,
+    /// The next segment flips it, if it may.
+    Armed,
+    /// User space carries it to its end.
+    Settled,
+}
+
+/// What is done beside carrying a flow.
+struct Approach<'a> {
+    station: &'a Rc<Station>,
+    client: &'a Socket,
+    server: &'a Socket,
+    port: Option<Arc<Port>>,
+    state: State<'a>,
+    /// While it is watched.
+    spliced: Option<Spliced>,
+    /// Where the sockets were, and what had been carried, when it began to be watched.
+    basis: Basis,
+    before: Carried,
+    /// All that had come before it was watched has been accounted for.
+    is_known: bool,
+    /// Bytes that had been delivered when it was last asked to rest.
+    asked_at: u64,
+    /// Until when it is to have come to rest.
+    rests_until: Option<Moment>,
+    rests: u8,
+    arms: u8,
+    tick: Option<Pin<Box<Sleep>>>,
+}
+
+/// Carries a flow in user space until it ends, or until the programs carry it: then its sockets hold nothing, and are to be
+/// [discarded](repair::discard). `meter` is up to date whenever this future is not being polled.
+///
+/// # Errors
+/// How it ended.
+pub async fn carry_until_spliced(
+    station: &Rc<Station>,
+    flow: &Flow<'_>,
+    start: Start,
+    tools: &Tools,
+    meter: &mut Meter,
+    port: Option<Arc<Port>>,
+) -> Result<Spliced, FlowEnd> {
+    let mut run = Run::new(flow, start, tools, meter);
+    let left = {
+        let mut tick = pin!(sleep_until(run.next_tick(Moment::now()).instant()));
+        let mut approach = Approach::new(station, flow, port);
+        let run = &mut run;
+        poll_fn(move |cx| {
+            if let Some(spliced) = approach.flipped(cx) {
+                return Poll::Ready(Ok(spliced));
+            }
+            if let Poll::Ready(ending) = run.poll(cx, tick.as_mut()) {
+                return Poll::Ready(Err(ending));
+            }
+            approach.go_on(cx, run);
+            Poll::Pending
+        })
+        .await
+    };
+    let ending = match left {
+        Ok(spliced) => return Ok(spliced),
+        Err(ending) => ending,
+    };
+    let (flow_end, drains_until) = (run.conclude(&ending), run.drains_until());
+    drop(run);
+    if let Ending::Reset(side, _) = ending {
+        drain(side.other().of(flow), drains_until).await;
+    }
+    Err(flow_end)
+}
+
+impl<'a> Approach<'a> {
+    fn new(station: &'a Rc<Station>, flow: &Flow<'a>, port: Option<Arc<Port>>) -> Self {
+        Self {
+            station,
+            client: flow.client,
+            server: flow.server,
+            port,
+            state: State::Unwatched,
+            spliced: None,
+            basis: Basis::default(),
+            before: Carried::default(),
+            is_known: false,
+            asked_at: 0,
+            rests_until: None,
+            rests: 0,
+            arms: 0,
+            tick: None,
+        }
+    }
+
+    /// The flow, if the programs have it. If not, user space may go on: a flow that was armed is so no more.
+    fn flipped(&mut self, cx: &mut Context<'_>) -> Option<Spliced> {
+        let spliced = self.spliced.as_ref()?;
+        spliced.slot.listen(cx.waker());
+        if !matches!(self.state, State::Armed) {
+            return None;
+        }
+        let phase = spliced.slot.edit(|record| {
+            record.flags &= !RUNG;
+            record.flow.disarm();
+            record.flow.phase()
+        });
+        match phase {
+            Phase::Spliced | Phase::Closing => return self.spliced.take(),
+            Phase::Track | Phase::Armed => self.state = State::Ready,
+            Phase::Gone => {
+                self.station.common.refused.note(PacketObstacle::Abandoned);
+                self.settle();
+            }
+        }
+        None
+    }
+
+    /// Does what is next, once user space has nothing more to do for now.
+    fn go_on(&mut self, cx: &mut Context<'_>, run: &Run<'_>) {
+        if matches!(self.state, State::Settled) {
+            return;
+        }
+        if run.is_over() {
+            return self.settle();
+        }
+        if matches!(self.state, State::Unwatched) && run.is_between_bytes() {
+            self.begin(run.carried());
+        }
+        if let State::Watched(grace) = &mut self.state {
+            match grace.as_mut().poll(cx) {
+                Poll::Ready(true) => self.state = State::Ready,
+                Poll::Ready(false) => self.settle(),
+                Poll::Pending => {}
+            }
+        }
+        if !matches!(self.state, State::Ready) {
+            return;
+        }
+        let may_arm = self.arms < ARMS_MAX || self.rests_until.is_some();
+        if !(may_arm && run.is_between_bytes() && self.arm(run.carried())) {
+            self.ask_for_rest(cx, run.delivered());
+        }
+    }
+
+    /// Has the programs watch the flow, if it can take this path; stays where it is if this is not the moment.
+    fn begin(&mut self, carried: Carried) {
+        let refused = &self.station.common.refused;
+        let Some(port) = self.port.take() else {
+            refused.note(PacketObstacle::NoPort);
+            return self.settle();
+        };
+        let (client, server) = (self.client.get_ref(), self.server.get_ref());
+        let begun = entry::look([client, server]).and_then(|known| {
+            let slot = self.station.common.kernel.slot().ok_or(Obstacle::Path(PacketObstacle::Full))?;
+            slot.begin(known.record);
+            let published = self.station.keys.borrow_mut().publish(&slot);
+            published.map_err(|refusal| {
+                tracing::debug!(?refusal, "path packet does not take a flow");
+                Obstacle::Path(PacketObstacle::Kernel)
+            })?;
+            Ok((slot, known.basis))
+        });
+        match begun {
+            Ok((slot, basis)) => {
+                self.spliced = Some(Spliced { slot, _port: port, station: Rc::clone(self.station) });
+                (self.basis, self.before) = (basis, carried);
+                self.state = State::Watched(Box::pin(self.station.common.grace.pass()));
+            }
+            Err(Obstacle::Busy) => self.port = Some(port),
+            Err(obstacle) => {
+                match obstacle {
+                    Obstacle::Terms(reason) => refused.note_terms(reason),
+                    Obstacle::Path(obstacle) => refused.note(obstacle),
+                    Obstacle::Busy | Obstacle::Gone => {}
+                }
+                self.settle();
+            }
+        }
+    }
+
+    /// Arms the flow, if nothing of it is in a socket; whether it is armed.
+    fn arm(&mut self, carried: Carried) -> bool {
+        let Some(spliced) = &self.spliced else { return false };
+        let Some(unacknowledged) = resting(self.client).zip(resting(self.server)) else { return false };
+        let is_resting = self.rests_until.is_some();
+        if is_resting && unacknowledged != (0, 0) {
+            return false;
+        }
+        let (client, server) = self.basis.positions(self.before, carried);
+        let is_known = self.is_known;
+        let armed = spliced.slot.edit(|record| {
+            let has_ways = record.to_server.interface != 0 && record.to_client.interface != 0;
+            let flow = &mut record.flow;
+            let is_seen = (catch_up(&mut flow.client, client, unacknowledged.0) || !is_known)
+                & (catch_up(&mut flow.server, server, unacknowledged.1) || !is_known);
+            if !is_seen || !has_ways {
+                return is_seen.then_some(false);
+            }
+            flow.arm(client, server);
+            record.flags &= !(QUIESCE | RUNG);
+            record.flags |= if is_resting { ANNOUNCE } else { 0 };
+            Some(true)
+        });
+        self.is_known = true;
+        match armed {
+            Some(true) => {}
+            Some(false) => return false,
+            // Bytes have come past the programs: they do not see all of this flow.
+            None => {
+                self.station.common.refused.note(PacketObstacle::Unseen);
+                self.settle();
+                return false;
+            }
+        }
+        self.state = State::Armed;
+        self.arms = self.arms.saturating_add(1);
+        if is_resting {
+            self.rests_until = None;
+            self.announce();
+        }
+        true
+    }
+
+    /// Asks both ends to pause, where the flow has not left for long; or lets them go on.
+    fn ask_for_rest(&mut self, cx: &mut Context<'_>, delivered: u64) {
+        match self.rests_until {
+            Some(until) if Moment::now() >= until => self.end_rest(),
+            // The acknowledgement of the last bytes wakes nobody.
+            Some(_) => self.look_again(cx),
+            None if delivered >= self.asked_at + RESTLESS_BYTES && self.rests < RESTS_MAX => {
+                self.asked_at = delivered;
+                self.rests += 1;
+                self.rests_until = Some(Moment::now() + REST_MAX);
+                if let Some(spliced) = &self.spliced {
+                    spliced.slot.edit(|record| record.flags |= QUIESCE);
+                }
+                self.look_again(cx);
+            }
+            None => {}
+        }
+    }
+
+    /// Wakes the flow after a moment.
+    fn look_again(&mut self, cx: &mut Context<'_>) {
+        let tick = self.tick.get_or_insert_with(|| Box::pin(sleep(REST_LOOK)));
+        tick.as_mut().reset((Moment::now() + REST_LOOK).instant());
+        if tick.as_mut().poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+
+    /// Lets both ends go on that were asked to pause.
+    fn end_rest(&mut self) {
+        if self.rests_until.take().is_some()
+            && let Some(spliced) = &self.spliced
+        {
+            spliced.slot.edit(|record| record.flags = record.flags & !QUIESCE | ANNOUNCE);
+            self.announce();
+        }
+    }
+
+    /// Tells both ends how much room there really is.
+    fn announce(&self) {
+        for socket in [self.client, self.server] {
+            // A socket that is gone has no room.
+            let _ = repair::announce_window(socket.get_ref());
+        }
+    }
+
+    /// User space carries it to its end.
+    fn settle(&mut self) {
+        self.end_rest();
+        self.spliced = None;
+        self.state = State::Settled;
+    }
+}
+
+/// What a socket that holds nothing of what it has received has outstanding, in bytes. `None`: it holds something, or is gone.
+fn resting(socket: &Socket) -> Option<u32> {
+    let fd = socket.get_ref();
+    let is_empty = net::holds_nothing(fd).ok()? && net::tcp_info(fd).ok()?.is_established;
+    if is_empty { net::unacknowledged_bytes(fd).ok() } else { None }
+}
+
+/// Brings what the programs know of an end to where its socket is; whether they had seen all that it has sent.
+///
+/// What is acknowledged is what the socket says: programs see a segment before TCP has looked whether it is whole.
+fn catch_up(end: &mut End, position: Position, unacknowledged: u32) -> bool {
+    end.acknowledged = position.given.wrapping_sub(unacknowledged);
+    let has_missed = is_before(end.reached, position.taken);
+    if has_missed {
+        end.reached = position.taken;
+    }
+    !has_missed
+}

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What two connections must be for a flow to take this path, and what is known of them when it begins to be watched.
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, OwnedFd};
+
+use lb_common::packet::flow::{End, Flow, Position};
+use lb_common::packet::reason::Untranslatable;
+use lb_common::packet::record::{Record, Way};
+use lb_common::packet::syn::{Family, Leg, agree};
+use lb_common::packet::tcp::{SHIFT_MAX, Translation};
+use lb_common::reason::PacketObstacle;
+
+use crate::kernel::packet;
+use crate::net::repair::{self, Numbers};
+use crate::net::{self, Terms};
+use crate::path::meter::Carried;
+
+/// The two ends of a connection: ours, and the peer's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ends {
+    own: SocketAddr,
+    peer: SocketAddr,
+}
+
+/// A connection as it was looked at.
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    ends: Ends,
+    terms: Terms,
+}
+
+/// Why a flow does not take this path.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// What was agreed on differs, or cannot be translated.
+    Terms(Untranslatable),
+    /// Another reason.
+    Path(PacketObstacle),
+    /// Something is about to be sent: not now.
+    Busy,
+    /// A connection is over, or the kernel does not say.
+    Gone,
+}
+
+/// Where both sockets were when it began, client's first.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Basis([Position; 2]);
+
+/// A flow that begins to be watched.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Known {
+    /// What the programs get.
+    pub(super) record: Record,
+    /// What stays here.
+    pub(super) basis: Basis,
+}
+
+impl Basis {
+    /// Where they are, the client's and the server's, when so much has been carried since and nothing of it is held in between.
+    pub(super) fn positions(self, before: Carried, now: Carried) -> (Position, Position) {
+        // Numbers wrap.
+        let up = now.received().wrapping_sub(before.received()) as u32;
+        let down = now.sent().wrapping_sub(before.sent()) as u32;
+        let [client, server] = self.0;
+        let moved = |position: Position, taken: u32, given: u32| Position {
+            taken: position.taken.wrapping_add(taken),
+            given: position.given.wrapping_add(given),
+        };
+        (moved(client, up, down), moved(server, down, up))
+    }
+}
+
+/// Looks at both connections, the client's and the server's, whether they can become one, and what is known of them then.
+///
+/// # Errors
+/// Why not.
+pub(super) fn look([client_socket, server_socket]: [&OwnedFd; 2]) -> Result<Known, Obstacle> {
+    let (client, server) = (Connection::look(client_socket)?, Connection::look(server_socket)?);
+    if client.terms.has_fast_open || server.terms.has_fast_open {
+        return Err(Obstacle::Terms(Untranslatable::FastOpen));
+    }
+    agree(&client.leg(), &server.leg()).map_err(Obstacle::Terms)?;
+    let ((client_end, client_position), (server_end, server_position)) =
+        (known(client_socket, &client.terms)?, known(server_socket, &server.terms)?);
+    let mut flow =
+        Flow::tracked([client_end, server_end], translation(&client, &server), translation(&server, &client));
+    flow.timestamps = client.terms.has_timestamps.into();
+    let family = packet::family(client.ends.peer.ip());
+    let record = Record::new(flow, family, way_to(&server), way_to(&client));
+    Ok(Known { record, basis: Basis([client_position, server_position]) })
+}
+
+impl Connection {
+    fn look(fd: impl AsFd) -> Result<Self, Obstacle> {
+        let info = net::tcp_info(&fd).map_err(gone)?;
+        if !info.is_established {
+            return Err(Obstacle::Gone);
+        }
+        if net::is_with_this_host(&fd).map_err(gone)? {
+            return Err(Obstacle::Path(PacketObstacle::LocalPeer));
+        }
+        Ok(Self { ends: ends(&fd).map_err(gone)?, terms: info.terms })
+    }
+
+    fn leg(&self) -> Leg {
+        let Terms { has_timestamps, has_sack, has_ecn, announced, accepted, .. } = self.terms;
+        let family = if self.ends.peer.is_ipv4() { Family::V4 } else { Family::V6 };
+        let [announced, accepted] =
+            [announced, accepted].map(|bytes| u16::try_from(bytes).unwrap_or(u16::MAX));
+        Leg { family, has_timestamps, has_sack, has_ecn, announced, accepted }
+    }
+}
+
+/// What a socket tells of its end and of where it is. To be asked only while it has sent all that was written: TCP_REPAIR would take what
+/// was not for sent (net/ipv4/tcp_output.c, tcp_write_xmit).
+fn known(socket: &OwnedFd, terms: &Terms) -> Result<(End, Position), Obstacle> {
+    if net::unsent_bytes(socket).map_err(gone)? > 0 {
+        return Err(Obstacle::Busy);
+    }
+    // In this order: what is acknowledged in between makes the second smaller, which is on the safe side.
+    let unacknowledged = net::unacknowledged_bytes(socket).map_err(gone)?;
+    let mut numbers = repair::numbers(socket).map_err(gone)?;
+    let waiting = loop {
+        let waiting = net::waiting_bytes(socket).map_err(gone)?;
+        let again = repair::numbers(socket).map_err(gone)?;
+        if again.received == numbers.received {
+            break waiting;
+        }
+        numbers = again;
+    };
+    let taken = numbers.received.wrapping_sub(waiting as u32);
+    Ok((end(numbers, unacknowledged, terms.own_shift), Position { taken, given: numbers.written }))
+}
+
+/// What is known of an end before its segments are watched. How far it may send is not; it is taken for as much as a window can ever be, for
+/// whoever thinks that a segment was not taken that was would lose it.
+fn end(numbers: Numbers, unacknowledged: u32, shift: u8) -> End {
+    End {
+        reached: numbers.received,
+        sent: numbers.written,
+        acknowledged: numbers.written.wrapping_sub(unacknowledged),
+        confirmed: numbers.received,
+        allowed: numbers.received.wrapping_add(u32::from(u16::MAX) << shift.min(SHIFT_MAX)),
+        timestamp: 0,
+        timestamp_sent: 0,
+        marks: 0,
+    }
+}
+
+/// How packets leave towards the peer of a connection. Programs see by which interface.
+fn way_to(to: &Connection) -> Way {
+    packet::way(to.ends.own.ip(), to.ends.peer.ip(), 0)
+}
+
+/// For what comes from the first, towards the second, as far as it is known before the flip.
+fn translation(from: &Connection, to: &Connection) -> Translation {
+    Translation {
+        ports: packet::ports(to.ends.own, to.ends.peer),
+        shift_from: from.terms.peers_shift,
+        shift_to: to.terms.own_shift,
+        ..Translation::default()
+    }
+}
+
+fn ends(fd: impl AsFd) -> io::Result<Ends> {
+    let own = SocketAddr::try_from(rustix::net::getsockname(&fd)?)?;
+    let peer = rustix::net::getpeername(&fd)?.ok_or(io::ErrorKind::NotConnected)?;
+    Ok(Ends { own: net::canonical(own), peer: net::canonical(SocketAddr::try_from(peer)?) })
+}
+
+fn gone(_: io::Error) -> Obstacle {
+    Obstacle::Gone
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_move_by_what_was_carried_and_wrap() {
+        let basis = Basis([Position { taken: u32::MAX, given: 10 }, Position { taken: 20, given: 30 }]);
+        let carried = |up: u64, down: u64| Carried { up: [up, 0, 0, 0], down: [0, down, 0, 0] };
+        let (client, server) = basis.positions(carried(5, 7), carried(8, 107));
+        assert_eq!(client, Position { taken: 2, given: 110 });
+        assert_eq!(server, Position { taken: 120, given: 33 });
+    }
+}

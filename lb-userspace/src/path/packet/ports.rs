@@ -1,0 +1,108 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Local ports for connections to servers that may outlive their socket. The kernel thinks that such a port is free: so it has to be one that
+//! the kernel gives to nobody, and who has it is known here.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// The ports of a range, each of which leads to each server once.
+#[derive(Debug)]
+pub struct Ports {
+    range: RangeInclusive<u16>,
+    taken: Mutex<HashMap<SocketAddr, Taken>>,
+}
+
+/// What is taken towards one server.
+#[derive(Debug)]
+struct Taken {
+    /// By position in the range.
+    is_taken: Box<[bool]>,
+    /// How many are.
+    count: usize,
+    /// Where to look first: the one that has been free for longest, or nearly.
+    next: usize,
+}
+
+/// A port towards a server. Dropping it gives it back.
+#[derive(Debug)]
+pub struct Port {
+    number: u16,
+    server: SocketAddr,
+    ports: Arc<Ports>,
+}
+
+impl Ports {
+    /// All of a range.
+    pub fn new(range: RangeInclusive<u16>) -> Arc<Self> {
+        Arc::new(Self { range, taken: Mutex::default() })
+    }
+
+    /// A free port towards a server, if there is one. What was given back comes last: the server may remember it for a while (TIME_WAIT,
+    /// RFC 9293 section 3.3.2).
+    pub fn take(self: &Arc<Self>, server: SocketAddr) -> Option<Port> {
+        let len = self.range.len();
+        let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = all.entry(server).or_insert_with(|| Taken {
+            is_taken: vec![false; len].into(),
+            count: 0,
+            next: 0,
+        });
+        if taken.count == len {
+            return None;
+        }
+        let position = (taken.next..len).chain(0..taken.next).find(|&position| !taken.is_taken[position])?;
+        taken.is_taken[position] = true;
+        taken.count += 1;
+        taken.next = (position + 1) % len;
+        let number = self.range.start() + u16::try_from(position).ok()?;
+        Some(Port { number, server, ports: Arc::clone(self) })
+    }
+}
+
+impl Port {
+    /// Its number.
+    pub fn number(&self) -> u16 {
+        self.number
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        let mut all = self.ports.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(taken) = all.get_mut(&self.server) else { return };
+        taken.is_taken[usize::from(self.number - self.ports.range.start())] = false;
+        taken.count -= 1;
+        if taken.count == 0 && taken.next == 0 {
+            all.remove(&self.server);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_port_is_one_flows_towards_one_server() {
+        let ports = Ports::new(61_000..=61_002);
+        let [one, other] = ["192.0.2.1:443", "192.0.2.2:443"].map(|text| text.parse().expect("an address"));
+        let held: Vec<Port> = std::iter::from_fn(|| ports.take(one)).collect();
+        assert_eq!(held.iter().map(Port::number).collect::<Vec<_>>(), [61_000, 61_001, 61_002]);
+        assert_eq!(ports.take(other).expect("another server").number(), 61_000);
+    }
+
+    #[test]
+    fn what_is_given_back_comes_last() {
+        let ports = Ports::new(10..=12);
+        let server = "[2001:db8::1]:1".parse().expect("an address");
+        let numbers: Vec<u16> =
+            (0..7).map(|_| ports.take(server).expect("all others are free").number()).collect();
+        assert_eq!(numbers, [10, 11, 12, 10, 11, 12, 10]);
+        let (first, second) = (ports.take(server), ports.take(server));
+        drop(first);
+        let third = ports.take(server).expect("two are free").number();
+        assert_eq!((second.expect("free").number(), third), (12, 10));
+    }
+}

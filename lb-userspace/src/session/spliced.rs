@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A session whose flow is to leave this process: programs translate its packets, and its sockets are thrown away.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use lb_common::reason::{CloseReason, PacketObstacle, PathKind};
+use tokio::task::spawn_local;
+
+use super::{Legs, finish, finish_flow, or_cut, path_choice};
+use crate::backend::{Backend, ServerSlot};
+use crate::journal::Journal;
+use crate::net::repair;
+use crate::path::packet::{self, Port, Spliced};
+use crate::path::{self, Flow, FlowEnd, Start, Strategy};
+use crate::worker::Worker;
+
+/// Goes on with a session in a task of its own: no other flow keeps room for it.
+pub(super) fn move_away(worker: &Rc<Worker>, legs: Legs, journal: Box<Journal>, slot: ServerSlot) {
+    spawn_local(run(Rc::clone(worker), legs, journal, slot));
+}
+
+async fn run(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, slot: ServerSlot) {
+    let may_be_cut = slot.server().may_be_cut().then(|| Arc::clone(slot.server()));
+    let backend = journal.backend();
+    journal.hand_over(slot, Strategy::of(path_choice(&backend, &journal).path).first());
+    // Others get it when the socket is gone, and the flow.
+    let port = journal.take_port();
+    let approaching = Box::pin(approach(&worker, &backend, &legs, &mut journal, port.clone()));
+    let spliced = match or_cut(approaching, &may_be_cut, |reason| Err(FlowEnd::cut(reason))).await {
+        Ok(spliced) => spliced,
+        Err(flow_end) => return finish_flow(&worker, legs, *journal, flow_end),
+    };
+    journal.change_path(PathKind::Packet);
+    if let Err(error) = spliced.check(legs.client.get_ref(), legs.server.get_ref()) {
+        tracing::error!(%error, "a flow on path packet is broken: both ends are reset");
+        // In this order: while programs know the flow, they let no reset of its sockets out.
+        drop((spliced, legs));
+        return finish(&worker, *journal, CloseReason::PathFailed);
+    }
+    discard(legs);
+    let watching = packet::watch(&spliced, &backend.settings, journal.meter());
+    let flow_end = or_cut(watching, &may_be_cut, FlowEnd::cut).await;
+    spliced.end(flow_end.reason);
+    journal.note_silent_side(flow_end.silent);
+    finish(&worker, *journal, flow_end.reason);
+}
+
+/// Carries the flow in user space until programs do, or to its end.
+async fn approach(
+    worker: &Rc<Worker>,
+    backend: &Backend,
+    legs: &Legs,
+    journal: &mut Journal,
+    port: Option<Arc<Port>>,
+) -> Result<Spliced, FlowEnd> {
+    let choice = path_choice(backend, journal);
+    let strategy = Strategy::of(choice.path);
+    let flow = Flow { client: &legs.client, server: &legs.server, backend: &backend.settings };
+    let mut start = Start { strategy, has_bytes_waiting: journal.has_hello(), header: None };
+    let Some(station) = &worker.packet else {
+        worker.note_refusal(PacketObstacle::Unavailable);
+        return Err(path::carry(&flow, start, &worker.tools, journal.meter()).await);
+    };
+    if !choice.promotion.is_at_once() {
+        let carrying =
+            path::carry_until_promoted(&flow, start, &worker.tools, journal.meter(), choice.promotion);
+        if let Some(flow_end) = carrying.await {
+            return Err(flow_end);
+        }
+        start = Start { strategy, has_bytes_waiting: false, header: None };
+    }
+    packet::carry_until_spliced(station, &flow, start, &worker.tools, journal.meter(), port).await
+}
+
+/// Throws the sockets away that the flow has left.
+fn discard(legs: Legs) {
+    for socket in [legs.client, legs.server] {
+        // Where it is refused, the reset of the close goes nowhere: programs let nothing of it out.
+        let _ = repair::discard(socket.into_inner());
+    }
+}
