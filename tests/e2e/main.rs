@@ -40,6 +40,7 @@ mod marked;
 mod mistakes;
 mod names;
 mod overlaps;
+mod packet;
 mod pauses;
 mod privileges;
 mod promotion;

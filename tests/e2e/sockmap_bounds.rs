@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 
 use lb_tests::agent::Agent;
 use lb_tests::config::Path;
-use lb_tests::kernel::available_memory;
 use lb_tests::net::Net;
 use lb_tests::size;
 use lb_tests::stream::{
@@ -75,52 +74,6 @@ fn an_agent_that_sleeps_costs_no_connection() {
         });
     }
     assert_nothing_is_left(&relay, tries);
-}
-
-/// A server that reads nothing, and a client that would send much more than may wait: what the whole machine has less of meanwhile is
-/// bounded by the flow's share and the buffers of its sockets. Then the server reads, and everything is there.
-#[test]
-fn a_stalled_flow_costs_no_more_than_its_bound_and_its_sockets() {
-    let relay = relay();
-    let (rounds, bytes) = (5, size(64 << 20, 256 << 20));
-    let mut costs: Vec<u64> = (0..rounds).map(|round| cost_of_a_stall(&relay, round, bytes)).collect();
-    costs.sort_unstable();
-    // Memory that the kernel has set aside once it finds again, and the last one may be somebody else's.
-    let most = costs[costs.len() - 2];
-    // Beyond that: what the kernel and both processes set aside, and what others on the machine do.
-    let bound = DIRECTION + SOCKETS * SOCKET_MAX + (4 << 20);
-    assert!(most < bound, "{costs:?} bytes for a stall, of {bound}");
-    relay.agent.until_idle();
-    let pauses = relay.agent.scrape().count("lb_sockmap_pauses_total", &[]);
-    assert!(pauses >= rounds, "{pauses} pauses: the bound was not reached");
-    relay.agent.assert_inside(99);
-    assert_nothing_is_left(&relay, costs.len());
-}
-
-/// The most memory that the machine had less of than before while a server read nothing, in bytes; it then reads everything.
-fn cost_of_a_stall(relay: &Relay, seed: u64, bytes: u64) -> u64 {
-    let (client, server) = relay.pair();
-    say(&client, b"begin");
-    assert_eq!(receive_exactly(&server, 5), b"begin");
-    let before = available_memory();
-    std::thread::scope(|scope| {
-        let sent = scope.spawn(|| {
-            let sum = send(&client, seed, bytes).expect("a reader that comes late");
-            finish(&client);
-            sum
-        });
-        let (begin, mut least) = (Instant::now(), before);
-        while begin.elapsed() < CALM {
-            least = least.min(available_memory());
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        assert!(!sent.is_finished(), "everything was taken while nobody read");
-        let received = receive(&server, seed);
-        assert_eq!(received.sha256, sent.join().expect("no panic"));
-        assert_received(&received, bytes, End::Finished);
-        finish(&server);
-        before.saturating_sub(least)
-    })
 }
 
 /// One-byte segments: what they cost counts, not what they carry.

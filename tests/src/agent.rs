@@ -165,7 +165,7 @@ impl Drop for Agent {
         // An agent that has ended already tells nothing.
         let Some(response) = self.admin("/metrics") else { return };
         let scrape = Scrape::parse(&response.body);
-        for path in ["sockmap", "splice", "copy"] {
+        for path in ["packet", "sockmap", "splice", "copy"] {
             println!("carried {} by {path}", scrape.count("lb_path_bytes_total", &[("path", path)]));
         }
     }

@@ -13,6 +13,8 @@ pub enum Path {
     /// `path = "sockmap"` from the first byte on: not required, because a flow that has begun to end before the hand-over goes another way, and what waits for a
     /// slow reader when its sender has ended, too.
     Sockmap,
+    /// `path = "packet"` as soon as a flow can leave: not required, because it begins elsewhere.
+    Packet,
     /// `path = "splice"`, required.
     Splice,
     /// `path = "copy"`, required.
@@ -26,6 +28,7 @@ impl Path {
     pub fn lines(self) -> &'static str {
         match self {
             Self::Sockmap => "path = \"sockmap\"\npromote-after-bytes = \"0B\"\n",
+            Self::Packet => "path = \"packet\"\npromote-after-bytes = \"0B\"\n",
             Self::Splice => "path = \"splice\"\npath-required = true\n",
             Self::Copy => "path = \"copy\"\npath-required = true\n",
             Self::Auto => "path = \"auto\"\n",
@@ -36,6 +39,7 @@ impl Path {
     pub fn labels(self) -> &'static [&'static str] {
         match self {
             Self::Sockmap => &["sockmap", "splice", "copy"],
+            Self::Packet => &["packet", "splice", "copy"],
             Self::Splice => &["splice"],
             Self::Copy => &["copy"],
             Self::Auto => &["splice", "copy"],
@@ -45,6 +49,7 @@ impl Path {
     /// What they call what it carries itself, without what it leaves to others.
     pub fn own_labels(self) -> &'static [&'static str] {
         match self {
+            Self::Packet => &["packet"],
             Self::Sockmap => &["sockmap"],
             others => others.labels(),
         }

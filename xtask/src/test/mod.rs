@@ -20,9 +20,6 @@ pub use fuzz::FUZZ;
 /// The target with the end-to-end tests, in package lb-tests.
 const E2E: &str = "e2e";
 
-/// What the runner is told about single tests.
-const NEXTEST: &str = "tests/nextest.toml";
-
 /// How much the end-to-end tests do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Size {
@@ -201,7 +198,7 @@ fn e2e(needs: &Needs, size: Size, links: Links, filter: Option<&str>) -> Result<
 fn e2e_command(has_nextest: bool, links: Links, filter: Option<&str>) -> Command {
     let mut command = cargo(if has_nextest { "nextest" } else { "test" });
     if has_nextest {
-        command.args(["run", "--no-tests=pass", "--config-file", NEXTEST]);
+        command.args(["run", "--no-tests=pass"]);
     }
     command.args(["--locked", "--no-fail-fast", "--workspace", "--test", E2E]).args(filter);
     match (has_nextest, links) {
@@ -237,7 +234,7 @@ mod tests {
 
     #[test]
     fn both_runners_run_only_the_end_to_end_tests() {
-        let nextest = "nextest run --no-tests=pass --config-file tests/nextest.toml --locked --no-fail-fast --workspace --test e2e";
+        let nextest = "nextest run --no-tests=pass --locked --no-fail-fast --workspace --test e2e";
         check(true, Links::Whole, None, &format!("{nextest} -E not test(/^lossy_links::/)"));
         check(true, Links::Faulty, Some("copy"), &format!("{nextest} copy -E test(/^lossy_links::/)"));
         let test = "test --locked --no-fail-fast --workspace --test e2e";
