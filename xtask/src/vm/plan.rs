@@ -20,7 +20,7 @@ struct Group {
 const GROUPS: [Group; 20] = [
     // Loading, and the self-test.
     Group { program: "unit", prefix: "kernel::", least: 8, size: Size::Small },
-    Group { program: "e2e", prefix: "sockmap", least: 14, size: Size::Small },
+    Group { program: "e2e", prefix: "sockmap", least: 13, size: Size::Small },
     // What comes without privileges.
     Group { program: "e2e", prefix: "privileges::", least: 11, size: Size::Small },
     Group { program: "e2e", prefix: links::PREFIX, least: 15, size: Size::Soak },
