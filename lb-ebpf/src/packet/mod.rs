@@ -18,7 +18,7 @@ use lb_common::packet::record::{Counter, code, refused};
 use lb_common::packet::tcp::SYN;
 
 use flow::{Found, Judgement, count, counted, find, forget, judge, misfit, watch};
-use segment::{Head, NO_MEMORY, Seen, code_of, options, options_at, read};
+use segment::{Head, NO_MEMORY, Seen, options_at, read, rewrite};
 pub use skb::{BARE, ETHERNET, Skb};
 use skb::{correct, interface, is_forwarded, load, protocol, segments, send, store};
 use translate::translate;
@@ -133,9 +133,9 @@ fn send_on<V: Version, const LINK: u32>(
     found: Found,
 ) -> Fate {
     let (to, by) = (found.addresses(found.side()), found.translation(found.side()));
-    let mut code = translate::<V, LINK>(skb, head, to, by, seen.is_plain);
-    if code == 0 && seen.options_len != 0 && !seen.is_plain {
-        code = code_of(options(skb, options_at::<V, LINK>(), seen.options_len, Some(by)));
+    let mut code = translate::<V, LINK>(skb, head, to, by, seen.is_plain());
+    if code == 0 && seen.options_len() != 0 && !seen.is_plain() {
+        code = rewrite(skb, options_at::<V, LINK>(), seen, by);
     }
     if code != 0 {
         count(if code == NO_MEMORY { Counter::Failed as u32 } else { refused(code) });

@@ -39,12 +39,11 @@ pub fn len(skb: Skb) -> u32 {
     unsafe { (*skb).len }
 }
 
-/// How many segments the interface or the kernel has made one of.
+/// How many segments the interface or the kernel has made one of; 0: it is one as it was sent.
 #[inline(always)]
 pub fn segments(skb: Skb) -> u32 {
     // SAFETY: as in `len`.
-    let segments = unsafe { (*skb).gso_segs };
-    if segments == 0 { 1 } else { segments }
+    unsafe { (*skb).gso_segs }
 }
 
 /// The protocol as in Ethernet's header, in the order of the network; 0: there is a VLAN tag beside the packet, and so it is none of ours.

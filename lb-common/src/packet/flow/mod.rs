@@ -35,7 +35,8 @@ use super::tcp::{ACK, FIN, RST, SYN, Translation, scaled_window, timestamp_add, 
 pub use end::{End, FIN_SEEN, FIN_TAKEN, RESET, TIMESTAMP_SEEN, TIMESTAMP_SENT};
 pub use outcome::{Misfit, Outgoing, Phase, Side, Verdict};
 
-/// A segment, by what the state of a flow depends on.
+/// A segment, by what the state of a flow depends on. In this order, which `lb-ebpf` relies on.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
     /// The number of the first byte.
