@@ -21,7 +21,7 @@ const GROUPS: [Group; 21] = [
     // Loading, and the self-test.
     Group { program: "unit", prefix: "kernel::", least: 41, size: Size::Small },
     Group { program: "e2e", prefix: "sockmap", least: 13, size: Size::Small },
-    Group { program: "e2e", prefix: "packet::", least: 9, size: Size::Small },
+    Group { program: "e2e", prefix: "packet::", least: 8, size: Size::Small },
     // What comes without privileges.
     Group { program: "e2e", prefix: "privileges::", least: 11, size: Size::Small },
     Group { program: "e2e", prefix: links::PREFIX, least: 15, size: Size::Soak },
