@@ -304,6 +304,8 @@ labelled! {
         Announced => "announced",
         /// ICMP errors handed on to the end that they are for.
         Returned => "returned",
+        /// Not believed, because the checksum was wrong; like others they are passed or translated.
+        Corrupt => "corrupt",
         /// Dropped, because somebody else held the flow's lock for too long.
         LockedOut => "locked-out",
         /// Dropped, because the kernel had no memory to change it.

@@ -4,6 +4,7 @@
 
 mod flow;
 mod icmp;
+mod proof;
 mod segment;
 mod skb;
 mod translate;
@@ -12,12 +13,13 @@ mod version;
 use core::mem::MaybeUninit;
 
 use lb_common::packet::checksum::Difference;
-use lb_common::packet::flow::Segment;
+use lb_common::packet::flow::{Checksum, Segment};
 use lb_common::packet::ip::{Ipv4, Ipv6};
 use lb_common::packet::record::{Counter, code, refused};
 use lb_common::packet::tcp::SYN;
 
 use flow::{Found, Judgement, count, counted, find, forget, judge, misfit, watch};
+pub use proof::Room;
 use segment::{Head, NO_MEMORY, Seen, options_at, read, rewrite};
 pub use skb::{BARE, ETHERNET, Skb};
 use skb::{correct, interface, is_forwarded, load, protocol, segments, send, store};
@@ -110,6 +112,10 @@ fn arrive<V: Version, const LINK: u32>(skb: Skb) -> Fate {
     let code = read::<V, LINK>(skb, head, &mut seen);
     if code != 0 {
         return misfit(found, code);
+    }
+    seen.segment.checksum = proof::checksum::<V, LINK>(skb, head, &seen);
+    if seen.segment.checksum == Checksum::Wrong {
+        count(Counter::Corrupt as u32);
     }
     match judge(found, &seen.segment, segments(skb)) {
         Judgement::Translated => send_on::<V, LINK>(skb, head, &seen, found),

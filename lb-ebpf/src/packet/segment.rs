@@ -35,6 +35,8 @@ unsafe impl<Ip: Plain> Plain for Head<Ip> {}
 pub struct Seen {
     /// What the flow is asked with.
     pub segment: Segment,
+    /// Nothing; for the place of what follows.
+    spare: u32,
     /// Where options are, and which.
     layout: Layout,
 }

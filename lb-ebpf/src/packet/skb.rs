@@ -46,6 +46,13 @@ pub fn segments(skb: Skb) -> u32 {
     unsafe { (*skb).gso_segs }
 }
 
+/// The payload of each of them in bytes; 0: it is one as it was sent.
+#[inline(always)]
+pub fn gso_size(skb: Skb) -> u32 {
+    // SAFETY: as in `len`.
+    unsafe { (*skb).gso_size }
+}
+
 /// The protocol as in Ethernet's header, in the order of the network; 0: there is a VLAN tag beside the packet, and so it is none of ours.
 #[inline(always)]
 pub fn protocol(skb: Skb) -> u32 {
