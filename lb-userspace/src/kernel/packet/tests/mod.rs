@@ -5,6 +5,7 @@
 //! These packets have no device behind them: their checksums are complete (CHECKSUM_NONE), and they are in one piece. In `net` and `tun` there are devices.
 
 mod bench;
+mod damage;
 mod errors;
 mod life;
 #[path = "../../../../../lb-common/src/packet/tests/model.rs"]
