@@ -74,6 +74,12 @@ impl Difference {
         Self(self.0 + word as u64)
     }
 
+    /// Of words that were added up.
+    #[inline(always)]
+    pub const fn of_words(sum: u64) -> Self {
+        Self(sum)
+    }
+
     /// Of bytes that a helper of the kernel has summed: as [`Self::for_kernel`], the other way round.
     #[inline(always)]
     pub const fn of_kernel(sum: u32) -> Self {

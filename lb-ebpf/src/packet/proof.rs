@@ -9,7 +9,7 @@ use lb_common::packet::checksum::Difference;
 use lb_common::packet::flow::Checksum;
 use lb_common::packet::tcp::{TCP_HEADER, Tcp};
 
-use super::segment::{Head, Seen};
+use super::segment::{Head, PLAIN_LEN, Seen};
 use super::skb::{Skb, gso_size};
 use super::version::{Version, numbers};
 use crate::maps::PACKET_ROOM;
@@ -31,21 +31,29 @@ pub struct Room {
 /// Looks at the checksum of a segment.
 ///
 /// What the kernel has merged, or has yet to cut, it has checked or made itself (net/ipv4/tcp_offload.c, tcp4_gro_receive); the same is so where it is
-/// left to the interface, and then the field has the sum of the pseudo header. Interfaces check, too, and the helper tells. All else is summed here.
+/// left to the interface, and then the field has the sum of the pseudo header. Interfaces check, too, and the helper tells. All else is summed
+/// here: what is known anyway, which is all of most acknowledgements, and then what is behind that.
 #[inline(always)]
 pub fn checksum<V: Version, const LINK: u32>(skb: Skb, head: &Head<V::Words>, seen: &Seen) -> Checksum {
-    // SAFETY: the helper reads a field of this program's own packet.
-    if gso_size(skb) != 0 || unsafe { bpf_csum_level(skb, u64::from(BPF_CSUM_LEVEL_QUERY)) } >= 0 {
+    if gso_size(skb) != 0 {
         return Checksum::Right;
     }
     let len = seen.segment.payload + seen.options_len() + TCP_HEADER;
-    let pseudo = V::read(&head.ip).pseudo(len);
-    if pseudo.folded() == Tcp(numbers(&head.tcp)).checksum() {
+    let (pseudo, header) = (V::read(&head.ip).pseudo(len), Tcp(numbers(&head.tcp)));
+    let (mut known, mut known_len) = (pseudo.and(header.sum()), TCP_HEADER);
+    if seen.is_plain() {
+        (known, known_len) = (known.and(seen.plain_sum()), TCP_HEADER + PLAIN_LEN);
+    }
+    if known_len == len && known.is_whole() || pseudo.folded() == header.checksum() {
         return Checksum::Right;
     }
-    match sum(skb, LINK + V::LEN, len) {
+    // SAFETY: the helper reads a field of this program's own packet.
+    if known_len < len && unsafe { bpf_csum_level(skb, u64::from(BPF_CSUM_LEVEL_QUERY)) } >= 0 {
+        return Checksum::Right;
+    }
+    match sum(skb, LINK + V::LEN + known_len, len - known_len) {
         UNREAD => Checksum::Wrong,
-        bytes if pseudo.and(Difference::of_kernel(bytes as u32)).is_whole() => Checksum::Right,
+        bytes if known.and(Difference::of_kernel(bytes as u32)).is_whole() => Checksum::Right,
         _ => Checksum::Wrong,
     }
 }

@@ -5,6 +5,7 @@ use core::mem::{MaybeUninit, offset_of};
 use core::ptr;
 
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_skb_store_bytes};
+use lb_common::packet::checksum::Difference;
 use lb_common::packet::flow::Segment;
 use lb_common::packet::options::{self, Bytes, Found, OPTIONS_MAX, PLAIN_TIMESTAMPS, ROOM};
 use lb_common::packet::reason::Untranslatable;
@@ -35,6 +36,8 @@ unsafe impl<Ip: Plain> Plain for Head<Ip> {}
 pub struct Seen {
     /// What the flow is asked with.
     pub segment: Segment,
+    /// The sum of timestamps that are there alone, which were loaded anyway.
+    plain_sum: u64,
     /// Nothing; for the place of what follows.
     spare: u32,
     /// Where options are, and which.
@@ -87,6 +90,12 @@ impl Seen {
         self.layout.byte(0)
     }
 
+    /// The sum of timestamps that are there alone.
+    #[inline(always)]
+    pub fn plain_sum(&self) -> Difference {
+        Difference::of_words(self.plain_sum)
+    }
+
     /// Whether they are timestamps alone.
     #[inline(always)]
     pub fn is_plain(&self) -> bool {
@@ -114,8 +123,9 @@ pub fn read<V: Version, const LINK: u32>(skb: Skb, head: &Head<V::Words>, seen: 
     seen.segment.payload = segment_len - TCP_HEADER - options_len;
     seen.segment.window = header.window();
     seen.segment.flags = header.flags();
-    // Nobody looks at it where there are no timestamps; the verifier knows nothing of this number either.
+    // Nobody looks at either where there are no timestamps; the verifier knows nothing of these numbers.
     seen.segment.timestamp = header.ports();
+    seen.plain_sum = u64::from(header.ports());
     let code = if options_len == 0 {
         seen.layout.set(0, &Found::default(), 0);
         0
@@ -133,17 +143,20 @@ pub fn options_at<V: Version, const LINK: u32>() -> u32 {
 }
 
 /// Bytes of timestamps alone.
-const PLAIN_LEN: u32 = 12;
+pub const PLAIN_LEN: u32 = 12;
 
 #[inline(always)]
 fn read_options(skb: Skb, at: u32, len: u32, seen: &mut Seen) -> u32 {
     if len == PLAIN_LEN {
         let mut room = MaybeUninit::uninit();
-        let Some([kind, value, _]) = load::<[u32; 3]>(skb, at, &mut room) else {
+        let Some([kind, value, echo]) = load::<[u32; 3]>(skb, at, &mut room) else {
             return code(Untranslatable::MalformedHeader);
         };
         if u32::from_be(*kind) == PLAIN_TIMESTAMPS {
             seen.segment.timestamp = u32::from_be(*value);
+            seen.plain_sum = u64::from(PLAIN_TIMESTAMPS)
+                + u64::from(u32::from_be(*value))
+                + u64::from(u32::from_be(*echo));
             seen.layout.set(PLAIN_LEN, &Found::default(), TIMESTAMPS | PLAIN);
             return 0;
         }
