@@ -19,7 +19,7 @@ struct Group {
 /// What runs on every kernel.
 const GROUPS: [Group; 21] = [
     // Loading, and the self-test.
-    Group { program: "unit", prefix: "kernel::", least: 41, size: Size::Small },
+    Group { program: "unit", prefix: "kernel::", least: 48, size: Size::Small },
     Group { program: "e2e", prefix: "sockmap", least: 13, size: Size::Small },
     Group { program: "e2e", prefix: "packet::", least: 8, size: Size::Small },
     // What comes without privileges.
