@@ -13,6 +13,7 @@ use lb_tests::size;
 use lb_tests::stream::{
     End, finish, receive, receive_all, receive_at_most, receive_exactly, say, send, send_until_blocked,
 };
+use lb_tests::wait::until;
 use rustix::process::Signal;
 
 use crate::support::{
