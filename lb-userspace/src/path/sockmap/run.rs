@@ -110,11 +110,10 @@ impl<'a> Run<'a> {
             }
             let next = self.next_tick(now);
             if next <= now {
-                // The runtime's timers count milliseconds; others have their turn all the same.
+                // At once, but others have their turn first.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let next = next;
             if tick.deadline() != next || tick.is_elapsed() {
                 tick.as_mut().reset(next);
             }
