@@ -3,15 +3,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_common::reason::CloseReason;
-use tokio::io::Interest;
-use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::backend::{Backend, NoServer, Server, ServerSlot, Ticket, Turn};
 use crate::net::{self, Socket, Source};
 use crate::path::packet::{Port, Ports};
+use crate::runtime::{Moment, sleep, timeout_at};
 
 /// How long to wait before a server is tried again that has just failed, there being no other (as HAProxy: at most 1 s).
 const RETRY_PAUSE_MAX: Duration = Duration::from_secs(1);
@@ -80,7 +79,7 @@ pub async fn connect(
     let result = tokio::select! {
         biased;
         result = try_servers(backend, client, opening, attempts) => result,
-        _ = client.ready(Interest::ERROR) => Err(CloseReason::ConnectAborted),
+        () = client.failed() => Err(CloseReason::ConnectAborted),
     };
     let result = match attempts.leave_queue(backend) {
         true if result.is_err() => Err(CloseReason::QueueAborted),
@@ -149,7 +148,7 @@ async fn take_place(
         Turn::Later(ticket) => ticket,
     };
     attempts.enter_queue(&ticket);
-    let place = ticket.place(backend.settings.queue_timeout).await;
+    let place = ticket.place(sleep(backend.settings.queue_timeout)).await;
     attempts.leave_queue(backend);
     match place {
         Some(_) if has_left() => Err(CloseReason::QueueAborted),
@@ -210,10 +209,8 @@ async fn try_server(
         }
         None => start_connect(backend, slot, speaks_first)?,
     };
-    let deadline = Instant::now() + backend.settings.connect_timeout;
-    if !net::is_connected(&socket)? {
-        timeout_at(deadline, net::connected(&socket)).await.map_err(io::Error::from)??;
-    }
+    let deadline = Moment::now() + backend.settings.connect_timeout;
+    timeout_at(deadline, net::connected(&socket)).await.map_err(io::Error::from)??;
     if opening.header.is_empty() {
         return Ok(socket);
     }
@@ -234,10 +231,10 @@ async fn try_server(
 /// Sends what the send buffer had no room for, as the server takes what is before it.
 async fn send_rest(socket: &Socket, mut rest: &[u8]) -> io::Result<()> {
     while !rest.is_empty() {
-        let mut readiness = socket.writable().await?;
-        // Readiness is cleared where the buffer is full.
-        if let Ok(sent) = readiness.try_io(|_| net::send(socket, rest)) {
-            rest = &rest[sent?..];
+        socket.writable().await;
+        match net::send(socket, rest) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => socket.clear_write_ready(),
+            sent => rest = &rest[sent?..],
         }
     }
     Ok(())

@@ -26,5 +26,6 @@ pub mod proxy;
 pub mod recycling;
 pub mod resolve;
 pub mod route;
+pub mod runtime;
 pub mod session;
 pub mod worker;

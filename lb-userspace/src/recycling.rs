@@ -2,9 +2,7 @@
 //! The memory allocator: the C library's, and in front of it what each worker keeps of the small blocks that its connections give back.
 //!
 //! A connection takes and gives back some twenty blocks, always of the same sizes. glibc keeps seven of a size for a thread
-//! (tcache_count), fewer than a burst of connections has, and none that was asked for with an alignment, as the runtime asks for
-//! every task and socket: those it cuts out of larger blocks anew each time (malloc/malloc.c, `_int_memalign`). That was a fifth of a
-//! worker's instructions.
+//! (tcache_count), fewer than a burst of connections has.
 #![expect(unsafe_code, reason = "a global allocator")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -25,15 +23,10 @@ const SHELF_BYTES: usize = 64 * 1024;
 const STEP: usize = 16;
 
 /// What the C library aligns every block to.
-const PLAIN_ALIGN: usize = 16;
-
-/// The larger alignment of which blocks are kept: that of tokio's tasks and sockets (tokio, runtime/task/core.rs). Their sizes are
-/// multiples of it.
-const WIDE_ALIGN: usize = 128;
+const ALIGN: usize = 16;
 
 /// glibc's smallest block has two steps.
-const PLAIN_SHELVES: usize = (KEPT_MAX + 8) / STEP - 1;
-const WIDE_SHELVES: usize = KEPT_MAX / WIDE_ALIGN;
+const SHELVES_LEN: usize = (KEPT_MAX + 8) / STEP - 1;
 
 /// A block that is kept: its first bytes say where the next one of its size is.
 struct Kept {
@@ -48,8 +41,8 @@ struct Shelf {
 
 thread_local! {
     /// It has no destructor, so that it is there as long as the thread is: workers end with the process.
-    static SHELVES: [Shelf; PLAIN_SHELVES + WIDE_SHELVES] =
-        const { [const { Shelf { first: Cell::new(ptr::null_mut()), count: Cell::new(0) } }; PLAIN_SHELVES + WIDE_SHELVES] };
+    static SHELVES: [Shelf; SHELVES_LEN] =
+        const { [const { Shelf { first: Cell::new(ptr::null_mut()), count: Cell::new(0) } }; SHELVES_LEN] };
     static KEEPS: Cell<bool> = const { Cell::new(false) };
 }
 
@@ -60,17 +53,11 @@ pub fn keep_blocks() {
 
 /// Where blocks of a layout are kept, and the layout that all of them have; `None`: nowhere.
 fn shelf_of(layout: Layout) -> Option<(usize, Layout)> {
-    let (size, align) = (layout.size(), layout.align());
-    let (shelf, size, align) = if align <= PLAIN_ALIGN && size <= KEPT_MAX {
-        let steps = (size + 8).div_ceil(STEP).max(2);
-        (steps - 2, steps * STEP - 8, PLAIN_ALIGN)
-    } else if align > PLAIN_ALIGN && align <= WIDE_ALIGN && size <= WIDE_SHELVES * WIDE_ALIGN {
-        let steps = size.div_ceil(WIDE_ALIGN).max(1);
-        (PLAIN_SHELVES + steps - 1, steps * WIDE_ALIGN, WIDE_ALIGN)
-    } else {
+    if layout.align() > ALIGN || layout.size() > KEPT_MAX {
         return None;
-    };
-    Some((shelf, Layout::from_size_align(size, align).ok()?))
+    }
+    let steps = (layout.size() + 8).div_ceil(STEP).max(2);
+    Some((steps - 2, Layout::from_size_align(steps * STEP - 8, ALIGN).ok()?))
 }
 
 // SAFETY: every block comes from `System`, with the layout that `shelf_of` gives for the one that was asked for, which is at least as
@@ -170,10 +157,10 @@ mod tests {
             for size in 1..=2 * KEPT_MAX {
                 let layout = Layout::from_size_align(size, align).expect("a layout");
                 let Some((shelf, kept)) = shelf_of(layout) else {
-                    assert!(size > WIDE_SHELVES * WIDE_ALIGN || align > WIDE_ALIGN, "{layout:?}");
+                    assert!(size > KEPT_MAX || align > ALIGN, "{layout:?}");
                     continue;
                 };
-                assert!(shelf < PLAIN_SHELVES + WIDE_SHELVES, "{layout:?}");
+                assert!(shelf < SHELVES_LEN, "{layout:?}");
                 assert!(kept.size() >= size && kept.align() >= align, "{layout:?} {kept:?}");
                 assert!(kept.size() >= size_of::<Kept>(), "{kept:?}");
                 // All that a shelf holds has one layout, which has no other shelf.

@@ -8,7 +8,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lb_common::reason::{CloseReason, HelloReason};
-use tokio::time::Instant;
 
 use crate::backend::{Backend, Server};
 use crate::config::{AcceptProxy, BackendId, Mode, PathChoice, PathWish, Policy, SendProxy, TlsPassthrough};
@@ -22,12 +21,13 @@ use crate::prelude::peek::{FirstBytes, Waiting, first_bytes};
 use crate::prelude::proxy_header::{Preface, take_header};
 use crate::prelude::reject::{Alert, reject};
 use crate::proxy::{self, Content};
+use crate::runtime::Moment;
 use crate::worker::Worker;
 
 /// Most bytes of a session while its flow is idle. The runtime puts 104 bytes around it and rounds up to its alignment of 128:
 /// one byte more than this costs every open connection 128 more.
 /// A build without optimization keeps a word more, for what may or may not have moved, and so does one that unwinds, as benchmarks do.
-const SESSION_MAX: usize = if cfg!(any(debug_assertions, panic = "unwind")) { 416 } else { 408 };
+const SESSION_MAX: usize = if cfg!(any(debug_assertions, panic = "unwind")) { 272 } else { 264 };
 
 /// Serves one client: routes it, connects a server, hands over to a path; writes down why it ended, with both sockets closed.
 ///
@@ -171,7 +171,7 @@ async fn take_proxy_header(
     client: &Socket,
     journal: &mut Journal,
 ) -> Result<(), CloseReason> {
-    let deadline = Instant::from_std(journal.started()) + accept.timeout;
+    let deadline = Moment::from(journal.started()) + accept.timeout;
     let (buffers, pending) = (&worker.hello_buffers, &worker.pending_hellos);
     let source = journal.client().ip();
     match take_header(client, accept.header_max, deadline, buffers, pending, source).await {
@@ -203,7 +203,7 @@ async fn route(
         Mode::TlsPassthrough(tls) => tls,
     };
     let limits = HelloLimits { handshake_max: tls.client_hello_max, wire_max: tls.client_hello_wire_max };
-    let deadline = Instant::from_std(journal.hello_expected_from()) + tls.client_hello_timeout;
+    let deadline = Moment::from(journal.hello_expected_from()) + tls.client_hello_timeout;
     let waiting =
         Waiting { pending: &worker.pending_hellos, source: journal.client().ip(), kept: journal.kept() };
     let first = first_bytes(client, limits, deadline, &worker.hello_buffers, waiting).await;

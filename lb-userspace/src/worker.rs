@@ -4,7 +4,6 @@
 //! whose first bytes are awaited, the queue of a backend that is full, and the queue of log lines.
 
 mod accept;
-mod beat;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -15,15 +14,14 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lb_common::reason::{CloseReason, FallbackReason, PacketObstacle};
-use tokio::sync::{Notify, mpsc, watch};
-use tokio::task::{LocalSet, spawn_local};
+use tokio::sync::{mpsc, watch};
 
 use crate::backend::Backend;
 use crate::exit;
 use crate::frontend::{Frontend, Gate};
 use crate::journal::Journal;
 use crate::kernel::Sockmap;
-use crate::net::{self, LocalAddress};
+use crate::net::{LocalAddress, Socket};
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::ProcessMetrics;
 use crate::path::sockmap::{Pool, Station, Watch};
@@ -31,6 +29,7 @@ use crate::path::{self, PipeBudget, Pipes, Tools, packet};
 use crate::prelude::peek::HelloBuffers;
 use crate::prelude::pending::PendingHellos;
 use crate::recycling::keep_blocks;
+use crate::runtime::{self, spawn};
 use crate::session;
 
 /// How often a shortage is worth a message.
@@ -130,7 +129,6 @@ pub struct Worker {
     shared: Shared,
     index: usize,
     warned_at: Cell<Option<Instant>>,
-    has_new: Notify,
 }
 
 /// Runs a worker on the calling thread until it is told to stop.
@@ -146,31 +144,25 @@ pub fn run(
 ) -> io::Result<()> {
     keep_blocks();
     let wakeups = shared.metrics.worker_wakeups.clone();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .on_thread_unpark(move || {
-            wakeups.inc();
-        })
-        .build()?;
-    let worker = Rc::new(Worker::new(index, shared)?);
-    let sessions = LocalSet::new();
-    sessions.block_on(&runtime, async move {
+    let serving = async move {
+        let worker = Rc::new(Worker::new(index, shared)?);
         for entrance in entrances {
             // Registered before spawning, so that a refusal ends the start and not just a task.
-            let listener = net::register(entrance.fd)?;
-            net::wait_exclusively(&listener)?;
+            let listener = Socket::listener(entrance.fd)?;
             let gate = (entrance.frontend, entrance.local);
-            spawn_local(accept::accept_all(Rc::clone(&worker), listener, gate, orders.clone()));
+            spawn(accept::accept_all(Rc::clone(&worker), listener, gate, orders.clone()));
         }
         if let Some(station) = &worker.station {
-            spawn_local(hear_ends(Rc::clone(&station.watch)));
+            spawn(hear_ends(Rc::clone(&station.watch)));
         }
-        spawn_local(beat::beat(Rc::clone(&worker)));
-        spawn_local(serve_inbox(worker, inbox));
+        spawn(serve_inbox(worker, inbox));
         // An error is the end of the thread that gives orders: nothing is left to wait for.
         let _ = orders.wait_for(|order| *order == Order::Stop).await;
         Ok(())
-    })
+    };
+    runtime::block_on(serving, || {
+        wakeups.inc();
+    })?
 }
 
 impl Worker {
@@ -189,7 +181,6 @@ impl Worker {
             index,
             shared,
             warned_at: Cell::new(None),
-            has_new: Notify::new(),
         })
     }
 
@@ -267,10 +258,9 @@ async fn serve_inbox(worker: Rc<Worker>, mut inbox: Inbox) {
 
 /// Serves a connection in a task of its own.
 fn serve(worker: Rc<Worker>, Accepted { fd, journal }: Accepted) {
-    match net::register(fd) {
+    match Socket::connection(fd) {
         Ok(client) => {
-            worker.has_new.notify_one();
-            spawn_local(session::run(worker, client, journal));
+            spawn(session::run(worker, client, journal));
         }
         // fs.epoll.max_user_watches, or no memory.
         Err(_) => {

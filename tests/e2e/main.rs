@@ -60,6 +60,7 @@ mod socket_kinds;
 mod sockmap;
 mod sockmap_bounds;
 mod source;
+mod stalls;
 mod taken_bytes;
 mod timeouts;
 mod transfer;

@@ -16,6 +16,9 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// What a reader has taken before it, or its socket's window, can show that to the sender.
 const MEAL: usize = 64 << 10;
 
+/// The largest receive buffer, in bytes. What is in the reader's is acknowledged, so that its meals show the sender nothing any more.
+const RECEIVE_BUFFER: usize = 256 << 10;
+
 on_all_paths! {
     a_server_that_takes_a_little_within_each_timeout_keeps_its_flow,
     a_client_that_takes_a_little_within_each_timeout_keeps_its_flow,
@@ -37,7 +40,12 @@ fn a_slow_reader_keeps_its_flow(
     roles: impl Fn((TcpStream, TcpStream)) -> (TcpStream, TcpStream),
 ) {
     let net = Net::new(1);
-    limit_socket_buffers(&net, 256 << 10);
+    limit_socket_buffers(&net, RECEIVE_BUFFER as u64);
+    for place in [&net.client, &*net.balancer].into_iter().chain(&net.servers) {
+        // Enough for all meals, with what the reader takes at the end at once.
+        let most = size(1 << 20, 24 << 20);
+        place.sysctl("net/ipv4/tcp_wmem", &format!("4096 {most} {most}"));
+    }
     let relay = Relay::over(net, path, "idle-timeout = \"2s\"\nhalf-close-timeout = \"2s\"");
     let meals = size(8, 300);
     for stops in [false, true] {
@@ -51,9 +59,11 @@ fn a_slow_reader_keeps_its_flow(
             assert!((TIMEOUT / 2..TIMEOUT * 4).contains(&begin.elapsed()), "{:?}", begin.elapsed());
             break;
         }
+        let slowly = (meals * MEAL).min(taken as usize - 2 * RECEIVE_BUFFER);
+        assert!(slowly > 7 * MEAL, "{taken} bytes are too few");
         let (mut eaten, begin) = (0, Instant::now());
         let received = receive_in_pieces(&reader, 1, u64::MAX, || {
-            if eaten % MEAL == 0 && eaten / MEAL < meals {
+            if eaten % MEAL == 0 && eaten < slowly {
                 std::thread::sleep(TIMEOUT / 2);
             }
             eaten += MEAL / 16;

@@ -38,15 +38,17 @@ fn of_a_proxy_header_exactly_its_length_is_taken(path: Path) {
 }
 
 /// Bytes of the client that were taken before the last preparation of a hand-over: on `sockmap`, when a map got a socket; on the others,
-/// when the server got the PROXY header. On `sockmap` none may be taken behind it, either; on the others, all must be, or else the trace
-/// misses them.
+/// when the server got the PROXY header, or the taking of the first bytes right before that, which go out with it. On `sockmap` none may be
+/// taken behind it, either; on the others, all must be, or else the trace misses them.
 fn taken_before_hand_over(calls: &[Call], client: SocketAddr) -> usize {
     let is_mapping =
         |call: &Call| call.text.starts_with("bpf(BPF_MAP_UPDATE_ELEM") && call.returned() == Some(0);
     let is_sending = |call: &Call| call.is_on(server()) && !is_mapping(call) && call.taken() == 0;
     let mapped = calls.iter().rposition(is_mapping);
     let sent = calls.iter().position(is_sending).expect("a PROXY header goes to the server");
-    let (before, behind) = calls.split_at(mapped.unwrap_or(sent));
+    let is_joined = sent > 0 && calls[sent - 1].is_on(client) && calls[sent - 1].taken() > 0;
+    let begun = if is_joined { sent - 1 } else { sent };
+    let (before, behind) = calls.split_at(mapped.unwrap_or(begun));
     let taken =
         |calls: &[Call]| calls.iter().filter(|call| call.is_on(client)).map(Call::taken).sum::<usize>();
     let is_inside = mapped.is_some();

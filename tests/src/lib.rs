@@ -36,3 +36,8 @@ pub fn size<T>(small: T, soak: T) -> T {
         Ok(other) => panic!("LB_TEST_SIZE={other}: must be small or soak"),
     }
 }
+
+/// Whether nothing else runs on this machine, as in the virtual machines of `cargo xtask vm`: LB_TEST_ALONE is set there.
+pub fn is_alone() -> bool {
+    std::env::var_os("LB_TEST_ALONE").is_some()
+}

@@ -108,12 +108,17 @@ pub fn send_in_pieces(
 }
 
 /// Sends a pattern until nobody has taken a byte for `calm`, and returns how many were taken. The socket is left blocking.
-pub fn send_until_blocked(mut stream: &TcpStream, seed: u64, calm: Duration) -> u64 {
+pub fn send_until_blocked(stream: &TcpStream, seed: u64, calm: Duration) -> u64 {
+    send_until_blocked_or(stream, seed, calm, u64::MAX)
+}
+
+/// The same, or until `most` bytes were taken, to the next chunk.
+pub fn send_until_blocked_or(mut stream: &TcpStream, seed: u64, calm: Duration, most: u64) -> u64 {
     let timeout = stream.write_timeout().expect("a socket");
     stream.set_write_timeout(Some(calm)).expect("a socket");
     let (mut pattern, mut taken) = (Pattern::new(seed), 0);
     let mut chunk = vec![0; CHUNK];
-    'chunks: loop {
+    'chunks: while taken < most {
         pattern.fill(&mut chunk);
         let mut rest = &chunk[..];
         while !rest.is_empty() {

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -146,12 +145,13 @@ impl Ticket {
         self.position
     }
 
-    /// Waits for a place on a server. `None` if none comes within `timeout`.
-    pub async fn place(mut self, timeout: Duration) -> Option<ServerSlot> {
-        match tokio::time::timeout(timeout, &mut self.place).await {
-            Ok(place) => place.ok(),
+    /// Waits for a place on a server. `None` if none has come when `patience` ends.
+    pub async fn place(mut self, patience: impl Future<Output = ()>) -> Option<ServerSlot> {
+        tokio::select! {
+            biased;
+            place = &mut self.place => place.ok(),
             // It may have come at the same moment.
-            Err(_) => self.place.try_recv().ok(),
+            () = patience => self.place.try_recv().ok(),
         }
     }
 }

@@ -172,7 +172,7 @@ mod tests {
         let crate::backend::Turn::Later(ticket) = backend.pick_or_queue(0, &[], None).unwrap() else {
             panic!("there is no room");
         };
-        let place = ticket.place(Duration::from_secs(5)).await;
+        let place = ticket.place(tokio::time::sleep(Duration::from_secs(5))).await;
         held.push(place.expect("who waits gets what the next step brings"));
         tokio::time::sleep(Duration::from_secs(11)).await;
         held.extend(fill());

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sockets as this agent uses them: non-blocking, with linger 0 until a clean close, registered with the worker's reactor.
+//! Sockets as this agent uses them: non-blocking, with linger 0 until a clean close ([`end_cleanly`]), watched by their worker's runtime.
 
-mod exclusive;
 mod listener;
 mod ports;
 pub mod repair;
@@ -11,17 +10,12 @@ mod syscalls;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
-use std::pin::pin;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 
-pub use exclusive::wait_exclusively;
 pub use listener::{ListenError, Listener, LocalAddress, bound};
 pub use ports::{PortsError, check_ports, interfaces};
 pub use source::{Source, bind_source, explain_connect, is_out_of_ports, is_source_problem, source_problem};
@@ -29,14 +23,11 @@ pub use source::{Source, bind_source, explain_connect, is_out_of_ports, is_sourc
 pub use syscalls::is_receive_buffer_locked;
 pub use syscalls::{
     TcpInfo, Terms, end_filter, filter, holds_nothing, kick, kick_sending, link_type, lock_receive_buffer,
-    received_memory, register, register_reader, set_receive_low_water, tcp_info, unacknowledged_bytes,
-    unsent_bytes,
+    received_memory, set_receive_low_water, tcp_info, unacknowledged_bytes, unsent_bytes,
 };
 
 use crate::config::Keepalive;
-
-/// A connected TCP socket of either leg. Closing it resets the connection unless [`end_cleanly`] came first.
-pub type Socket = AsyncFd<OwnedFd>;
+pub use crate::runtime::Socket;
 
 /// Begins to connect: the socket is writable once it is established or has failed. `speaks_first`: bytes will be sent as soon
 /// as it is established, and the acknowledgement that ends the handshake can go with them.
@@ -56,31 +47,19 @@ pub fn start_connect(address: SocketAddr, source: Source<'_>, speaks_first: bool
         sockopt::set_tcp_quickack(&fd, false)?;
     }
     match rustix::net::connect(&fd, &address) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => register(fd),
+        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => Socket::connection(fd),
         Err(errno) => Err(explain_connect(errno.into(), address, source)),
-    }
-}
-
-/// Whether the connect of [`start_connect`] has succeeded. To a server on this host or beside it that is often so at once.
-///
-/// # Errors
-/// Why it has failed.
-pub fn is_connected(socket: &Socket) -> io::Result<bool> {
-    // Nothing is sent, but while the connect goes on that would have to wait (net/ipv4/tcp.c, tcp_sendmsg_locked).
-    match send(socket, &[]) {
-        Ok(_) => Ok(true),
-        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(error) => Err(error),
     }
 }
 
 /// Waits until the connect of [`start_connect`] has succeeded.
 ///
 /// # Errors
-/// Why it has failed, or that the reactor of this worker is gone.
+/// Why it has failed.
 pub async fn connected(socket: &Socket) -> io::Result<()> {
-    let readiness = socket.writable().await?;
-    if readiness.ready().is_write_closed() && !is_connected(socket)? {
+    if socket.writable().await.is_write_closed() {
+        // It has failed, or has succeeded and was reset since: sending nothing tells which error it was.
+        send(socket, &[])?;
         return Err(io::ErrorKind::NotConnected.into());
     }
     Ok(())
@@ -129,32 +108,22 @@ pub fn has_ended(socket: &OwnedFd) -> bool {
     fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP)
 }
 
-/// Whether urgent data (tcp(7)) ever came on a socket, as the reactor saw it.
+/// Whether urgent data (tcp(7)) ever came on a socket, as far as it was heard.
 pub fn has_urgent_data(socket: &Socket) -> bool {
-    if socket.try_io(Interest::PRIORITY, |_| Ok(())).is_err() {
-        return false;
-    }
-    // So far that may also be the peer's FIN (tokio's Interest::PRIORITY).
-    let mut nobody = Context::from_waker(Waker::noop());
-    match pin!(socket.ready(Interest::PRIORITY)).poll(&mut nobody) {
-        Poll::Ready(Ok(readiness)) => readiness.ready().is_priority(),
-        _ => true,
-    }
+    socket.readiness().is_priority()
 }
 
-/// Whether a socket has an error to tell, as the reactor saw it.
+/// Whether a socket has an error to tell, as far as it was heard.
 pub fn has_error(socket: &Socket) -> bool {
-    socket.try_io(Interest::ERROR, |_| Ok(())).is_ok()
+    socket.readiness().is_error()
 }
 
-/// Whether the peer has ended its direction, as the reactor saw it; bytes before the end may still wait. To be asked while nobody waits
-/// for the socket to become readable.
+/// Whether the peer has ended its direction, as far as it was heard; bytes before the end may still wait.
 pub fn has_fin_behind(socket: &Socket) -> bool {
-    let mut nobody = Context::from_waker(Waker::noop());
-    matches!(socket.poll_read_ready(&mut nobody), Poll::Ready(Ok(readiness)) if readiness.ready().is_read_closed())
+    socket.readiness().is_read_closed()
 }
 
-/// The error that the reactor reported of a socket.
+/// The error that was heard of a socket.
 pub fn pending_error(socket: impl AsFd) -> io::Error {
     match sockopt::socket_error(socket) {
         Ok(Err(errno)) | Err(errno) => errno.into(),

@@ -1,38 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The system calls that rustix does not have, and the registration of descriptors.
-#![expect(
-    unsafe_code,
-    reason = "setsockopt, getsockopt and ioctl that no safe wrapper covers; AsyncFd::register"
-)]
+//! The system calls that rustix does not have.
+#![expect(unsafe_code, reason = "setsockopt, getsockopt and ioctl that no safe wrapper covers")]
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use rustix::net::{AddressFamily, SocketType};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
-
-/// What the reactor reports of a descriptor. Priority is urgent data (tcp(7)).
-const INTEREST: Interest = Interest::READABLE.add(Interest::WRITABLE).add(Interest::PRIORITY);
-
-/// Registers a non-blocking descriptor with the reactor of this worker.
-///
-/// # Errors
-/// epoll_ctl(2) refuses: no memory, or fs.epoll.max_user_watches is reached.
-pub fn register(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: `OwnedFd` answers as_raw_fd with the same open descriptor for as long as it lives, and the AsyncFd owns it.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, INTEREST) }?)
-}
-
-/// Registers a descriptor that only becomes readable.
-///
-/// # Errors
-/// As [`register`].
-pub fn register_reader(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    // SAFETY: as in `register`.
-    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
-}
 
 /// Sets SO_RCVLOWAT (socket(7)): fewer received bytes than this do not make the socket readable. The kernel caps the value
 /// at half of net.ipv4.tcp_rmem\[2\] (net/ipv4/tcp.c, tcp_set_rcvlowat), so that waking up early is possible.
@@ -111,7 +85,7 @@ pub struct TcpInfo {
     /// What was handed to the connection for sending, in bytes: tcpi_bytes_sent without tcpi_bytes_retrans, and
     /// tcpi_notsent_bytes. A FIN does not count.
     pub accepted: u64,
-    /// tcpi_last_data_recv: since bytes last came.
+    /// tcpi_last_data_recv less [`TICK_MAX`]: since bytes last came, no longer than in truth.
     pub silent_for: Duration,
     /// tcpi_data_segs_in: segments with payload that have come, also those that brought nothing new; one that the network interface or the
     /// kernel has made of several counts as all of them (include/net/tcp.h, tcp_segs_in). Wraps.
@@ -184,12 +158,15 @@ impl TcpInfo {
             is_closed: info[0] == TCP_CLOSE,
             received: long(128),
             accepted: sent.wrapping_sub(retransmitted).wrapping_add(unsent.into()),
-            silent_for: Duration::from_millis(word(52).into()),
+            silent_for: Duration::from_millis(word(52).into()).saturating_sub(TICK_MAX),
             segments: word(152),
             terms: Terms::from_options(info[5], info[6], [word(16), word(84)]),
         }
     }
 }
+
+/// The kernel's tick at its longest (CONFIG_HZ 100), by which the times in struct tcp_info may be too long.
+const TICK_MAX: Duration = Duration::from_millis(10);
 
 /// Bits of tcpi_options (include/uapi/linux/tcp.h).
 const TIMESTAMPS: u8 = 1;

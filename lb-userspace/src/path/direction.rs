@@ -201,17 +201,16 @@ impl Direction {
             }
         }
         loop {
-            let mut readiness = ready!(lane.from.poll_read_ready(cx))?;
-            self.has_fin_behind = readiness.ready().is_read_closed();
+            self.has_fin_behind = ready!(lane.from.poll_read_ready(cx)).is_read_closed();
             match self.take(lane) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => readiness.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => lane.from.clear_read_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Ok(len) => {
                     // A read that did not fill its buffer emptied the queue: spare the read that would say so. Only urgent
                     // data stops a read before the end of the queue (net/ipv4/tcp.c, tcp_recvmsg_locked).
                     let is_short = self.method == Method::Copy && len < COPY_CHUNK && len > 0;
                     if is_short && !net::has_urgent_data(lane.from) {
-                        readiness.clear_ready();
+                        lane.from.clear_read_ready();
                         // And if a FIN was in the queue before, it is all that is left of it.
                         self.is_over = self.has_fin_behind && !net::has_error(lane.from);
                     }
@@ -311,14 +310,14 @@ impl Direction {
     /// Delivers what is held. `Ok`: nothing is held any more.
     fn poll_deliver(&mut self, cx: &mut Context<'_>, lane: &mut Lane<'_>) -> Poll<io::Result<()>> {
         loop {
-            let mut readiness = ready!(lane.to.poll_write_ready(cx))?;
+            ready!(lane.to.poll_write_ready(cx));
             match self.deliver_some(lane) {
                 Ok(()) if self.held_len() == 0 => {
                     self.release(lane.tools);
                     return Poll::Ready(Ok(()));
                 }
                 Ok(()) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => readiness.clear_ready(),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => lane.to.clear_write_ready(),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Poll::Ready(Err(error)),
             }

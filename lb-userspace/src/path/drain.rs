@@ -2,13 +2,10 @@
 //! What came before a reset: how long the other side has for it.
 
 use std::os::fd::OwnedFd;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::io::Interest;
-use tokio::time::{Instant, sleep, sleep_until};
-
-use super::moment::Moment;
 use crate::net::{self, Socket};
+use crate::runtime::{Moment, sleep, sleep_until};
 
 /// How long bytes that arrived before a reset may go without any of them being acknowledged, before the reset is passed on
 /// without them.
@@ -24,8 +21,8 @@ pub(super) async fn drain(socket: &Socket, deadline: Option<Moment>) {
     let deadline = deadline.unwrap_or_else(Moment::now);
     tokio::select! {
         () = acknowledged(socket.get_ref(), || false) => {}
-        () = sleep_until(deadline.instant()) => {}
-        _ = socket.ready(Interest::ERROR) => {}
+        () = sleep_until(deadline) => {}
+        () = socket.failed() => {}
     }
 }
 

@@ -12,20 +12,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lb_common::reason::CloseReason;
-use tokio::io::Interest;
-use tokio::time::{Sleep, sleep_until};
 
 use super::Strategy;
 use super::direction::{Direction, DirectionEnd, JoinedHeader, Lane, Tools};
 use super::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX, drain};
 use super::flow_end::FlowEnd;
 use super::meter::{Carried, Meter};
-use super::moment::Moment;
 use super::settle::{SETTLED_AGE, settle};
 use super::side::Side;
 use super::silence::{Allowed, Outstanding, Silence, shorter};
 use crate::config;
 use crate::net::{self, Socket};
+use crate::runtime::{Moment, Sleep, sleep_until};
 
 /// How late the counters may show bytes of a flow that goes on.
 pub const COUNTING_DELAY_MAX: Duration = Duration::from_secs(1);
@@ -71,7 +69,7 @@ pub fn carry<'a>(
     let mut run = Run::new(flow, start, tools, meter);
     async move {
         let ending = {
-            let mut tick = pin!(sleep_until(run.next_tick(Moment::now()).instant()));
+            let mut tick = pin!(sleep_until(run.next_tick(Moment::now())));
             let run = &mut run;
             poll_fn(move |cx| run.poll(cx, tick.as_mut())).await
         };
@@ -190,7 +188,7 @@ impl<'a> Run<'a> {
             if let Some(cut) = self.overdue(now) {
                 return Poll::Ready(cut);
             }
-            let next = self.next_tick(now).instant();
+            let next = self.next_tick(now);
             if tick.deadline() > next || tick.is_elapsed() {
                 tick.as_mut().reset(next);
             }
@@ -317,13 +315,8 @@ impl<'a> Run<'a> {
             }
             let socket = side.of(self.flow);
             let watches = &mut self.rare.get_or_insert_default().watches;
-            let watch = watches[side as usize].get_or_insert_with(|| {
-                Box::pin(async move {
-                    let _ = socket.ready(Interest::ERROR).await;
-                })
-            });
+            let watch = watches[side as usize].get_or_insert_with(|| Box::pin(socket.failed()));
             if watch.as_mut().poll(cx).is_ready() {
-                // Only where the reactor is gone.
                 watches[side as usize] = None;
             }
         }

@@ -7,7 +7,6 @@ mod drain;
 mod flow;
 mod flow_end;
 mod meter;
-mod moment;
 pub mod packet;
 mod pipes;
 mod promotion;

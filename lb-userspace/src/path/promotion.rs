@@ -9,14 +9,12 @@ use std::future::poll_fn;
 use std::pin::pin;
 use std::task::Poll;
 
-use tokio::time::sleep_until;
-
 use super::drain::drain;
 use super::flow::{Ending, Run};
 use super::meter::Meter;
-use super::moment::Moment;
 use super::{Flow, FlowEnd, Start, Tools};
 use crate::config::Promotion;
+use crate::runtime::{Moment, sleep_until};
 
 /// Carries a flow in user space until it ends, or until it is to go inside the kernel: then `None`, and nothing of it is in user space.
 /// `meter` is up to date whenever this future is not being polled.
@@ -30,7 +28,7 @@ pub async fn carry_until_promoted(
     let due_at = Moment::now() + promotion.after;
     let mut run = Run::new(flow, start, tools, meter);
     let ending = {
-        let mut tick = pin!(sleep_until(run.next_tick(Moment::now()).instant()));
+        let mut tick = pin!(sleep_until(run.next_tick(Moment::now())));
         let (run, mut delivered) = (&mut run, 0);
         poll_fn(move |cx| {
             if let Poll::Ready(ending) = run.poll(cx, tick.as_mut()) {

@@ -4,9 +4,8 @@
 
 use std::time::Duration;
 
+use crate::runtime::Moment;
 use lb_common::reason::CloseReason;
-
-use super::moment::Moment;
 
 /// Bytes that the client's and the server's kernel have not acknowledged, a FIN counted as one.
 pub type Outstanding = [u32; 2];

@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use super::{COPY_BUFFER, Carried, Flow, Meter, PipeBudget, Pipes, Side, Start, Strategy, Tools, carry};
 use crate::backend::{Backend, testing};
 use crate::config;
-use crate::net;
+use crate::{net, runtime};
 
 /// How long anything here may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,8 +69,7 @@ pub(super) fn run_from(
     client: impl FnOnce(TcpStream) + Send + 'static,
     server: impl FnOnce(TcpStream) + Send + 'static,
 ) -> End {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(async {
+    runtime::testing::run(async {
         let (client_leg, client_end) = connected();
         let (server_leg, server_end) = connected();
         let scripts = [thread::spawn(move || client(client_end)), thread::spawn(move || server(server_end))];
@@ -82,8 +81,7 @@ pub(super) fn run_from(
         let slot = backend.pick(0, &[]).expect("a server without a limit");
         let mut meter = Meter::new(Arc::new(crate::frontend::testing::frontend()), slot);
         let flow = Flow { client: &client_leg, server: &server_leg, backend: &backend.settings };
-        let end =
-            tokio::time::timeout(PATIENCE, carry(&flow, start, &tools, &mut meter)).await.expect("it ends");
+        let end = runtime::timeout(PATIENCE, carry(&flow, start, &tools, &mut meter)).await.expect("it ends");
         drop((client_leg, server_leg));
         for script in scripts {
             script.join().expect("the script holds");
@@ -108,7 +106,7 @@ pub(super) fn connected() -> (net::Socket, TcpStream) {
     for end in [&near, &far] {
         rustix::net::sockopt::set_socket_oobinline(end, true).expect("set");
     }
-    (net::register(near.into()).expect("registered"), far)
+    (net::Socket::connection(near.into()).expect("registered"), far)
 }
 
 /// Writes one thing and reads another at the same time, to a clean end both ways.

@@ -9,11 +9,10 @@ use std::cell::RefCell;
 use std::io;
 use std::net::IpAddr;
 
-use tokio::time::Instant;
-
 use super::pending::{Pending, PendingHellos};
 use super::receive_buffer::BoundedBuffer;
 use crate::net::{self, Socket};
+use crate::runtime::{Moment, sleep_until};
 
 /// Kernel and user memory of a connection that waits, besides what the peer sends, in bytes: two structures of the socket
 /// layer, the session and its timer, rounded up.
@@ -138,7 +137,7 @@ impl<'a, T, L: FnMut() -> io::Result<Option<(usize, Judgement<T>)>>> Wait<'a, L>
     /// bounded meanwhile, and what it costs besides.
     pub(super) async fn until_done(
         mut self,
-        deadline: Instant,
+        deadline: Moment,
         pending: &PendingHellos,
         source: IpAddr,
     ) -> Waited<T> {
@@ -150,7 +149,7 @@ impl<'a, T, L: FnMut() -> io::Result<Option<(usize, Judgement<T>)>>> Wait<'a, L>
             biased;
             outcome = self.until_known(&mut low_water) => outcome,
             () = Pending::evicted(&mut place) => Waited::Evicted,
-            () = tokio::time::sleep_until(deadline) => Waited::TimedOut { has_begun: self.len > 0 },
+            () = sleep_until(deadline) => Waited::TimedOut { has_begun: self.len > 0 },
         };
         low_water.reset();
         buffer.release();
@@ -160,8 +159,8 @@ impl<'a, T, L: FnMut() -> io::Result<Option<(usize, Judgement<T>)>>> Wait<'a, L>
     async fn until_known(&mut self, low_water: &mut LowWater<'_>) -> Waited<T> {
         loop {
             low_water.set(self.needed);
-            let Ok(mut readiness) = self.socket.readable().await else { return Waited::Gone };
-            let arrivals = if readiness.ready().is_read_closed() { Arrivals::Closed } else { Arrivals::Open };
+            let arrivals =
+                if self.socket.readable().await.is_read_closed() { Arrivals::Closed } else { Arrivals::Open };
             if (arrivals == Arrivals::Closed || self.has_enough())
                 && let Some(done) = self.look(arrivals)
             {
@@ -169,7 +168,7 @@ impl<'a, T, L: FnMut() -> io::Result<Option<(usize, Judgement<T>)>>> Wait<'a, L>
                 return done;
             }
             // Nothing is ever taken here, so readiness has to be cleared by hand; the kernel reports each further arrival.
-            readiness.clear_ready();
+            self.socket.clear_read_ready();
         }
     }
 

@@ -10,12 +10,12 @@ use std::io;
 use std::net::IpAddr;
 
 use lb_common::reason::ProxyReason;
-use tokio::time::Instant;
 
 use super::arrivals::{Arrivals, HelloBuffers, Judgement, Wait, Waited};
 use super::pending::PendingHellos;
 use crate::net::Socket;
 use crate::proxy::{HeaderOutcome, Received, parse};
+use crate::runtime::Moment;
 
 /// The longest header that is peeked at as a whole, in bytes: the smallest receive buffer has room for it (SOCK_MIN_RCVBUF, 2,304
 /// bytes or more; include/net/sock.h).
@@ -42,7 +42,7 @@ pub enum Preface {
 pub async fn take_header(
     socket: &Socket,
     header_max: usize,
-    deadline: Instant,
+    deadline: Moment,
     buffers: &HelloBuffers,
     pending: &PendingHellos,
     source: IpAddr,

@@ -88,17 +88,22 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     use super::*;
+    use crate::runtime::testing::run;
 
-    #[tokio::test]
-    async fn a_large_buffer_is_bounded_and_given_back() {
-        check(300_000, 1, Some(BOUND_MIN));
-        check(300_000, 70_000, Some(140_000));
+    #[test]
+    fn a_large_buffer_is_bounded_and_given_back() {
+        run(async {
+            check(300_000, 1, Some(BOUND_MIN));
+            check(300_000, 70_000, Some(140_000));
+        });
     }
 
-    #[tokio::test]
-    async fn a_small_buffer_stays() {
-        check(300_000, 200_000, None);
-        check(100_000, 1, None);
+    #[test]
+    fn a_small_buffer_stays() {
+        run(async {
+            check(300_000, 200_000, None);
+            check(100_000, 1, None);
+        });
     }
 
     #[track_caller]
@@ -121,6 +126,6 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
         let (server, _) = listener.accept().unwrap();
         server.set_nonblocking(true).unwrap();
-        (client, net::register(OwnedFd::from(server)).unwrap())
+        (client, Socket::connection(OwnedFd::from(server)).unwrap())
     }
 }

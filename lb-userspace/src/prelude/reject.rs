@@ -5,10 +5,9 @@
 use std::io;
 use std::time::Duration;
 
-use lb_common::reason::HelloReason;
-use tokio::time::timeout;
-
 use crate::net::{self, Socket};
+use crate::runtime::timeout;
+use lb_common::reason::HelloReason;
 
 /// How long a refused client may take to close its side before the socket is left to the kernel.
 const LINGER: Duration = Duration::from_secs(2);
@@ -96,9 +95,8 @@ fn drain(socket: &Socket, before: usize) -> io::Result<Drained> {
 /// Drains until the client closes. `false`: it reset, or sent too much.
 async fn until_closed(socket: &Socket, mut drained: Drained) -> bool {
     while !drained.has_ended {
-        let Ok(mut readiness) = socket.readable().await else { return false };
-        readiness.clear_ready();
-        drop(readiness);
+        socket.readable().await;
+        socket.clear_read_ready();
         match drain(socket, drained.bytes) {
             Ok(more) => drained = more,
             Err(_) => return false,

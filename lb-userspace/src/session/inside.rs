@@ -5,19 +5,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lb_common::reason::{CloseReason, FallbackReason, PathKind};
-use tokio::task::spawn_local;
 
 use super::{Legs, finish, finish_flow, or_cut, path_choice};
 use crate::backend::{Backend, Server, ServerSlot};
 use crate::journal::Journal;
-use crate::net;
+use crate::net::Socket;
 use crate::path::sockmap::{self, Backpressure, Bytes, Refused, Terms};
 use crate::path::{self, Flow, FlowEnd, Start, Strategy};
+use crate::runtime::spawn;
 use crate::worker::Worker;
 
 /// Goes on with a session whose flow is to go inside the kernel, in a task of its own: no other flow keeps room for it.
 pub(super) fn move_inside(worker: &Rc<Worker>, legs: Legs, journal: Box<Journal>, slot: ServerSlot) {
-    spawn_local(run_inside(Rc::clone(worker), legs, journal, slot));
+    spawn(run_inside(Rc::clone(worker), legs, journal, slot));
 }
 
 async fn run_inside(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, slot: ServerSlot) {
@@ -87,7 +87,7 @@ async fn carry_inside(
             Err(refused) => refused,
         };
     worker.note_fallback(reason);
-    match (net::register(client), net::register(server)) {
+    match (Socket::connection(client), Socket::connection(server)) {
         (Ok(client), Ok(server)) => Outcome::Outside(Legs { client, server }),
         _ => Outcome::Ended(FlowEnd::cut(CloseReason::Resources)),
     }

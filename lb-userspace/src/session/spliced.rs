@@ -5,7 +5,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use lb_common::reason::{CloseReason, PacketObstacle, PathKind};
-use tokio::task::spawn_local;
 
 use super::{Legs, finish, finish_flow, or_cut, path_choice};
 use crate::backend::{Backend, ServerSlot};
@@ -13,11 +12,12 @@ use crate::journal::Journal;
 use crate::net::repair;
 use crate::path::packet::{self, Port, Spliced};
 use crate::path::{self, Flow, FlowEnd, Start, Strategy};
+use crate::runtime::spawn;
 use crate::worker::Worker;
 
 /// Goes on with a session in a task of its own: no other flow keeps room for it.
 pub(super) fn move_away(worker: &Rc<Worker>, legs: Legs, journal: Box<Journal>, slot: ServerSlot) {
-    spawn_local(run(Rc::clone(worker), legs, journal, slot));
+    spawn(run(Rc::clone(worker), legs, journal, slot));
 }
 
 async fn run(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, slot: ServerSlot) {

@@ -2,7 +2,6 @@
 //! Accepting: connections come in batches from a listening socket, and go to the worker that should serve them.
 
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,14 +9,13 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 use rustix::net::SocketFlags;
-use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
-use tokio::task::yield_now;
 
 use super::{Accepted, Order, Worker, serve};
 use crate::frontend::{Frontend, Permit};
 use crate::journal::Journal;
-use crate::net::{self, LocalAddress};
+use crate::net::{self, LocalAddress, Socket};
+use crate::runtime::{sleep, yield_now};
 
 /// Connections that a worker accepts before it serves those it has.
 const ACCEPT_BATCH: u32 = 16;
@@ -28,7 +26,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Accepts from one listening socket until told to drain.
 pub(super) async fn accept_all(
     worker: Rc<Worker>,
-    listener: AsyncFd<OwnedFd>,
+    listener: Socket,
     (frontend, local): (Arc<Frontend>, LocalAddress),
     mut orders: watch::Receiver<Order>,
 ) {
@@ -36,15 +34,14 @@ pub(super) async fn accept_all(
         loop {
             worker.shared.gate.room().await;
             frontend.gate.room().await;
-            let Ok(mut readiness) = listener.readable().await else { return };
+            listener.readable().await;
             match accept_some(&worker, &listener, &frontend, local) {
                 Batch::More => yield_now().await,
                 Batch::Full => {}
-                Batch::Empty => readiness.clear_ready(),
+                Batch::Empty => listener.clear_read_ready(),
                 Batch::Shortage => {
-                    drop(readiness);
                     worker.note_shortage();
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
@@ -61,7 +58,7 @@ pub(super) async fn accept_all(
 /// limit they wait for room as before. New ones may come meanwhile, so that it ends after as many as the backlog can hold.
 async fn empty_backlog(
     worker: &Rc<Worker>,
-    listener: &AsyncFd<OwnedFd>,
+    listener: &Socket,
     frontend: &Arc<Frontend>,
     local: LocalAddress,
 ) {
@@ -76,7 +73,7 @@ async fn empty_backlog(
             }
             Batch::Full => {}
             Batch::Empty => return,
-            Batch::Shortage => tokio::time::sleep(ACCEPT_PAUSE).await,
+            Batch::Shortage => sleep(ACCEPT_PAUSE).await,
         }
     }
 }
@@ -96,7 +93,7 @@ enum Batch {
 
 fn accept_some(
     worker: &Rc<Worker>,
-    listener: &AsyncFd<OwnedFd>,
+    listener: &Socket,
     frontend: &Arc<Frontend>,
     local: LocalAddress,
 ) -> Batch {

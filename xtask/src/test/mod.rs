@@ -189,16 +189,20 @@ fn e2e(needs: &Needs, size: Size, links: Links, filter: Option<&str>) -> Result<
         Ok(lb) => lb,
         Err(reason) => return Ok(Outcome::NotRun(reason.clone())),
     };
-    let mut command = e2e_command(has_program("cargo-nextest"), links, filter);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let mut command = e2e_command(has_program("cargo-nextest"), cores, links, filter);
     execute(command.env("LB_AGENT", lb).env("LB_TEST_SIZE", size.label()))?;
     Ok(Outcome::Passed)
 }
 
-/// The runner's command line. As many tests run at a time as there are cores: each keeps about one busy.
-fn e2e_command(has_nextest: bool, links: Links, filter: Option<&str>) -> Command {
+/// Tests that run at a time, for each core: they wait for most of their time.
+const TESTS_PER_CORE: usize = 2;
+
+/// The runner's command line.
+fn e2e_command(has_nextest: bool, cores: usize, links: Links, filter: Option<&str>) -> Command {
     let mut command = cargo(if has_nextest { "nextest" } else { "test" });
     if has_nextest {
-        command.args(["run", "--no-tests=pass"]);
+        command.args(["run", "--no-tests=pass", "--test-threads", &(cores * TESTS_PER_CORE).to_string()]);
     }
     command.args(["--locked", "--no-fail-fast", "--workspace", "--test", E2E]).args(filter);
     match (has_nextest, links) {
@@ -227,14 +231,15 @@ mod tests {
 
     #[track_caller]
     fn check(has_nextest: bool, links: Links, filter: Option<&str>, expected: &str) {
-        let command = e2e_command(has_nextest, links, filter);
+        let command = e2e_command(has_nextest, 3, links, filter);
         let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
         assert_eq!(arguments.join(" "), expected);
     }
 
     #[test]
     fn both_runners_run_only_the_end_to_end_tests() {
-        let nextest = "nextest run --no-tests=pass --locked --no-fail-fast --workspace --test e2e";
+        let nextest =
+            "nextest run --no-tests=pass --test-threads 6 --locked --no-fail-fast --workspace --test e2e";
         check(true, Links::Whole, None, &format!("{nextest} -E not test(/^lossy_links::/)"));
         check(true, Links::Faulty, Some("copy"), &format!("{nextest} copy -E test(/^lossy_links::/)"));
         let test = "test --locked --no-fail-fast --workspace --test e2e";

@@ -28,6 +28,7 @@ const GROUPS: [Group; 21] = [
     Group { program: "e2e", prefix: "transfer::", least: 16, size: Size::Small },
     Group { program: "e2e", prefix: "ends::", least: 44, size: Size::Small },
     Group { program: "e2e", prefix: "backpressure::", least: 8, size: Size::Small },
+    Group { program: "e2e", prefix: "stalls::", least: 4, size: Size::Small },
     Group { program: "e2e", prefix: "early_data::", least: 8, size: Size::Small },
     // What else path sockmap promises.
     Group { program: "e2e", prefix: "hand_over::sockmap", least: 7, size: Size::Small },
@@ -87,10 +88,11 @@ pub struct Test {
 
 impl Test {
     /// What the guest is told.
-    pub fn lines(&self) -> [String; 2] {
+    pub fn lines(&self) -> [String; 3] {
         let size = format!("set LB_TEST_SIZE {}", self.size.label());
+        let alone = "set LB_TEST_ALONE 1".to_owned();
         let patience = if self.is_idle() { IDLE_PATIENCE_SECONDS } else { PATIENCE_SECONDS };
-        [size, format!("test {} {} {patience}", self.program, self.name)]
+        [size, alone, format!("test {} {} {patience}", self.program, self.name)]
     }
 
     fn is_idle(&self) -> bool {

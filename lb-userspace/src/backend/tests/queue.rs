@@ -20,7 +20,7 @@ const ROUNDS: usize = 1_000;
 /// The place that somebody in line has got, if so.
 fn place(ticket: Ticket) -> Option<ServerSlot> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
-    runtime.block_on(ticket.place(std::time::Duration::ZERO))
+    runtime.block_on(async { ticket.place(tokio::time::sleep(std::time::Duration::ZERO)).await })
 }
 
 #[track_caller]
@@ -154,7 +154,10 @@ fn lose_nobody(backend: &Backend) {
                             continue;
                         }
                         Turn::Later(ticket) => {
-                            let place = runtime.block_on(ticket.place(std::time::Duration::from_secs(20)));
+                            let place = runtime.block_on(async {
+                                let patience = tokio::time::sleep(std::time::Duration::from_secs(20));
+                                ticket.place(patience).await
+                            });
                             place.expect("everybody has a turn")
                         }
                     };

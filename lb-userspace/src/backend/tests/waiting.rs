@@ -53,7 +53,7 @@ async fn visits(
                 let begun = Instant::now();
                 let slot = match turn {
                     Turn::Now(slot) => Some(slot),
-                    Turn::Later(ticket) => ticket.place(timeout).await,
+                    Turn::Later(ticket) => ticket.place(sleep(timeout)).await,
                 };
                 let visit = Visit { number, is_served: slot.is_some(), waited: begun.elapsed() };
                 order.borrow_mut().push(visit);
@@ -86,7 +86,7 @@ async fn a_timeout_ends_at_its_tick_and_never_earlier() {
             panic!("a free place")
         };
         let begun = Instant::now();
-        assert!(ticket.place(timeout).await.is_none());
+        assert!(ticket.place(sleep(timeout)).await.is_none());
         assert_eq!(backend.metrics.queue_length.get(), 0, "it has left");
         begun.elapsed()
     };

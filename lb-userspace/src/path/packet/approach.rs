@@ -21,7 +21,6 @@ use lb_common::packet::flow::{End, Phase, Position};
 use lb_common::packet::record::{ANNOUNCE, QUIESCE, RUNG};
 use lb_common::packet::sequence::is_before;
 use lb_common::reason::PacketObstacle;
-use tokio::time::{Sleep, sleep, sleep_until};
 
 use super::entry::{self, Basis, Obstacle};
 use super::{Port, Spliced, Station};
@@ -29,8 +28,8 @@ use crate::net::{self, Socket, repair};
 use crate::path::drain::drain;
 use crate::path::flow::{Ending, Run};
 use crate::path::meter::{Carried, Meter};
-use crate::path::moment::Moment;
 use crate::path::{Flow, FlowEnd, Start, Tools};
+use crate::runtime::{Moment, Sleep, sleep, sleep_until};
 
 /// Bytes after which a flow that does not leave is asked to rest.
 const RESTLESS_BYTES: u64 = 1 << 20;
@@ -99,7 +98,7 @@ pub async fn carry_until_spliced(
 ) -> Result<Spliced, FlowEnd> {
     let mut run = Run::new(flow, start, tools, meter);
     let left = {
-        let mut tick = pin!(sleep_until(run.next_tick(Moment::now()).instant()));
+        let mut tick = pin!(sleep_until(run.next_tick(Moment::now())));
         let mut approach = Approach::new(station, flow, port);
         let run = &mut run;
         poll_fn(move |cx| {
@@ -297,7 +296,7 @@ impl<'a> Approach<'a> {
     /// Wakes the flow after a moment.
     fn look_again(&mut self, cx: &mut Context<'_>) {
         let tick = self.tick.get_or_insert_with(|| Box::pin(sleep(REST_LOOK)));
-        tick.as_mut().reset((Moment::now() + REST_LOOK).instant());
+        tick.as_mut().reset(Moment::now() + REST_LOOK);
         if tick.as_mut().poll(cx).is_ready() {
             cx.waker().wake_by_ref();
         }

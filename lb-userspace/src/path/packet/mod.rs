@@ -20,8 +20,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lb_common::reason::CloseReason;
-use tokio::task::spawn_local;
-use tokio::time::sleep;
 
 pub use approach::carry_until_spliced;
 pub use grace::Grace;
@@ -32,6 +30,7 @@ use crate::kernel::packet::{Attachment, Keys, Slot};
 use crate::kernel::{LoadError, Packet};
 use crate::net::{self, repair};
 use crate::observe::metrics::PacketRefusals;
+use crate::runtime::{sleep, spawn};
 
 /// How long late segments of a flow that is over still find it: a last acknowledgement that was lost is sent again, after a
 /// retransmission timeout of a second at least (RFC 6298 section 2).
@@ -115,7 +114,7 @@ impl Spliced {
         ) {
             return;
         }
-        spawn_local(async move {
+        spawn(async move {
             sleep(LINGER).await;
             drop(self);
         });

@@ -10,14 +10,13 @@ use lb_common::packet::flow::{FIN_TAKEN, Flow, Phase};
 use lb_common::packet::record::RUNG;
 use lb_common::reason::{CloseReason, PathKind};
 use rustix::time::{ClockId, clock_gettime};
-use tokio::time::sleep_until;
 
 use super::{Spliced, reason_of};
 use crate::config;
 use crate::path::meter::Meter;
-use crate::path::moment::Moment;
 use crate::path::silence::shorter;
 use crate::path::{FlowEnd, Side};
+use crate::runtime::sleep;
 
 /// Between looks at a flow: the first, while something moves, and the longest.
 const LOOK_MIN: Duration = Duration::from_secs(1);
@@ -50,7 +49,7 @@ pub async fn watch(spliced: &Spliced, backend: &config::Backend, meter: &mut Met
 
 /// Waits for a call of the programs, but not for long.
 async fn rest(spliced: &Spliced, wait: Duration) {
-    let mut tick = pin!(sleep_until((Moment::now() + wait).instant()));
+    let mut tick = pin!(sleep(wait));
     poll_fn(|cx| {
         spliced.slot.listen(cx.waker());
         if spliced.slot.take_call() { Poll::Ready(()) } else { tick.as_mut().poll(cx) }

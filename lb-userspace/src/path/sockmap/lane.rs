@@ -15,8 +15,8 @@ use super::legs::{Basis, Legs, index};
 use super::pace::Pace;
 use super::pump::{Pump, Stop};
 use crate::net::{self, TcpInfo};
-use crate::path::moment::Moment;
 use crate::path::{Moved as Delivered, Side, Tools};
+use crate::runtime::Moment;
 
 /// Between looks at a direction that waits: the first, and the longest.
 const WAIT_MIN: Duration = Duration::from_millis(1);

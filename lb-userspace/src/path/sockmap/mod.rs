@@ -33,7 +33,6 @@ use std::sync::Arc;
 
 use lb_common::reason::{CloseReason, FallbackReason};
 use prometheus_client::metrics::counter::Counter;
-use tokio::time::{sleep_until, timeout_at};
 
 pub use legs::{Bytes, Refused};
 pub use pool::{Limits, Pool};
@@ -45,11 +44,11 @@ use self::legs::Legs;
 use self::pace::STREAM_BYTES;
 use self::run::{Ending, Run};
 use super::drain::acknowledged;
-use super::moment::Moment;
 use super::{FlowEnd, Meter, Side, Tools};
 use crate::config;
 use crate::kernel::{Maps, Sockmap};
 use crate::net;
+use crate::runtime::{Moment, sleep_until, timeout_at};
 
 /// What a worker needs for this path.
 #[derive(Debug)]
@@ -115,7 +114,7 @@ pub async fn carry(
     ];
     let (ending, drains_until) = {
         let mut run = Run::new(&legs, lanes, backend, tools, meter, now);
-        let mut tick = pin!(sleep_until(now.instant()));
+        let mut tick = pin!(sleep_until(now));
         let ending = poll_fn(|cx| run.poll(cx, tick.as_mut())).await;
         (ending, run.drains_until().unwrap_or_else(Moment::now))
     };
@@ -130,7 +129,7 @@ pub async fn carry(
             // Not by what is heard: that is said once, and may have been said already.
             let is_gone = || net::has_ended(legs.socket(other));
             // Missed: the rest goes with the reset.
-            let _ = timeout_at(drains_until.instant(), acknowledged(legs.socket(other), is_gone)).await;
+            let _ = timeout_at(drains_until, acknowledged(legs.socket(other), is_gone)).await;
             (reason, None)
         }
     };

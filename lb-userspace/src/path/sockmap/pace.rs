@@ -4,9 +4,8 @@
 
 use std::time::Duration;
 
+use crate::runtime::Moment;
 use lb_common::layout::Moved;
-
-use crate::path::moment::Moment;
 
 /// So many bytes are looked at together.
 pub(super) const STREAM_BYTES: u64 = 16 << 20;

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use lb_common::reason::CloseReason;
 use rustix::event::epoll::EventFlags;
-use tokio::time::Sleep;
 
 use super::lane::{Lane, Sight, Step};
 use super::legs::{Legs, index};
@@ -16,10 +15,10 @@ use crate::net::{self, TcpInfo};
 use crate::path::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX};
 use crate::path::flow::COUNTING_DELAY_MAX;
 use crate::path::meter::Meter;
-use crate::path::moment::Moment;
 use crate::path::settle::{SETTLED_AGE, settle};
 use crate::path::silence::{Allowed, Outstanding, Silence, shorter};
 use crate::path::{Side, Tools};
+use crate::runtime::{Moment, Sleep};
 
 /// After something has moved: when to look whether it still does.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -111,11 +110,10 @@ impl<'a> Run<'a> {
             }
             let next = self.next_tick(now);
             if next <= now {
-                // The runtime's timers count milliseconds; others have their turn all the same.
+                // At once, but others have their turn first.
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let next = next.instant();
             if tick.deadline() != next || tick.is_elapsed() {
                 tick.as_mut().reset(next);
             }

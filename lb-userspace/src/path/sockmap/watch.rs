@@ -12,7 +12,7 @@ use std::task::Waker;
 
 use rustix::event::epoll::{self, EventData, EventFlags};
 
-use crate::net;
+use crate::runtime::Socket;
 
 /// What is always heard: an end, once.
 const ENDS: EventFlags =
@@ -59,11 +59,11 @@ impl Watch {
     /// # Errors
     /// The runtime cannot watch the instance.
     pub async fn serve(self: Rc<Self>) -> io::Result<()> {
-        let instance = net::register_reader(self.epoll.try_clone()?)?;
+        let instance = Socket::reader(self.epoll.try_clone()?)?;
         loop {
-            let mut readiness = instance.readable().await?;
+            instance.readable().await;
             if !self.hear()? {
-                readiness.clear_ready();
+                instance.clear_read_ready();
             }
         }
     }

@@ -6,14 +6,13 @@
 
 use std::net::IpAddr;
 
-use tokio::time::Instant;
-
 pub use super::arrivals::HelloBuffers;
 
 use super::arrivals::{Arrivals, Judgement, Wait, Waited};
 use super::hello::{ClientHello, HelloLimits, HelloOutcome, parse};
 use super::pending::PendingHellos;
 use crate::net::Socket;
+use crate::runtime::Moment;
 
 /// What the client's first bytes turned out to be.
 #[derive(Debug)]
@@ -55,7 +54,7 @@ pub struct Waiting<'a> {
 pub async fn first_bytes(
     socket: &Socket,
     limits: HelloLimits,
-    deadline: Instant,
+    deadline: Moment,
     buffers: &HelloBuffers,
     waiting: Waiting<'_>,
 ) -> FirstBytes {

@@ -6,6 +6,8 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use proptest::prelude::*;
 
 use super::*;
+use crate::runtime::testing::run;
+use crate::runtime::yield_now;
 
 /// What one connection holds in these tests, in bytes.
 const CHARGE: u64 = 100;
@@ -92,16 +94,18 @@ fn many_ipv4_hosts_do_not_shut_out_ipv6() {
     assert!(is_evicted(&mut client));
 }
 
-#[tokio::test]
-async fn who_has_to_go_is_woken() {
-    let hellos = PendingHellos::new(CHARGE, Gauge::default());
-    let mut first = hellos.enter(v4(1), CHARGE);
-    let entering = async {
-        tokio::task::yield_now().await;
-        hellos.enter(v4(2), CHARGE)
-    };
-    let ((), mut second) = tokio::join!(first.evicted(), entering);
-    assert!(!is_evicted(&mut second));
+#[test]
+fn who_has_to_go_is_woken() {
+    run(async {
+        let hellos = PendingHellos::new(CHARGE, Gauge::default());
+        let mut first = hellos.enter(v4(1), CHARGE);
+        let entering = async {
+            yield_now().await;
+            hellos.enter(v4(2), CHARGE)
+        };
+        let ((), mut second) = tokio::join!(first.evicted(), entering);
+        assert!(!is_evicted(&mut second));
+    });
 }
 
 /// What may happen.

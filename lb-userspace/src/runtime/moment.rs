@@ -20,9 +20,16 @@ impl Moment {
         Self(NonZeroU64::MIN) + epoch.elapsed()
     }
 
-    /// The same as the runtime's timers have it.
-    pub fn instant(self) -> tokio::time::Instant {
-        (*EPOCH + Duration::from_nanos(self.0.get() - 1)).into()
+    /// The time from one moment to this; none if that is later.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.get().saturating_sub(earlier.0.get()))
+    }
+}
+
+impl From<Instant> for Moment {
+    /// The first moment for what was before it.
+    fn from(instant: Instant) -> Self {
+        Self(NonZeroU64::MIN) + instant.saturating_duration_since(*EPOCH)
     }
 }
 
@@ -51,19 +58,19 @@ mod tests {
 
     #[test]
     fn a_moment_is_an_instant() {
+        let first = Moment::now();
         let (before, moment, after) = (Instant::now(), Moment::now(), Instant::now());
-        let instant = moment.instant().into_std();
-        // The clock of the first moment of the process begins after `before`.
-        assert!(instant + Duration::from_secs(1) > before && instant <= after);
+        assert!(first <= before.into() && Moment::from(before) <= moment && moment <= after.into());
         let later = moment + Duration::from_millis(1_500);
         assert!(later > moment);
-        assert_eq!(later.instant() - moment.instant(), Duration::from_millis(1_500));
+        assert_eq!(later.since(moment), Duration::from_millis(1_500));
+        assert_eq!(moment.since(later), Duration::ZERO);
     }
 
     #[test]
     fn a_moment_far_off_is_the_last_one() {
         let last = Moment::now() + Duration::MAX;
         assert_eq!(last + Duration::from_secs(1), last);
-        assert!(last.instant().into_std() > Instant::now());
+        assert!(last > Instant::now().into());
     }
 }

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a worker's thread runs on: the tasks, sockets and timers of one thread, and nothing that another could touch.
+//!
+//! The control thread runs on tokio. A worker does not, because of what a connection costs there: two system calls to take its sockets out
+//! of epoll, which close(2) does by itself; a block of 256 bytes for each socket and one of at least 512 for the task, made anew each time;
+//! locks and atomic counts for sharing that never happens. Half of what an idle flow took was that. A worker's futures are ordinary
+//! ones, and what tokio has for messages between tasks (`tokio::sync`) works here as there, since it only needs a waker.
+//!
+//! One turn of the loop ([`Runtime::run`]): tasks that were woken, timers that are due, then what the kernel has to say of sockets.
+
+mod moment;
+mod sleep;
+mod sockets;
+mod tasks;
+mod timers;
+
+use std::cell::OnceCell;
+use std::future::poll_fn;
+use std::io;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+pub use moment::Moment;
+pub use sleep::{Elapsed, Sleep, sleep, sleep_until, timeout, timeout_at};
+pub use sockets::{Readiness, Socket};
+
+use self::sockets::Sockets;
+use self::tasks::Tasks;
+use self::timers::Timers;
+
+/// Tasks that run before sockets are looked at again.
+const TASKS_IN_A_TURN: u32 = 64;
+
+thread_local! {
+    static CURRENT: OnceCell<Runtime> = const { OnceCell::new() };
+}
+
+/// The runtime of one thread.
+struct Runtime {
+    tasks: Tasks,
+    sockets: Sockets,
+    timers: Timers,
+}
+
+/// Runs a future to its end on the calling thread, and what it spawns as long; tasks that are left then are dropped. `note_wakeup` is called each
+/// time that the thread had slept.
+///
+/// # Errors
+/// The kernel refuses an epoll instance or an eventfd, or a wait.
+pub fn block_on<F: Future>(root: F, mut note_wakeup: impl FnMut()) -> io::Result<F::Output> {
+    if CURRENT.with(|current| current.get().is_none()) {
+        let runtime = Runtime::new()?;
+        CURRENT.with(|current| {
+            // It was empty a moment ago, and no other thread sees it.
+            let _ = current.set(runtime);
+        });
+    }
+    with(|runtime| runtime.run(pin!(root), &mut note_wakeup))
+}
+
+/// Begins a task on the calling thread, which is a worker's.
+pub fn spawn(task: impl Future<Output = ()> + 'static) {
+    with(|runtime| runtime.tasks.spawn(Box::pin(task)));
+}
+
+/// Lets the other tasks that were woken have a turn.
+pub async fn yield_now() {
+    let mut has_yielded = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut has_yielded, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// What belongs to the calling thread.
+fn with<T>(act: impl FnOnce(&Runtime) -> T) -> T {
+    CURRENT.with(|current| act(current.get().expect("this is a worker's thread: block_on is below it")))
+}
+
+/// The same, for what may be dropped when the thread's own is gone already.
+fn if_there(act: impl FnOnce(&Runtime)) {
+    let _ = CURRENT.try_with(|current| current.get().map(act));
+}
+
+impl Runtime {
+    fn new() -> io::Result<Self> {
+        let sockets = Sockets::new()?;
+        let tasks = Tasks::new()?;
+        sockets.hear_calls(tasks.calls())?;
+        Ok(Self { tasks, sockets, timers: Timers::default() })
+    }
+
+    fn run<F: Future>(&self, mut root: Pin<&mut F>, note_wakeup: &mut impl FnMut()) -> io::Result<F::Output> {
+        let waker = self.tasks.call_root();
+        let mut cx = Context::from_waker(&waker);
+        loop {
+            if self.tasks.take_root_call()
+                && let Poll::Ready(output) = root.as_mut().poll(&mut cx)
+            {
+                self.tasks.clear();
+                return Ok(output);
+            }
+            let mut turns = TASKS_IN_A_TURN;
+            while turns > 0 && self.tasks.run_next() {
+                turns -= 1;
+            }
+            let now = Moment::now();
+            self.timers.fire(now);
+            let patience = if self.tasks.is_waiting() {
+                Some(Duration::ZERO)
+            } else {
+                self.timers.next().map(|at| at.since(now))
+            };
+            if self.sockets.wait(patience)? {
+                self.tasks.take_calls();
+            }
+            if patience != Some(Duration::ZERO) {
+                note_wakeup();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod testing {
+    /// Runs a test as a worker runs its sessions.
+    pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+        super::block_on(test, || ()).expect("the kernel has epoll")
+    }
+}
+
+#[cfg(test)]
+mod tests;
