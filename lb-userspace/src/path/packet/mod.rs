@@ -126,9 +126,29 @@ fn reason_of(marks: [u32; 2]) -> CloseReason {
     use lb_common::packet::flow::{FIN_TAKEN, RESET};
     let [client, server] = marks;
     match () {
+        // A late segment to an end that has nothing left of the connection: it answers with a reset that means nothing.
+        () if client & server & FIN_TAKEN != 0 => CloseReason::Finished,
         () if client & RESET != 0 && server & FIN_TAKEN != 0 => CloseReason::ServerClosed,
         () if client & RESET != 0 => CloseReason::ClientReset,
         () if server & RESET != 0 => CloseReason::ServerReset,
         () => CloseReason::Finished,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lb_common::packet::flow::{FIN_SEEN, FIN_TAKEN, RESET};
+
+    #[test]
+    fn a_reset_is_told_unless_both_ends_have_everything() {
+        const FIN: u32 = FIN_SEEN | FIN_TAKEN;
+        let check = |marks, expected| assert_eq!(reason_of(marks), expected, "{marks:?}");
+        check([FIN, FIN], CloseReason::Finished);
+        check([FIN | RESET, FIN], CloseReason::Finished);
+        check([FIN, FIN | RESET], CloseReason::Finished);
+        check([RESET, FIN], CloseReason::ServerClosed);
+        check([FIN_SEEN | RESET, FIN_SEEN], CloseReason::ClientReset);
+        check([FIN, RESET], CloseReason::ServerReset);
     }
 }
