@@ -17,14 +17,14 @@ struct Group {
 }
 
 /// What runs on every kernel.
-const GROUPS: [Group; 21] = [
+const GROUPS: [Group; 22] = [
     // Loading, and the self-test.
     Group { program: "unit", prefix: "kernel::", least: 48, size: Size::Small },
     Group { program: "e2e", prefix: "sockmap", least: 13, size: Size::Small },
     Group { program: "e2e", prefix: "packet::", least: 8, size: Size::Small },
     // What comes without privileges.
     Group { program: "e2e", prefix: "privileges::", least: 11, size: Size::Small },
-    Group { program: "e2e", prefix: links::PREFIX, least: 15, size: Size::Soak },
+    Group { program: "e2e", prefix: links::PREFIX, least: 21, size: Size::Soak },
     Group { program: "e2e", prefix: "transfer::", least: 16, size: Size::Small },
     Group { program: "e2e", prefix: "ends::", least: 44, size: Size::Small },
     Group { program: "e2e", prefix: "backpressure::", least: 8, size: Size::Small },
