@@ -290,7 +290,7 @@ fn start_workers(
             // An error is the end of the start: there is nothing to serve.
             let Ok(entrances) = opened.recv() else { return };
             if let Err(error) = worker::run(index, shared, entrances, inbox, orders) {
-                tracing::error!(index, %error, "a worker could not start");
+                tracing::error!(index, %error, "a worker cannot go on");
                 std::process::exit(exit::OS_ERROR.into());
             }
         };

@@ -29,7 +29,7 @@ use crate::path::{self, PipeBudget, Pipes, Tools, packet};
 use crate::prelude::peek::HelloBuffers;
 use crate::prelude::pending::PendingHellos;
 use crate::recycling::keep_blocks;
-use crate::runtime::{self, spawn};
+use crate::runtime::{self, spawn, yield_now};
 use crate::session;
 
 /// How often a shortage is worth a message.
@@ -134,7 +134,7 @@ pub struct Worker {
 /// Runs a worker on the calling thread until it is told to stop.
 ///
 /// # Errors
-/// The kernel refuses an epoll instance or a registration.
+/// The kernel refuses an epoll instance, a registration or a wait.
 pub fn run(
     index: usize,
     shared: Shared,
@@ -253,6 +253,7 @@ async fn hear_ends(watch: Rc<Watch>) {
 async fn serve_inbox(worker: Rc<Worker>, mut inbox: Inbox) {
     while let Some(accepted) = inbox.0.recv().await {
         serve(Rc::clone(&worker), accepted);
+        yield_now().await;
     }
 }
 

@@ -77,6 +77,6 @@ async fn approach(
 fn discard(legs: Legs) {
     for socket in [legs.client, legs.server] {
         // Where it is refused, the reset of the close goes nowhere: programs let nothing of it out.
-        let _ = repair::discard(socket.into_inner());
+        let _ = repair::discard(&socket);
     }
 }

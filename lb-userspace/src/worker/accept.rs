@@ -51,6 +51,8 @@ pub(super) async fn accept_all(
         _ = orders.wait_for(|order| *order != Order::Run) => {}
     }
     empty_backlog(&worker, &listener, &frontend, local).await;
+    // Others have copies: closing this one would leave it in epoll, to be woken in a living worker's place.
+    drop(listener.into_inner());
     worker.shared.accepting.fetch_sub(1, Ordering::Release);
 }
 
