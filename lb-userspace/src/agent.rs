@@ -121,7 +121,7 @@ impl Agent {
         let is_loaded = matches!(away, Some(Ok(_)));
         give_up_privileges(if is_loaded { needs::kept_capabilities(&config) } else { &[] });
         let inside = sockmap::open(inside, &config, &metrics.process);
-        let away = packet::open(away, &config, &metrics.process);
+        let (away, orphans) = packet::open(away, &config, &metrics.process).unzip();
         let log = AccessLog::start(&config.log, metrics.process.log_lines_dropped.clone())
             .map_err(|source| StartError::Log { target: config.log.target.to_string(), source })?;
         let (peers, inboxes): (Vec<Peer>, Vec<Inbox>) =
@@ -135,6 +135,10 @@ impl Agent {
         let findings = Arc::default();
         let admin =
             prepare_admin(&config, listeners.open_admin()?, &metrics, &shared, &is_draining, &findings)?;
+        if let Some((common, orphans)) = shared.packet.as_ref().zip(orphans) {
+            let frontends: Vec<_> = listeners.frontends.iter().map(|(it, _)| Arc::clone(it)).collect();
+            packet::adoption::adopt(orphans, common, &shared, &frontends);
+        }
         listeners.open_frontends()?;
         let listeners = listeners.frontends;
         open(&workers, &listeners, &shared)?;
@@ -242,7 +246,9 @@ impl Control {
         let last_gone = async {
             loop {
                 sleep(DRAIN_POLL).await;
-                if self.shared.accepting.load(Ordering::Acquire) == 0 && self.shared.gate.open() == 0 {
+                // Flows that go on without the agent are not waited for.
+                let leaving = self.shared.packet.as_ref().map_or(0, |packet| packet.stay.flows());
+                if self.shared.accepting.load(Ordering::Acquire) == 0 && self.shared.gate.open() <= leaving {
                     return;
                 }
             }

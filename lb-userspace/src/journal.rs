@@ -12,6 +12,7 @@ use lb_common::reason::{CloseReason, HelloReason, PathKind, ProxyReason};
 use crate::backend::{Backend, Server, ServerSlot};
 use crate::connect::Attempts;
 use crate::frontend::{Frontend, Permit};
+use crate::kernel::packet::Receipt;
 use crate::net::{self, Endpoint};
 use crate::observe::access_log::{ALPN_TEXT_MAX, AccessLog, Proxied, Queued, Record};
 use crate::path::packet::Port;
@@ -66,6 +67,8 @@ struct Rare {
     introduction: Introduction,
     /// The local port of the connection to the server, if it is one of ours.
     port: Option<Arc<Port>>,
+    /// For the flow, if programs carry it.
+    receipt: Option<Receipt>,
 }
 
 /// What the PROXY header towards the server needs besides the rest of the story. Gone as soon as that is written.
@@ -263,6 +266,11 @@ impl Journal {
         Arc::clone(self.backend.as_ref().expect("a flow has a server, and so a backend"))
     }
 
+    /// The server of a flow that was handed over.
+    pub fn server(&self) -> Arc<Server> {
+        Arc::clone(self.server.as_ref().expect("a flow has a server"))
+    }
+
     /// Another path carries the flow from here on than the one that it was handed over to.
     pub fn change_path(&mut self, path: PathKind) {
         self.path = Some(path);
@@ -276,6 +284,16 @@ impl Journal {
     /// Who was waited for, if a timeout ended the flow.
     pub fn note_silent_side(&mut self, side: Option<Side>) {
         self.is_server_silent = side == Some(Side::Server);
+    }
+
+    /// Who wants to know that the line is written.
+    pub fn note_receipt(&mut self, receipt: Receipt) {
+        self.rare().receipt = Some(receipt);
+    }
+
+    /// The connection goes on without this process: its line is another's.
+    pub fn leave(mut self) {
+        self.is_finished = true;
     }
 
     /// The connection has ended.
@@ -345,6 +363,7 @@ impl Journal {
             is_redispatched: self.is_redispatched,
             close,
             is_server_silent: self.is_server_silent,
+            receipt: rare.receipt,
             counts: self.counts(),
         }
     }
@@ -373,6 +392,10 @@ fn new_unique_id(connection: u64) -> String {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| fastrand::Rng::new().u64(..));
     format!("{:016x}{connection:016x}", *PROCESS)
 }
+
+mod story;
+
+pub use story::{Kin, Story};
 
 #[cfg(test)]
 mod tests;

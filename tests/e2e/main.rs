@@ -41,6 +41,7 @@ mod mistakes;
 mod names;
 mod overlaps;
 mod packet;
+mod packet_restart;
 mod pauses;
 mod privileges;
 mod promotion;

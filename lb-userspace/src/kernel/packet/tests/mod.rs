@@ -17,6 +17,7 @@ mod tun;
 
 use std::thread;
 
+use aya::maps::Map;
 use aya::programs::SchedClassifier;
 use lb_common::layout::{DIRECTIONS, SLOTS};
 use lb_common::packet::record::{PACKET_FLOWS, PACKET_KEYS};
