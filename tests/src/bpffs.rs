@@ -33,7 +33,11 @@ impl Bpffs {
     /// The names of what is kept in a directory of it; empty also where there is none.
     pub fn names(&self, directory: &str) -> Vec<String> {
         let Ok(entries) = std::fs::read_dir(self.path(directory)) else { return Vec::new() };
-        entries.map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned()).collect()
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.expect("readable").file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
     }
 }
 

@@ -109,6 +109,9 @@ impl Packet {
         let (keeper, mut found) = Keeper::open(terms.state)?;
         let network = net::network();
         if let Some(other) = terms.state.and_then(|own| kept::overlapping(own, &terms.ports, network)) {
+            if found.is_empty() {
+                keeper.clear([]);
+            }
             return Err(KeptError::Overlap { other }.into());
         }
         let place = keeper.to_string();
