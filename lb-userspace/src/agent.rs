@@ -341,6 +341,7 @@ fn prepare_admin(
         metrics: Arc::clone(metrics),
         backends: Arc::clone(&shared.backends),
         is_draining: Arc::clone(is_draining),
+        packet: shared.packet.as_ref().map(|packet| Arc::clone(&packet.kernel)),
         findings: Arc::clone(findings),
     };
     admin::Service::new(listener, settings, surface)

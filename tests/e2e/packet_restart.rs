@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use lb_tests::agent::{Agent, Record, binary, public_directory};
 use lb_tests::bpffs::Bpffs;
 use lb_tests::config::{Config, Path};
 use lb_tests::net::{Listener, Net};
-use lb_tests::process::{Process, output, run};
+use lb_tests::process::{Process, output, run, text};
 use lb_tests::random::Random;
 use lb_tests::size;
 use lb_tests::stream::{End, finish, receive_all, receive_at_most, receive_exactly, say, send};
@@ -115,6 +115,12 @@ impl Stage {
         let file = self.files.path().join("second.toml");
         std::fs::write(&file, config.text()).expect("a temporary file");
         self.net.balancer.spawn(Command::new(binary()).args(["run", "--config"]).arg(file))
+    }
+
+    /// A verb on the configuration of the agents.
+    #[track_caller]
+    fn verb(&self, arguments: &[&str]) -> Output {
+        Agent::launch(&self.net).verb(arguments, &self.config())
     }
 
     /// Adds to the version of the layout.
@@ -598,4 +604,83 @@ fn without_a_place_flows_end_with_their_agent() {
     kill(&mut agent);
     say(&pair.client, b"?");
     assert_eq!(receive_all(&pair.client), (Vec::new(), End::Reset));
+}
+
+/// Whoever wants no flow to go on says so.
+#[test]
+fn a_flush_leaves_nothing_and_resets_whom_it_ends() {
+    for is_killed in [false, true] {
+        let stage = Stage::new();
+        let mut agent = stage.agent();
+        let pairs = [stage.spliced(&agent), stage.spliced(&agent)];
+        let objects = Objects::of(&agent);
+        if is_killed {
+            kill(&mut agent);
+        }
+        let process = format!("lb (process {}) has ended\n", agent.process.pid());
+        let flushed = format!("{} is gone, and 2 flows with it\n", stage.bpffs.path(STATE).display());
+        let expected = if is_killed { flushed } else { process + &flushed };
+        let said = stage.verb(&["stop", "--flush"]);
+        assert_eq!(
+            (text(&said.stdout), text(&said.stderr), said.status.success()),
+            (expected, String::new(), true)
+        );
+        stage.assert_nothing_left(&objects);
+        for pair in pairs {
+            say(&pair.client, b"?");
+            assert_eq!(receive_all(&pair.client), (Vec::new(), End::Reset));
+        }
+        let again = stage.verb(&["stop", "--flush"]);
+        let nothing = format!("nothing is kept in {}\n", stage.bpffs.path(STATE).display());
+        assert_eq!((text(&again.stdout), again.status.success()), (nothing, true));
+    }
+}
+
+#[test]
+fn a_stop_lets_flows_go_on() {
+    let stage = Stage::new();
+    let mut agent = stage.agent();
+    let mut pair = stage.spliced(&agent);
+    assert!(stage.verb(&["stop"]).status.success());
+    assert!(agent.wait().success());
+    pair.ping();
+    let said = stage.verb(&["stop"]);
+    let nobody = format!("error: no lb runs on {}\n", stage.bpffs.path(STATE).display());
+    assert_eq!((text(&said.stderr), said.status.code()), (nobody, Some(69)));
+    let next = stage.agent();
+    pair.end();
+    assert_bytes(&next.until_records(1)[0], pair.bytes);
+}
+
+/// What is open is seen, also by an agent that has not let it in.
+#[test]
+fn sessions_are_listed_with_what_the_kernel_counts() {
+    let stage = Stage::new();
+    let mut agent = stage.agent();
+    let mut pairs = [stage.spliced(&agent), stage.spliced(&agent)];
+    pairs[1].stream(1 << 20);
+    kill(&mut agent);
+    let agent = stage.agent();
+    let said = stage.verb(&["sessions", "--format", "json"]);
+    let listed: Value = serde_json::from_str(&text(&said.stdout)).expect("JSON");
+    for (session, pair) in listed["sessions"].as_array().expect("a list").iter().zip(&pairs) {
+        for (field, expected) in [
+            ("client", pair.client_address()),
+            ("local", stage.net.frontend(PORT).to_string()),
+            ("server_address", stage.net.server().address(SERVER_PORT).to_string()),
+            ("server", "only".to_owned()),
+            ("state", "open".to_owned()),
+        ] {
+            assert_eq!(session[field], expected, "{session}");
+        }
+        for field in ["received_bytes", "sent_bytes"] {
+            assert_eq!(session[field], pair.bytes, "{session}");
+        }
+        assert!(session["sent_packets"].as_u64() > Some(0), "{session}");
+    }
+    let shown = text(&stage.verb(&["sessions"]).stdout);
+    assert_eq!(shown.lines().filter(|line| line.contains("out/only")).count(), 2, "{shown}");
+    pairs.iter().for_each(Pair::end);
+    agent.until_records(2);
+    until("both to be gone", || !text(&stage.verb(&["sessions"]).stdout).contains("out/only"));
 }

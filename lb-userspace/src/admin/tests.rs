@@ -284,6 +284,7 @@ fn surface() -> Surface {
         metrics: Arc::new(Metrics::new(&config())),
         backends: Arc::new([]),
         is_draining: Arc::default(),
+        packet: None,
         findings: Arc::default(),
     }
 }

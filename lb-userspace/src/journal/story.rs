@@ -92,6 +92,11 @@ impl Story {
         self.encoded()
     }
 
+    /// When it was accepted, since the host has started.
+    pub fn started(&self) -> Duration {
+        Duration::from_nanos(self.started_ns)
+    }
+
     fn encoded(&self) -> Option<Vec<u8>> {
         serde_json::to_vec(self).ok().filter(|text| text.len() <= STORY_BYTES)
     }

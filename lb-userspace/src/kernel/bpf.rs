@@ -174,6 +174,25 @@ pub fn is_empty(map: impl AsFd) -> io::Result<bool> {
     }
 }
 
+/// How many entries a hash map has.
+///
+/// # Errors
+/// It is no such map.
+pub fn count(map: impl AsFd) -> io::Result<usize> {
+    // The kernel has read the key before it writes the next.
+    let (mut room, mut count) = ([0_u8; KEY_MAX], 0);
+    let key = room.as_mut_ptr() as u64;
+    let mut ask = NextKey { map: number(&map), next: key, ..NextKey::default() };
+    loop {
+        match call(MAP_GET_NEXT_KEY, &mut ask) {
+            Ok(_) => count += 1,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(count),
+            Err(error) => return Err(error),
+        }
+        ask.key = key;
+    }
+}
+
 /// Lets a descriptor stand for what another one stands for, whatever it was before (dup3(2)).
 ///
 /// # Errors
@@ -222,6 +241,8 @@ mod tests {
         let mut map: HashMap<_, u32, u32> = Map::HashMap(map).try_into().expect("of this kind");
         map.insert(1, 1, 0).expect("room");
         assert!(is_empty(&empty).expect("a map") && !is_empty(&full).expect("a map"));
+        (2..=4).for_each(|key| map.insert(key, 1, 0).expect("room"));
+        assert_eq!([count(&empty), count(&full)].map(|count| count.expect("a map")), [0, 4]);
         replace(empty.as_fd(), &full).expect("both are open");
         assert!(!is_empty(&empty).expect("a map"));
     }

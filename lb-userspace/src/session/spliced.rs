@@ -130,8 +130,7 @@ async fn approach(
         }
         start = Start { strategy, has_bytes_waiting: false, header: None };
     }
-    let story = station.common.kernel.keeper().keeps().then(|| journal.story().to_bytes()).flatten();
-    let kept = (port, story);
+    let kept = (port, journal.story().to_bytes());
     packet::carry_until_spliced(station, &flow, start, &worker.tools, journal.meter(), kept).await
 }
 

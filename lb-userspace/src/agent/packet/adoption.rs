@@ -23,10 +23,9 @@ pub fn adopt(orphans: Vec<Orphan>, common: &Common, shared: &Shared, frontends: 
     if orphans.is_empty() {
         return;
     }
-    let (mut adopted, count) = (0_usize, orphans.len());
+    let flows = orphans.len();
     for orphan in orphans {
-        // Programs go on with what nobody understands.
-        let Some(story) = Story::from_bytes(&orphan.story) else { continue };
+        let story = Story::from_bytes(&orphan.story).unwrap_or_default();
         let key = orphan.slot.edit(|record| record.key(Side::Server));
         let [server, own] = ends(&key);
         let port = common.ports.keep(server, own.port());

@@ -335,6 +335,20 @@ impl std::fmt::Debug for Hooks {
     }
 }
 
+/// Takes the programs off that are filters, by the map that says where they are.
+pub fn take_off(filters: OwnedFd) {
+    let Some(filters) = Filters::of(filters) else { return };
+    for ([number, direction], [priority, handle]) in filters.map.iter().flatten() {
+        let attach_type =
+            if direction == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress };
+        let (Ok(name), Ok(priority)) = (net::interface_name(number), u16::try_from(priority)) else {
+            continue;
+        };
+        // Dropped at once; what is gone is off.
+        drop(SchedClassifierLink::attached(&name, attach_type.attach_type(), priority, handle.into(), None));
+    }
+}
+
 /// Whether aya attaches by links: it asks for the version alone, 6.6 or newer.
 fn has_tcx() -> bool {
     KernelVersion::current().is_ok_and(|version| version.code() >= 0x0006_0600)

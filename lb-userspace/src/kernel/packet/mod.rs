@@ -34,7 +34,7 @@ pub use counters::{Counters, Counts};
 pub use keys::{KeyRefusal, Keys, ends, family, ports, way};
 pub use ledger::{STORY_BYTES, Tally};
 pub use open::{OpenError, OpenTerms};
-pub use slots::{Orphan, Receipt, Slot};
+pub use slots::{Listed, Orphan, Receipt, Slot};
 
 /// The programs.
 const PROGRAMS: [&str; 4] = [PACKET_INGRESS, PACKET_INGRESS_L3, PACKET_EGRESS, PACKET_EGRESS_L3];
@@ -85,6 +85,11 @@ impl Packet {
     /// Lets nobody keep anything.
     pub fn clear(&self) {
         self.keeper.clear(self.hooks.names().into_iter().chain(open::NAMES.map(str::to_owned)));
+    }
+
+    /// The flows that programs carry.
+    pub fn listed(&self) -> Vec<Listed> {
+        self.slots.listed()
     }
 
     /// A free slot, if there is one.

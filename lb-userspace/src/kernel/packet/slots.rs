@@ -46,10 +46,21 @@ pub struct Slot {
 pub struct Orphan {
     /// Its place.
     pub slot: Slot,
-    /// Who it is, as that agent told.
+    /// Who it is, as that agent told; empty: it did not.
     pub story: Vec<u8>,
     /// What was carried and counted.
     pub tally: Tally,
+}
+
+/// A flow that programs carry, as it is at this moment.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Who it is.
+    pub story: Vec<u8>,
+    /// What was carried before.
+    pub tally: Tally,
+    /// What the programs have.
+    pub record: Record,
 }
 
 /// What the log drops once it has written the line of a flow: nobody writes it again.
@@ -86,26 +97,24 @@ impl Slots {
         for number in 0..count {
             slots.records.break_lock(number);
             let flow = slots.records.edit(number, |record| record.flow);
-            let has_left = match flow.phase() {
-                Phase::Spliced | Phase::Closing => true,
+            let (tally, told) = (slots.ledger.tally(number), stories.remove(&number));
+            let story = match flow.phase() {
+                _ if tally.logged != 0 => None,
+                Phase::Spliced | Phase::Closing => Some(told.clone().unwrap_or_default()),
                 // Programs make way for another only where this one had left.
-                Phase::Gone => flow.seen_ns != 0,
-                Phase::Track | Phase::Armed => false,
+                Phase::Gone if flow.seen_ns != 0 => told.clone(),
+                Phase::Track | Phase::Armed | Phase::Gone => None,
             };
-            let tally = slots.ledger.tally(number);
-            match stories.remove(&number) {
-                Some(story) if has_left && tally.logged == 0 => {
-                    let slot = Slot::new(number, &slots, true);
-                    // Until somebody takes it up.
-                    slot.leave();
-                    orphans.push(Orphan { slot, story, tally });
-                }
-                told => {
-                    slots.records.edit(number, |record| record.flow.phase = Phase::Gone as u32);
-                    if told.is_some() {
-                        slots.ledger.forget(number);
-                    }
-                }
+            if let Some(story) = story {
+                let slot = Slot::new(number, &slots, told.is_some());
+                // Until somebody takes it up.
+                slot.leave();
+                orphans.push(Orphan { slot, story, tally });
+                continue;
+            }
+            slots.records.edit(number, |record| record.flow.phase = Phase::Gone as u32);
+            if told.is_some() {
+                slots.ledger.forget(number);
             }
         }
         // None of a slot, so that nobody will.
@@ -113,6 +122,21 @@ impl Slots {
         let taken: HashMap<u32, ()> = orphans.iter().map(|orphan| (orphan.slot.number, ())).collect();
         lock(&slots.free).retain(|(number, _)| !taken.contains_key(number));
         (slots, orphans)
+    }
+
+    /// The flows that programs carry, with their stories.
+    pub fn listed(&self) -> Vec<Listed> {
+        let mut listed = Vec::new();
+        for (number, story) in self.ledger.stories() {
+            if number as usize >= self.bells.len() {
+                continue;
+            }
+            let record = self.records.edit(number, |record| *record);
+            if matches!(record.flow.phase(), Phase::Spliced | Phase::Closing) {
+                listed.push(Listed { story, tally: self.ledger.tally(number), record });
+            }
+        }
+        listed
     }
 
     /// A free place at a time, if there is one.

@@ -210,8 +210,9 @@ impl<'a> Approach<'a> {
         let begun = entry::look([client, server]).and_then(|known| {
             let slot = self.station.common.kernel.slot().ok_or(Obstacle::Path(PacketObstacle::Full))?;
             slot.begin(known.record);
-            if let Some(story) = self.story.take() {
-                slot.tell(&story).map_err(|_| Obstacle::Path(PacketObstacle::Kernel))?;
+            let told = self.story.take().is_some_and(|story| slot.tell(&story).is_ok());
+            if !told {
+                return Err(Obstacle::Path(PacketObstacle::Kernel));
             }
             let published = self.station.keys.borrow_mut().publish(&slot);
             published.map_err(|refusal| {

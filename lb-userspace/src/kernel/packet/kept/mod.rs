@@ -2,6 +2,7 @@
 //! What outlives the agent, and where: maps, and links by which programs are at interfaces. Either as files in a directory of a BPF file
 //! system, or as descriptors with the service manager. Who finds them there goes on with the flows in them.
 
+mod flush;
 mod layout;
 mod manager;
 mod pins;
@@ -13,6 +14,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+pub use flush::{FlushError, Flushed, flush, owner};
 pub use layout::{Incompatible, Layout, WORDS, new_layout, read_layout};
 use manager::Manager;
 use pins::Pins;

@@ -7,6 +7,8 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock, fstatfs};
 use rustix::io::Errno;
@@ -19,6 +21,10 @@ const BPF_FS: u64 = 0xcafe_4a11;
 
 /// Nobody but the agent's user: who can open a map can change it.
 const MODE: u32 = 0o700;
+
+/// How often a lock is tried, and the time in between.
+const LOCK_TRIES: u32 = 10;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
 
 /// The directory, locked.
 #[derive(Debug)]
@@ -37,7 +43,7 @@ impl Pins {
             Ok(lock) => lock,
             Err(why) => return Ok(Err(why)),
         };
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        match lock_soon(&lock) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
                 return Err(KeptError::Taken { directory: directory.to_owned() });
@@ -48,6 +54,18 @@ impl Pins {
         match pins.all() {
             Ok(found) => Ok(Ok((pins, found))),
             Err(error) => Ok(Err(Why::Refused(directory.to_owned(), error))),
+        }
+    }
+
+    /// Whether somebody has a directory.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn is_locked(directory: &Path) -> io::Result<bool> {
+        match flock(File::open(directory)?, FlockOperation::NonBlockingLockShared) {
+            Ok(()) => Ok(false),
+            Err(Errno::WOULDBLOCK) => Ok(true),
+            Err(errno) => Err(errno.into()),
         }
     }
 
@@ -83,6 +101,17 @@ impl Pins {
         });
         opened.collect()
     }
+}
+
+/// Locks a directory. Whoever only looks whether somebody has it has it for a moment, and so has a process that is just ending.
+fn lock_soon(directory: &File) -> rustix::io::Result<()> {
+    for _ in 0..LOCK_TRIES {
+        match flock(directory, FlockOperation::NonBlockingLockExclusive) {
+            Err(Errno::WOULDBLOCK) => thread::sleep(LOCK_PAUSE),
+            done => return done,
+        }
+    }
+    Err(Errno::WOULDBLOCK)
 }
 
 /// The directories beside this one that an agent may have.
