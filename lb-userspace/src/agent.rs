@@ -135,10 +135,7 @@ impl Agent {
         let findings = Arc::default();
         let admin =
             prepare_admin(&config, listeners.open_admin()?, &metrics, &shared, &is_draining, &findings)?;
-        if let Some((common, orphans)) = shared.packet.as_ref().zip(orphans) {
-            let frontends: Vec<_> = listeners.frontends.iter().map(|(it, _)| Arc::clone(it)).collect();
-            packet::adoption::adopt(orphans, common, &shared, &frontends);
-        }
+        packet::adoption::adopt(orphans.unwrap_or_default(), &shared, &listeners.frontends);
         listeners.open_frontends()?;
         let listeners = listeners.frontends;
         open(&workers, &listeners, &shared)?;

@@ -2,6 +2,8 @@
 //! What is known of one connection while it lives: its places in the limits, and what its metrics and its log line will say.
 //! A connection that is cut by the end of the agent gets its line too: dropping an unfinished journal writes it.
 
+mod story;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -19,6 +21,8 @@ use crate::path::packet::Port;
 use crate::path::{Carried, Meter, Side};
 use crate::prelude::hello::ClientHello;
 use crate::proxy::{Endpoints, Received};
+
+pub use story::{Kin, Story};
 
 /// The number of the next connection of this process.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -286,16 +290,6 @@ impl Journal {
         self.is_server_silent = side == Some(Side::Server);
     }
 
-    /// Who wants to know that the line is written.
-    pub fn note_receipt(&mut self, receipt: Receipt) {
-        self.rare().receipt = Some(receipt);
-    }
-
-    /// The connection goes on without this process: its line is another's.
-    pub fn leave(mut self) {
-        self.is_finished = true;
-    }
-
     /// The connection has ended.
     pub fn finish(mut self, close: CloseReason) {
         self.write(close);
@@ -392,10 +386,6 @@ fn new_unique_id(connection: u64) -> String {
     static PROCESS: LazyLock<u64> = LazyLock::new(|| fastrand::Rng::new().u64(..));
     format!("{:016x}{connection:016x}", *PROCESS)
 }
-
-mod story;
-
-pub use story::{Kin, Story};
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{HelloStory, Journal, NEXT_ID, Rare};
 use crate::backend::{Backend, ServerSlot};
 use crate::frontend::Permit;
-use crate::kernel::packet::STORY_BYTES;
+use crate::kernel::packet::{Receipt, STORY_BYTES};
 use crate::observe::access_log::{AccessLog, Proxied, Queued};
 use crate::path::{Carried, Meter};
 
@@ -142,6 +142,16 @@ impl Journal {
             retries: self.retries,
             is_redispatched: self.is_redispatched,
         }
+    }
+
+    /// Who wants to know that the line is written.
+    pub fn note_receipt(&mut self, receipt: Receipt) {
+        self.rare().receipt = Some(receipt);
+    }
+
+    /// The connection goes on without this process: its line is another's.
+    pub fn leave(mut self) {
+        self.is_finished = true;
     }
 
     /// The journal of a connection that another agent has begun, and of which so much was carried and counted.

@@ -14,40 +14,34 @@ use crate::config::{self, Config};
 use crate::frontend::{Frontend, Permit};
 use crate::journal::{Kin, Story};
 use crate::kernel::packet::{Orphan, ends};
+use crate::net::Listener;
 use crate::observe::metrics::Metrics;
-use crate::path::packet::Common;
 use crate::worker::{Adopted, Shared};
 
 /// Gives each flow to a worker.
-pub fn adopt(orphans: Vec<Orphan>, common: &Common, shared: &Shared, frontends: &[Arc<Frontend>]) {
-    if orphans.is_empty() {
-        return;
-    }
+pub fn adopt(orphans: Vec<Orphan>, shared: &Shared, listeners: &[(Arc<Frontend>, Listener)]) {
+    let Some(common) = shared.packet.as_ref().filter(|_| !orphans.is_empty()) else { return };
+    let frontends: Vec<&Arc<Frontend>> = listeners.iter().map(|(frontend, _)| frontend).collect();
     let flows = orphans.len();
     for orphan in orphans {
         let story = Story::from_bytes(&orphan.story).unwrap_or_default();
         let key = orphan.slot.edit(|record| record.key(Side::Server));
         let [server, own] = ends(&key);
         let port = common.ports.keep(server, own.port());
-        let kin = kin(&story, server, shared, frontends);
+        let kin = kin(&story, server, shared, &frontends);
         shared.adopt(Adopted { orphan, port, story, kin });
-        adopted += 1;
     }
-    tracing::info!(
-        adopted,
-        unknown = count - adopted,
-        "flows of path packet that another lb has left are taken up"
-    );
+    tracing::info!(flows, "flows of path packet that another lb has left are taken up");
 }
 
-fn kin(story: &Story, server: SocketAddr, shared: &Shared, frontends: &[Arc<Frontend>]) -> Kin {
+fn kin(story: &Story, server: SocketAddr, shared: &Shared, frontends: &[&Arc<Frontend>]) -> Kin {
     let address = story.server_address.unwrap_or(server);
     let frontend = frontends.iter().find(|frontend| *frontend.settings.name == *story.frontend);
     let backend = shared.backends.iter().find(|backend| *backend.settings.name == *story.backend);
     let place =
         backend.and_then(|backend| Some((Arc::clone(backend), backend.keep(&story.server, address)?)));
     let (backend, slot) = place.unwrap_or_else(|| stand_in(story, backend, address));
-    let frontend = frontend.map_or_else(|| stand_in_frontend(story), Arc::clone);
+    let frontend = frontend.map_or_else(|| stand_in_frontend(story), |frontend| Arc::clone(frontend));
     Kin { permit: Permit::keep(&shared.gate, &frontend), backend, slot, log: shared.log.clone() }
 }
 

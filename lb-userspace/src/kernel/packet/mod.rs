@@ -7,6 +7,7 @@
 
 mod attach;
 mod counters;
+mod hooks;
 pub mod kept;
 mod keys;
 mod ledger;
@@ -25,7 +26,7 @@ use lb_common::packet::record::{PACKET_EGRESS, PACKET_EGRESS_L3, PACKET_INGRESS,
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{LoadError, from_map};
-use attach::Hooks;
+use hooks::Hooks;
 use kept::Keeper;
 use slots::Slots;
 

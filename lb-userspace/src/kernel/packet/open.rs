@@ -17,8 +17,8 @@ use lb_common::packet::record::{
     BELL_BYTES, BELLS_PER_SLOT, COUNTERS, PACKET_BELLS, PACKET_COUNTERS, PACKET_FLOWS, PACKET_KEYS,
 };
 
-use super::attach::Hooks;
 use super::counters::Counters;
+use super::hooks::Hooks;
 use super::kept::{self, Found, Incompatible, Keeper, KeptError, Layout};
 use super::keys::{Keys, ends};
 use super::ledger::{Ledger, Maps};

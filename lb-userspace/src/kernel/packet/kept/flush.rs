@@ -7,7 +7,7 @@ use std::path::Path;
 use super::pins::Pins;
 use super::{FILTERS, KEYS, KeptError, LAYOUT, Why, read_layout};
 use crate::kernel::bpf;
-use crate::kernel::packet::attach::take_off;
+use crate::kernel::packet::hooks::take_off;
 
 /// What was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
