@@ -11,7 +11,7 @@ use lb_tests::size;
 use lb_tests::wait::until;
 use rustix::process::Signal;
 
-use crate::packet_stage::{Objects, Pair, STATE, Stage, assert_bytes, kill, stop};
+use crate::packet_stage::{Objects, Pair, STATE, Stage, assert_bytes, kill, stop, until_said};
 
 /// Bulk both ways, ping-pong and an idle flow: none notices that the agent was killed, and the next one tells of each once, exactly.
 #[test]
@@ -190,8 +190,7 @@ fn without_a_place_flows_end_with_their_agent() {
     let stage = Stage::new();
     let config = stage.config().text().replace(&stage.bpffs.path(STATE).display().to_string(), "off");
     let mut agent = Agent::start(&stage.net, &Config::whole(&config));
-    let said = agent.process.stderr().join("\n");
-    assert!(said.contains("flows of path packet end with lb"), "{said}");
+    until_said(&agent, "flows of path packet end with lb");
     let mut pair = stage.spliced(&agent);
     kill(&mut agent);
     pair.assert_reset();

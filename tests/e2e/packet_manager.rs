@@ -16,7 +16,7 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use tempfile::TempDir;
 
-use crate::packet_stage::{Objects, Pair, Stage, assert_bytes, kill};
+use crate::packet_stage::{Objects, Pair, Stage, assert_bytes, kill, until_said};
 use crate::support::{PORT, SERVER_PORT};
 
 /// Above all numbers that descriptors of a test have.
@@ -119,8 +119,7 @@ fn the_service_manager_keeps_flows_until_the_next_agent_comes() {
     let (stage, mut manager) = (Stage::new(), Manager::new());
     let config = config(&stage);
     let mut first = manager.start(&stage, &config);
-    let said = first.process.stderr().join("\n");
-    assert!(said.contains("keeper=the service manager"), "{said}");
+    until_said(&first, "keeper=the service manager");
     let mut pairs = [stage.spliced(&first), stage.spliced(&first)];
     let objects = Objects::of(&first);
     kill(&mut first);

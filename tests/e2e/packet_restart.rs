@@ -9,7 +9,7 @@ use lb_tests::process::text;
 use lb_tests::wait::until;
 use serde_json::Value;
 
-use crate::packet_stage::{Objects, Pair, STATE, Stage, assert_bytes, kill};
+use crate::packet_stage::{Objects, Pair, STATE, Stage, assert_bytes, kill, until_said};
 use crate::support::{PORT, SERVER_PORT};
 
 /// A flow that needs nobody is not waited for, and not cut.
@@ -82,9 +82,8 @@ fn a_layout_that_is_not_understood_is_left_alone() {
     kill(&mut first);
     stage.change_version(1);
     let mut second = stage.agent();
-    let said = second.process.stderr().join("\n");
-    assert!(said.contains("its layout has version 2, this lb knows version 1"), "{said}");
-    assert!(said.contains("`lb stop --flush` ends them"), "{said}");
+    until_said(&second, "its layout has version 2, this lb knows version 1");
+    until_said(&second, "`lb stop --flush` ends them");
     assert_eq!(second.scrape().count("lb_path_available", &[("path", "packet")]), 0);
     pair.ping();
     second.terminate();
@@ -143,8 +142,7 @@ fn flows_from_other_ports_are_left_alone() {
     let mut pair = stage.spliced(&first);
     kill(&mut first);
     let mut second = Agent::start(&stage.net, &stage.config_with("packet-ports = \"64000-64999\""));
-    let said = second.process.stderr().join("\n");
-    assert!(said.contains("a flow of it comes from port 61000, which is not in packet-ports"), "{said}");
+    until_said(&second, "a flow of it comes from port 61000, which is not in packet-ports");
     pair.ping();
     kill(&mut second);
     let third = stage.agent();

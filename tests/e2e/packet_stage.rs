@@ -265,6 +265,12 @@ pub(crate) fn kill(agent: &mut Agent) {
     agent.wait();
 }
 
+/// Waits until an agent has said something.
+#[track_caller]
+pub(crate) fn until_said(agent: &Agent, text: &str) {
+    until(text, || agent.process.stderr().iter().any(|line| line.contains(text)));
+}
+
 /// Makes an agent stand still, each of its threads.
 #[track_caller]
 pub(crate) fn stop(agent: &Agent) {

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 
 use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData};
-use aya::programs::tc::{SchedClassifierLink, TcError, qdisc_add_clsact};
+use aya::programs::tc::{NlOptions, SchedClassifierLink, TcAttachOptions, TcError, qdisc_add_clsact};
 use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
 use aya::util::KernelVersion;
 use rustix::io::Errno;
@@ -190,7 +190,10 @@ impl Hooks {
         let replaced = there.and_then(|there| program.attach_to_link(there).ok());
         let id = match replaced {
             Some(id) => id,
-            None => program.attach(place.name, attach_type)?,
+            None => {
+                let options = TcAttachOptions::Netlink(NlOptions::default());
+                program.attach_with_options(place.name, attach_type, options)?
+            }
         };
         let link = program.take_link(id)?;
         if let Some(filters) = &mut self.filters {
@@ -281,9 +284,19 @@ pub fn take_off(filters: OwnedFd) {
     }
 }
 
-/// Whether aya attaches by links: it asks for the version alone, 6.6 or newer.
+/// Whether the kernel has links for these programs: since 6.6.
 fn has_tcx() -> bool {
+    #[cfg(test)]
+    if WITHOUT_LINKS.get() {
+        return false;
+    }
     KernelVersion::current().is_ok_and(|version| version.code() >= 0x0006_0600)
+}
+
+#[cfg(test)]
+thread_local! {
+    /// Whether this thread takes the kernel for an older one.
+    pub static WITHOUT_LINKS: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
 /// Makes the discipline that filters belong to, if it is not there. It stays: others may use it by then.

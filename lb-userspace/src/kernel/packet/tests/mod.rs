@@ -6,6 +6,7 @@
 
 mod bench;
 mod errors;
+mod left;
 mod life;
 #[path = "../../../../../lb-common/src/packet/tests/model.rs"]
 mod model;
