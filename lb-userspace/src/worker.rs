@@ -306,9 +306,9 @@ fn adopt(worker: &Rc<Worker>, Adopted { orphan, port, story, kin }: Adopted) {
     let Some(station) = &worker.packet else { return };
     let carried = packet::carried(&orphan);
     let journal = Box::new(Journal::adopted(story, kin, carried));
-    session::resume(worker, Spliced::adopt(station, orphan, port), journal);
-    // It counts for itself.
+    // From here on it counts for itself.
     station.common.stay.note_taken_up();
+    session::resume(worker, Spliced::adopt(station, orphan, port), journal);
 }
 
 /// Serves a connection in a task of its own.
