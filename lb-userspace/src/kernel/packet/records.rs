@@ -58,6 +58,12 @@ impl Records {
         change(unsafe { &mut (*entry).record })
     }
 
+    /// Takes a lock and never gives it back, as an agent does that is killed.
+    #[cfg(test)]
+    pub fn hold_for_ever(&self, slot: u32) {
+        std::mem::forget(Held::get(self.word(slot)));
+    }
+
     fn word(&self, slot: u32) -> &AtomicU64 {
         let entry = self.entries.at(slot as usize).as_ptr();
         // SAFETY: the word lies in the mapping, aligned as in the map, which outlives the reference; everybody changes it atomically.

@@ -5,11 +5,16 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
 
+use lb_common::packet::flow::Phase;
+use lb_common::packet::record::ENTRY_WORDS;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use tempfile::TempDir;
 
 use super::super::hooks::WITHOUT_LINKS;
 use super::super::kept::{Flushed, flush};
+use super::super::ledger::{Ledger, Maps};
+use super::super::records::Records;
+use super::super::slots::Slots;
 use super::super::{Attachment, OpenTerms, Orphan, Packet};
 use super::bench::loaded;
 use super::place::Row;
@@ -123,4 +128,70 @@ fn an_empty_state_takes_the_size_that_is_wanted() {
         let slots: Vec<_> = std::iter::from_fn(|| packet.slot()).collect();
         assert_eq!(slots.len(), flows as usize);
     }
+}
+
+/// Which flows of an agent that is gone are taken up: those that have left user space, and whose line was not written.
+#[test]
+fn what_has_left_user_space_is_taken_up_unless_it_was_logged() {
+    const SLOTS: u32 = 16;
+    if loaded(1).is_none() {
+        return;
+    }
+    let maps = Maps::create(SLOTS).expect("privileged");
+    let file = tempfile::tempfile().expect("a temporary file");
+    file.set_len(u64::from(SLOTS) * ENTRY_WORDS as u64 * 8).expect("room");
+    let records = || Records::map(&file, SLOTS).expect("files can be mapped");
+    let ledger = || Ledger::new(&maps, SLOTS).expect("they were just made");
+    let (entries, before) = (records(), ledger());
+    let rows = [
+        // Phase, whether it has carried something, whether it was told of and logged; whether it is taken up.
+        (Phase::Track, false, true, false, false),
+        (Phase::Armed, false, true, false, false),
+        (Phase::Spliced, true, true, false, true),
+        (Phase::Closing, true, true, false, true),
+        // Made way for another, and nobody has heard.
+        (Phase::Gone, true, true, false, true),
+        // Left to its sockets for good.
+        (Phase::Gone, false, true, false, false),
+        (Phase::Gone, true, false, false, false),
+        (Phase::Spliced, true, true, true, false),
+        (Phase::Closing, true, true, true, false),
+        // Nobody knows whose it is; it goes on all the same.
+        (Phase::Spliced, true, false, false, true),
+    ];
+    for (slot, (phase, has_carried, is_told, is_logged, _)) in (0..).zip(rows) {
+        entries.edit(slot, |record| {
+            (record.flow.phase, record.flow.seen_ns) = (phase as u32, u64::from(has_carried));
+        });
+        before.note_carried(slot, [1, 2], [3, 4]);
+        if is_told {
+            before.tell(slot, b"once").expect("room");
+        }
+        if is_logged {
+            before.note_logged(slot);
+        }
+    }
+    // A kill leaves locks behind.
+    (0..SLOTS).for_each(|slot| entries.hold_for_ever(slot));
+    let (slots, orphans) = Slots::inherit(SLOTS, records(), ledger());
+    for (slot, row) in (0..).zip(rows) {
+        let found = orphans.iter().find(|orphan| orphan.slot.number() == slot);
+        assert_eq!(found.is_some(), row.4, "{row:?}");
+        if let Some(orphan) = found {
+            let story: &[u8] = if row.2 { b"once" } else { b"" };
+            assert_eq!((&orphan.story[..], orphan.tally.copied), (story, [3, 4]), "{row:?}");
+        } else {
+            assert_eq!(entries.edit(slot, |record| record.flow.phase()), Phase::Gone, "{row:?}");
+        }
+    }
+    let free: Vec<_> = std::iter::from_fn(|| slots.take(std::time::Instant::now())).collect();
+    assert_eq!(free.len() + orphans.len(), SLOTS as usize);
+    // Dropped without being taken up, they are the next agent's; taken up, they are over.
+    let count = orphans.len();
+    drop((orphans, free, slots));
+    let (_slots, again) = Slots::inherit(SLOTS, records(), ledger());
+    assert_eq!(again.len(), count);
+    again.iter().for_each(|orphan| orphan.slot.take_up());
+    drop(again);
+    assert!(Slots::inherit(SLOTS, records(), ledger()).1.is_empty());
 }
