@@ -166,7 +166,11 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Off => f.write_str("packet-state is \"off\""),
-            Self::NoFileSystem(path) => write!(f, "{} is not in a BPF file system", path.display()),
+            Self::NoFileSystem(path) => write!(
+                f,
+                "{} is not in a BPF file system, such as `mount -t bpf bpf /sys/fs/bpf` makes one",
+                path.display()
+            ),
             Self::Refused(path, error) => write!(f, "{}: {error}", path.display()),
         }
     }
