@@ -4,6 +4,8 @@
 mod inside;
 mod spliced;
 
+pub use spliced::resume;
+
 use std::rc::Rc;
 use std::sync::Arc;
 

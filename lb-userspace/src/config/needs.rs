@@ -32,7 +32,7 @@ const PER_WORKER_INSIDE: u64 = 5;
 const INSIDE: u64 = 12;
 
 /// Descriptors of the process for path `packet`: maps, four programs, their BTF, and a link for each direction of 64 interfaces.
-const PACKET: u64 = 16 + 2 * 64;
+const PACKET: u64 = 24 + 2 * 64;
 
 /// Most connections to the admin surface. One more is there for the moment in which it takes the place of another; that one is
 /// in the reserve.
