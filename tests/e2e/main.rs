@@ -7,6 +7,8 @@
 
 #[macro_use]
 mod support;
+#[macro_use]
+mod packet_lab;
 
 mod accounting;
 mod admin;
@@ -41,6 +43,11 @@ mod mistakes;
 mod names;
 mod overlaps;
 mod packet;
+mod packet_ends;
+mod packet_forged;
+mod packet_limits;
+mod packet_options;
+mod packet_streams;
 mod pauses;
 mod privileges;
 mod promotion;
