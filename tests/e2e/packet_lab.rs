@@ -64,7 +64,7 @@ pub(crate) struct Spliced {
 pub(crate) struct Lines<'a> {
     pub(crate) global: &'a str,
     pub(crate) backend: &'a str,
-    /// Where it is not the first address of the first namespace.
+    /// Where it is not the first address of the first namespace: an address of the last.
     pub(crate) server: Option<SocketAddr>,
 }
 
@@ -86,7 +86,8 @@ impl Lab {
             .path(Path::Packet)
             .tcp("in", family.of(&net.balancer, PORT), "out", "")
             .backend("out", server, lines.backend);
-        let place = net.servers.last().expect("a server");
+        let place = if lines.server.is_some() { net.servers.last() } else { net.servers.first() };
+        let place = place.expect("a server");
         let listener = place.listen(server.port());
         Self { agent: Agent::start(&net, &config), listener, net, family }
     }
