@@ -48,6 +48,7 @@ mod packet_forged;
 mod packet_limits;
 mod packet_options;
 mod packet_streams;
+mod packet_tls;
 mod packet_ways;
 mod pauses;
 mod privileges;
