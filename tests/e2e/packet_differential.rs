@@ -63,7 +63,8 @@ fn on_path(path: Path, family: Family, schedules: &[Schedule]) -> Vec<Outcome> {
     let records = agent.until_records(schedules.len());
     let own = agent.own_flows(path);
     println!("{own} of {flows} flows went over {path:?} itself");
-    assert!(own * 3 >= flows, "{own} of {flows} flows went over {path:?} itself");
+    assert!(own * 6 >= flows, "{own} of {flows} flows went over {path:?} itself");
+    assert!(records.iter().all(|record| record.number("retries") == 0), "who is whose peer is not known");
     // Lines are in the order in which connections came, and so are schedules.
     let told = records.iter().map(|record| record.close().to_owned());
     outcomes.into_iter().zip(told).map(|(outcome, close)| Outcome { close, ..outcome }).collect()

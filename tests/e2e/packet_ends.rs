@@ -4,9 +4,10 @@
 use std::net::TcpStream;
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_tests::config::Path;
+use lb_tests::net::Net;
 use lb_tests::size;
 use lb_tests::stream::{
     End, finish, receive, receive_all, receive_at_most, reset, say, send, send_until_blocked,
@@ -14,7 +15,7 @@ use lb_tests::stream::{
 use lb_tests::wait::until;
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::packet_lab::{Family, Lab};
+use crate::packet_lab::{Family, Lab, Lines};
 use crate::support::assert_received;
 
 on_both_families! {
@@ -25,6 +26,7 @@ on_both_families! {
     a_reset_in_the_middle_of_a_stream_is_no_clean_end,
     a_reset_after_a_half_close_goes_through,
     who_asks_whether_the_other_is_there_gets_its_answer,
+    who_only_asks_whether_the_other_is_there_is_idle,
 }
 
 fn half_closes_leave_the_other_direction_alone(family: Family) {
@@ -134,9 +136,7 @@ fn ends(client: TcpStream, server: TcpStream, is_clients: bool) -> (TcpStream, T
 fn who_asks_whether_the_other_is_there_gets_its_answer(family: Family) {
     let lab = Lab::start(family);
     let flow = lab.spliced();
-    let second = Duration::from_secs(1);
-    let asking = TcpKeepalive::new().with_time(second).with_interval(second).with_retries(2);
-    SockRef::from(&flow.client).set_tcp_keepalive(&asking).expect("a TCP socket");
+    ask_every_second(&flow.client);
     let port = flow.server.peer_addr().expect("connected").port();
     let before = segments_in(&lab, port);
     let beside = lab.bytes_beside();
@@ -151,6 +151,23 @@ fn who_asks_whether_the_other_is_there_gets_its_answer(family: Family) {
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut, "{error}");
     // The client's kernel takes its leave with a reset (net/ipv4/tcp_timer.c, tcp_keepalive_timer).
     assert_eq!(lab.agent.until_records(1)[0].close(), "client-reset");
+}
+
+fn ask_every_second(stream: &TcpStream) {
+    let second = Duration::from_secs(1);
+    let asking = TcpKeepalive::new().with_time(second).with_interval(second).with_retries(2);
+    SockRef::from(stream).set_tcp_keepalive(&asking).expect("a TCP socket");
+}
+
+/// As on other paths: `idle-timeout` is about bytes.
+fn who_only_asks_whether_the_other_is_there_is_idle(family: Family) {
+    let lines = Lines { backend: "idle-timeout = \"3s\"", ..Lines::default() };
+    let lab = Lab::with(Net::new(1), family, lines);
+    let flow = lab.spliced();
+    ask_every_second(&flow.client);
+    let begun = Instant::now();
+    lab.assert_closed(1, "idle-timeout");
+    assert!(begun.elapsed() < Duration::from_secs(5), "after {:?}", begun.elapsed());
 }
 
 /// Segments that the server's socket of a flow has got (linux/tcp.h, tcpi_segs_in).

@@ -3,14 +3,14 @@
 //! are an end's own, whoever has made them, end it.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use lb_tests::net::Namespace;
+use lb_tests::net::{Namespace, Net};
 use lb_tests::stream::{End, receive_all};
 use lb_tests::wait::until;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::packet_lab::{Family, Lab, Spliced};
+use crate::packet_lab::{Family, Lab, Lines, Spliced};
 
 on_both_families! {
     resets_that_are_forged_change_nothing,
@@ -18,6 +18,7 @@ on_both_families! {
     ends_that_are_forged_change_nothing,
     a_reset_with_the_right_number_ends_the_flow,
     an_end_with_the_right_number_ends_a_direction,
+    what_is_forged_keeps_no_flow_alive,
 }
 
 const FIN: u8 = 1;
@@ -198,4 +199,24 @@ fn an_end_with_the_right_number_ends_a_direction(family: Family) {
         assert_eq!(receive_all(other), (Vec::new(), End::Finished));
         assert_eq!(lab.agent.records().len(), 0);
     }
+}
+
+/// No byte moves, so the flow has been idle for too long, whatever its ends answer.
+fn what_is_forged_keeps_no_flow_alive(family: Family) {
+    let lines = Lines { backend: "idle-timeout = \"3s\"", ..Lines::default() };
+    let lab = Lab::with(Net::new(1), family, lines);
+    let flow = lab.spliced();
+    let forger = Forger::beside(&lab, &flow, true);
+    let begun = Instant::now();
+    until("the flow to have been idle for too long", || {
+        for (flags, sequence) in
+            [(SYN, FAR), (RST, 1), (FIN | ACK, FAR), (ACK, FAR), (ACK, 1_u32.wrapping_neg())]
+        {
+            forger.send(flags, sequence, 0);
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        lab.agent.records().len() == 1
+    });
+    assert!(begun.elapsed() < Duration::from_secs(5), "after {:?}", begun.elapsed());
+    lab.assert_closed(1, "idle-timeout");
 }

@@ -19,6 +19,7 @@ use crate::support::{allow_many_connections, stream_both_ways};
 
 on_both_families! {
     who_finds_no_port_is_carried_in_user_space,
+    ports_that_the_kernel_gives_to_others_turn_the_path_off,
     who_finds_no_room_is_carried_in_user_space,
     a_client_that_has_vanished_may_come_back_from_the_same_port,
     ports_that_the_server_remembers_lead_to_new_flows,
@@ -69,6 +70,16 @@ fn who_finds_no_port_is_carried_in_user_space(family: Family) {
         end(flow);
         is_free
     });
+}
+
+fn ports_that_the_kernel_gives_to_others_turn_the_path_off(family: Family) {
+    let net = Net::new(1);
+    net.balancer.sysctl("net/ipv4/ip_local_port_range", "32768 60999");
+    let lab = Lab::with(net, family, Lines { global: "packet-ports = \"60990-61100\"", ..Lines::default() });
+    let off = lab.agent.scrape().value("lb_path_available", &[("path", "packet"), ("reason", "ports")]);
+    assert_eq!(off.to_bits(), 0_f64.to_bits());
+    is_exact_beside(&lab, 1);
+    lab.assert_refused("unavailable", 1);
 }
 
 /// As many flows as there may be connections; one that has ended keeps its place for a while.

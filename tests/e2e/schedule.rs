@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use lb_tests::random::Random;
-use lb_tests::stream::{End, Pattern, Received, end_of, finish, receive_in_pieces, reset};
+use lb_tests::stream::{End, Pattern, Received, end_of, finish, receive_exactly, receive_in_pieces, reset};
 
 /// What two ends do.
 #[derive(Clone, Debug)]
@@ -22,8 +22,10 @@ struct Script {
     /// Of what it sends.
     seed: u64,
     steps: Vec<Step>,
-    /// With a RST after its last step, and it reads nothing; or else with a FIN.
+    /// With a RST after its last step, and it reads one byte at most; or else with a FIN.
     resets: bool,
+    /// It begins when the other end has sent something: a server that resets before, has not taken the connection, and another is tried.
+    waits: bool,
     /// How it reads, if it does.
     reads: Reads,
 }
@@ -55,7 +57,9 @@ impl Schedule {
     pub(crate) fn new(random: &mut Random) -> Self {
         // One of seven ends with the client's reset, another with the server's.
         let resetting = random.below(7);
-        Self { scripts: [0, 1].map(|end| Script::new(random, resetting == end)) }
+        let mut scripts = [0, 1].map(|end| Script::new(random, resetting == end));
+        scripts[1].waits = scripts[1].resets;
+        Self { scripts }
     }
 
     /// Does all of it.
@@ -103,19 +107,20 @@ impl Schedule {
 
 impl Script {
     fn new(random: &mut Random, resets: bool) -> Self {
-        let steps = (0..1 + random.below(14)).map(|_| match random.below(3) {
-            0 => Step::Pause(Duration::from_micros(random.below(30_000) as u64)),
+        let steps = (0..1 + random.below(20)).map(|_| match random.below(3) {
+            0 => Step::Pause(Duration::from_micros(random.below(60_000) as u64)),
             _ => {
                 let scale = random.below(18);
                 Step::Send(1 + random.below(1 << scale))
             }
         });
-        let steps = steps.collect();
+        // Whoever waits for something waits for this.
+        let steps = steps.chain([Step::Send(1)]).collect();
         let reads = match random.below(3) {
             0 => Reads::Slowly(1 + random.below(20_000)),
             _ => Reads::Eagerly,
         };
-        Self { seed: random.number(), steps, resets, reads }
+        Self { seed: random.number(), steps, resets, waits: false, reads }
     }
 
     /// All that it sends.
@@ -125,18 +130,28 @@ impl Script {
 
     /// Does it, and returns what was got of the other end's pattern.
     fn follow(&self, stream: TcpStream, other: u64, may_break: bool) -> Option<Received> {
+        if self.waits {
+            receive_exactly(&stream, 1);
+        }
         if self.resets {
             self.send(&stream, may_break);
             reset(stream);
             return None;
         }
         thread::scope(|scope| {
-            scope.spawn(|| {
-                if self.send(&stream, may_break) {
+            let sender = scope.spawn(|| {
+                let is_open = self.send(&stream, may_break);
+                if is_open {
                     finish_if_open(&stream, may_break);
                 }
+                is_open
             });
-            Some(self.receive(&stream, other))
+            let mut received = self.receive(&stream, other);
+            // The kernel tells of a reset once: whoever writes at that moment leaves nothing of it for who reads (net/core/sock.c, sock_error).
+            if !sender.join().expect("no panic") {
+                received.end = End::Reset;
+            }
+            Some(received)
         })
     }
 
