@@ -167,7 +167,7 @@ fn who_only_asks_whether_the_other_is_there_is_idle(family: Family) {
     ask_every_second(&flow.client);
     let begun = Instant::now();
     lab.assert_closed(1, "idle-timeout");
-    assert!(begun.elapsed() < Duration::from_secs(5), "after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(15), "after {:?}", begun.elapsed());
 }
 
 /// Segments that the server's socket of a flow has got (linux/tcp.h, tcpi_segs_in).

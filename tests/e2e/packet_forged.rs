@@ -217,6 +217,6 @@ fn what_is_forged_keeps_no_flow_alive(family: Family) {
         std::thread::sleep(Duration::from_millis(100));
         lab.agent.records().len() == 1
     });
-    assert!(begun.elapsed() < Duration::from_secs(5), "after {:?}", begun.elapsed());
+    assert!(begun.elapsed() < Duration::from_secs(15), "after {:?}", begun.elapsed());
     lab.assert_closed(1, "idle-timeout");
 }
