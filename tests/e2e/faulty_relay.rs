@@ -53,9 +53,9 @@ impl Relayed {
     fn run(mut self) {
         while self.has_ended != [true; 2] {
             for from in self.readable() {
-                if !self.carry(from) {
+                if let Err(gone) = self.carry(from) {
                     let Self { ends: [client, server], fault, .. } = self;
-                    let other = if from == 0 { server } else { client };
+                    let other = if gone == 0 { server } else { client };
                     if fault != Fault::ForgivesResets {
                         reset(other);
                     }
@@ -75,11 +75,14 @@ impl Relayed {
         open.iter().zip(&polled).filter(|(_, fd)| is_ready(fd)).map(|(&end, _)| end).collect()
     }
 
-    /// Carries what comes from an end; whether there was no reset.
-    fn carry(&mut self, from: usize) -> bool {
+    /// Carries what comes from an end.
+    ///
+    /// # Errors
+    /// Which end is gone.
+    fn carry(&mut self, from: usize) -> Result<(), usize> {
         let mut bytes = vec![0; 1 << 16];
         let [mut source, mut target] = [&self.ends[from], &self.ends[1 - from]];
-        let Ok(count) = source.read(&mut bytes) else { return false };
+        let count = source.read(&mut bytes).map_err(|_| from)?;
         bytes.truncate(count);
         let reached = self.carried[from] + count;
         let fault_at = BEFORE.checked_sub(self.carried[from]).filter(|&at| at < count);
@@ -93,11 +96,11 @@ impl Relayed {
             _ => {}
         }
         if count > 0 {
-            return target.write_all(&bytes).is_ok();
+            return target.write_all(&bytes).map_err(|_| 1 - from);
         }
         self.has_ended[from] = true;
         // One that is reset takes no end.
         let _ = target.shutdown(Shutdown::Write);
-        true
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the tests of path `packet` set up: an agent between two networks, and flows of which the path's own counters say that they have left it.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 
@@ -105,24 +106,31 @@ impl Lab {
     /// A new flow that has left the agent.
     #[track_caller]
     pub(crate) fn spliced(&self) -> Spliced {
-        let flow = Spliced::from(self.pair());
-        self.until_spliced(&flow);
+        let [flow] = self.spliced_flows();
         flow
     }
 
-    /// Talks until the programs carry the flow, by their own count, and no socket of the balancer's is left; returns how often. All bytes from
-    /// then on are the programs'.
+    /// Several of them.
     #[track_caller]
-    pub(crate) fn until_spliced(&self, flow: &Spliced) -> u64 {
-        let (flows, mut pings) = (self.agent.own_flows(Path::Packet), 0);
-        let port = flow.server.peer_addr().expect("connected").port();
-        until("the flow to leave the agent", || {
-            flow.ping();
-            pings += 1;
-            self.agent.own_flows(Path::Packet) > flows
+    pub(crate) fn spliced_flows<const N: usize>(&self) -> [Spliced; N] {
+        let flows = [(); N].map(|()| Spliced::from(self.pair()));
+        self.until_spliced(&flows);
+        flows
+    }
+
+    /// Talks until the programs carry these flows, by their own count, and no socket of the balancer's is left. All bytes from then on are the
+    /// programs'.
+    #[track_caller]
+    pub(crate) fn until_spliced(&self, flows: &[Spliced]) {
+        let away = self.agent.own_flows(Path::Packet) + flows.len() as u64;
+        until("the flows to leave the agent", || {
+            flows.iter().for_each(Spliced::ping);
+            self.agent.own_flows(Path::Packet) >= away
         });
-        until("the agent's socket to be gone", || self.sockets(port) == 0);
-        pings
+        for flow in flows {
+            let port = flow.server.peer_addr().expect("connected").port();
+            until("the agent's socket to be gone", || self.sockets(port) == 0);
+        }
     }
 
     /// Sockets of the balancer's that have a connection with a server from this port.
@@ -139,27 +147,23 @@ impl Lab {
         all - scrape.count("lb_path_bytes_total", &[("path", "packet")])
     }
 
-    /// Asserts that the path's flows were refused so often, and for this reason alone.
+    /// Asserts that flows were refused for these reasons, so often, and for no others.
     #[track_caller]
-    pub(crate) fn assert_refused(&self, reason: &str, flows: u64) {
+    pub(crate) fn assert_refused(&self, expected: &[(&str, u64)]) {
         let scrape = self.agent.scrape();
-        let count = |labels: &[(&str, &str)]| {
-            scrape.count("lb_path_fallbacks_total", &[&[("path", "packet")], labels].concat())
-        };
-        assert_eq!(count(&[("reason", reason)]), flows, "{reason}");
-        assert_eq!(count(&[]), flows, "another reason than {reason}: {:?}", self.refusals());
-    }
-
-    /// Why flows were refused, and how often.
-    fn refusals(&self) -> Vec<(String, u64)> {
-        let scrape = self.agent.scrape();
-        let samples = scrape.samples.iter().filter(|sample| sample.name == "lb_path_fallbacks_total");
-        let told = samples.filter(|sample| sample.value > 0.0).map(|sample| {
-            let reason = sample.labels["reason"].clone();
-            let flows = scrape.count("lb_path_fallbacks_total", &[("reason", &reason)]);
-            (reason, flows)
+        let samples = scrape.samples.iter().filter(|sample| {
+            sample.name == "lb_path_fallbacks_total"
+                && sample.labels["path"] == "packet"
+                && sample.value > 0.0
         });
-        told.collect()
+        let refused: BTreeMap<&str, u64> = samples
+            .map(|sample| {
+                let reason = sample.labels["reason"].as_str();
+                let labels = [("path", "packet"), ("reason", reason)];
+                (reason, scrape.count("lb_path_fallbacks_total", &labels))
+            })
+            .collect();
+        assert_eq!(refused, expected.iter().copied().collect());
     }
 
     /// Asserts that the agent has told of so many flows, all with this end, and that the programs have carried 99 % of their bytes.
@@ -172,11 +176,16 @@ impl Lab {
     /// Asserts that the agent has told of so many flows that had left it, all with this end.
     #[track_caller]
     pub(crate) fn assert_closed(&self, flows: usize, close: &str) {
-        let records = self.agent.until_records(flows);
-        assert_eq!(records.len(), flows);
-        for record in &records {
-            assert_eq!((record.close(), record.text("path")), (close, "packet"), "{record:?}");
-        }
+        self.assert_closes(&vec![close; flows]);
+    }
+
+    /// Asserts that the agent has told of flows that had left it, with these ends, in the order in which they were opened.
+    #[track_caller]
+    pub(crate) fn assert_closes(&self, closes: &[&str]) {
+        let records = self.agent.until_records(closes.len());
+        let told: Vec<_> = records.iter().map(|record| (record.close(), record.text("path"))).collect();
+        let expected: Vec<_> = closes.iter().map(|close| (*close, "packet")).collect();
+        assert_eq!(told, expected);
     }
 }
 

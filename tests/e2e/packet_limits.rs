@@ -3,6 +3,7 @@
 
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::slice;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use lb_tests::net::{Namespace, Net, try_connect_here};
 use lb_tests::peer::Service;
 use lb_tests::size;
 use lb_tests::stream::{End, finish, receive_all, receive_exactly, reset, say};
-use lb_tests::wait::{PATIENCE, until};
+use lb_tests::wait::{PATIENCE, until, until_some};
 use socket2::{Domain, Socket, Type};
 
 use crate::packet_lab::{Family, Lab, Lines, Spliced};
@@ -52,11 +53,11 @@ fn end(flow: Spliced) {
 fn who_finds_no_port_is_carried_in_user_space(family: Family) {
     let lines = Lines { global: "packet-ports = \"61000-61001\"", ..Lines::default() };
     let lab = Lab::with(Net::new(1), family, lines);
-    let flows = [(); 2].map(|()| lab.spliced());
+    let flows: [_; 2] = lab.spliced_flows();
     let ports = flows.each_ref().map(|flow| flow.server.peer_addr().expect("connected").port());
     assert_eq!(ports, [61_000, 61_001]);
     is_exact_beside(&lab, 1);
-    lab.assert_refused("no-port", 1);
+    lab.assert_refused(&[("no-port", 1)]);
     // They go on, and when they have ended for good, their ports are free for others.
     flows.iter().for_each(Spliced::ping);
     flows.into_iter().for_each(end);
@@ -65,7 +66,7 @@ fn who_finds_no_port_is_carried_in_user_space(family: Family) {
         let port = flow.server.peer_addr().expect("connected").port();
         let is_free = ports.contains(&port);
         if is_free {
-            lab.until_spliced(&flow);
+            lab.until_spliced(slice::from_ref(&flow));
         }
         end(flow);
         is_free
@@ -79,28 +80,27 @@ fn ports_that_the_kernel_gives_to_others_turn_the_path_off(family: Family) {
     let off = lab.agent.scrape().value("lb_path_available", &[("path", "packet"), ("reason", "ports")]);
     assert_eq!(off.to_bits(), 0_f64.to_bits());
     is_exact_beside(&lab, 1);
-    lab.assert_refused("unavailable", 1);
+    lab.assert_refused(&[("unavailable", 1)]);
 }
 
 /// As many flows as there may be connections; one that has ended keeps its place for a while.
 fn who_finds_no_room_is_carried_in_user_space(family: Family) {
     let lines = Lines { global: "max-connections = 3", ..Lines::default() };
     let lab = Lab::with(Net::new(1), family, lines);
-    let flows = [(); 3].map(|()| lab.spliced());
+    let flows: [_; 3] = lab.spliced_flows();
     flows.into_iter().for_each(end);
     lab.agent.until_records(3);
     is_exact_beside(&lab, 4);
-    lab.assert_refused("full", 1);
+    lab.assert_refused(&[("full", 1)]);
     // Late segments of those that have ended have come at some time, and their places are free.
     let refused = || lab.agent.scrape().count("lb_path_fallbacks_total", &[("reason", "full")]);
     until("room for a flow", || {
-        let before = refused();
-        let flow = Spliced::from(lab.pair());
-        (0..5).for_each(|_| flow.ping());
-        let has_room = refused() == before;
-        if has_room {
-            lab.until_spliced(&flow);
-        }
+        let (flow, before, away) = (Spliced::from(lab.pair()), refused(), lab.agent.own_flows(Path::Packet));
+        let has_room = until_some("the flow to leave or to be refused", || {
+            flow.ping();
+            let has_left = lab.agent.own_flows(Path::Packet) > away;
+            (has_left || refused() > before).then_some(has_left)
+        });
         end(flow);
         has_room
     });
@@ -123,11 +123,9 @@ fn a_client_that_has_vanished_may_come_back_from_the_same_port(family: Family) {
     let again = connect_from(&lab.net.client, own, lab.address());
     let flow = Spliced { client: again, server: lab.listener.accept() };
     assert_eq!(receive_all(&server), (Vec::new(), End::Reset));
-    lab.until_spliced(&flow);
+    lab.until_spliced(slice::from_ref(&flow));
     stream_both_ways(&flow.client, &flow.server, BYTES, BYTES);
-    let records = lab.agent.until_records(2);
-    let told: Vec<_> = records.iter().map(|record| (record.close(), record.text("path"))).collect();
-    assert_eq!(told, [("client-reset", "packet"), ("finished", "packet")]);
+    lab.assert_closes(&["client-reset", "finished"]);
     lab.agent.assert_share(Path::Packet, 99);
 }
 

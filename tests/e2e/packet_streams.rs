@@ -2,6 +2,7 @@
 //! Path `packet`: whatever two ends do with their streams, every byte arrives once and in its place.
 
 use std::net::TcpStream;
+use std::slice;
 use std::thread;
 use std::time::Duration;
 
@@ -141,9 +142,9 @@ fn short_flows_race_for_the_path(family: Family) {
 /// Nobody waits for anything, so that the flow only leaves because both ends are asked to pause. How much they send until then depends on
 /// when the agent gets a processor.
 fn streams_that_never_wait_leave_the_agent(family: Family) {
-    for is_upwards in [true, false] {
-        let lab = Lab::start(family);
-        let flow = Spliced::from(lab.pair());
+    let lab = Lab::start(family);
+    for (flows, is_upwards) in (1..).zip([true, false]) {
+        let (flow, before) = (Spliced::from(lab.pair()), lab.bytes_beside());
         let (from, to) = flow.towards(is_upwards);
         let bytes = size(512 << 20, 5 << 30);
         thread::scope(|scope| {
@@ -158,9 +159,8 @@ fn streams_that_never_wait_leave_the_agent(family: Family) {
         });
         finish(to);
         assert_received(&receive(from, 0), 0, End::Finished);
-        let records = lab.agent.until_records(1);
-        assert_eq!((records[0].close(), records[0].text("path")), ("finished", "packet"));
-        let beside = lab.bytes_beside();
+        lab.assert_closed(flows, "finished");
+        let beside = lab.bytes_beside() - before;
         println!("{beside} of {bytes} bytes were carried before the flow left");
         assert!(beside <= 256 << 20, "{beside} of {bytes} bytes were carried before the flow left");
     }
@@ -171,7 +171,7 @@ fn a_server_may_speak_first(family: Family) {
     let flow = Spliced::from(lab.pair());
     say(&flow.server, b"220 welcome");
     assert_eq!(receive_exactly(&flow.client, 11), b"220 welcome");
-    lab.until_spliced(&flow);
+    lab.until_spliced(slice::from_ref(&flow));
     let beside = lab.bytes_beside();
     // And so it does after the flow has left.
     thread::scope(|scope| {
@@ -195,13 +195,13 @@ fn a_reader_that_is_late_holds_up_the_other_end(family: Family) {
     let net = Net::new(1);
     limit_socket_buffers(&net, 256 << 10);
     let lab = Lab::over(net, family);
-    let flows = [true, false].map(|is_upwards| (lab.spliced(), is_upwards));
+    let flows = lab.spliced_flows::<2>();
     let beside = lab.bytes_beside();
     let calm = Duration::from_millis(700);
     thread::scope(|scope| {
-        for (flow, is_upwards) in &flows {
+        for (flow, is_upwards) in flows.iter().zip([true, false]) {
             scope.spawn(move || {
-                let (from, to) = flow.towards(*is_upwards);
+                let (from, to) = flow.towards(is_upwards);
                 let taken = send_until_blocked(from, 5, calm);
                 assert!(taken < 2 << 20, "{taken} bytes were taken, and nobody read");
                 finish(from);
@@ -220,11 +220,11 @@ fn a_reader_that_is_slow_gets_everything(family: Family) {
     let net = Net::new(1);
     limit_socket_buffers(&net, 64 << 10);
     let lab = Lab::over(net, family);
-    let flows = [true, false].map(|is_upwards| (lab.spliced(), is_upwards));
+    let flows = lab.spliced_flows::<2>();
     let bytes = size(1 << 20, 64 << 20);
     thread::scope(|scope| {
-        for (flow, is_upwards) in &flows {
-            scope.spawn(move || read_slowly(flow, *is_upwards, bytes));
+        for (flow, is_upwards) in flows.iter().zip([true, false]) {
+            scope.spawn(move || read_slowly(flow, is_upwards, bytes));
         }
     });
     lab.assert_ended(2, "finished");
