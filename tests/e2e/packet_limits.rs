@@ -95,7 +95,8 @@ fn who_finds_no_room_is_carried_in_user_space(family: Family) {
     // Late segments of those that have ended have come at some time, and their places are free.
     let refused = || lab.agent.scrape().count("lb_path_fallbacks_total", &[("reason", "full")]);
     until("room for a flow", || {
-        let (flow, before, away) = (Spliced::from(lab.pair()), refused(), lab.agent.own_flows(Path::Packet));
+        let (before, away) = (refused(), lab.agent.own_flows(Path::Packet));
+        let flow = Spliced::from(lab.pair());
         let has_room = until_some("the flow to leave or to be refused", || {
             flow.ping();
             let has_left = lab.agent.own_flows(Path::Packet) > away;
