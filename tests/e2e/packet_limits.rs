@@ -185,7 +185,7 @@ fn ports_that_the_server_remembers_lead_to_new_flows(family: Family) {
     assert!(records.iter().all(|record| record.close() == "finished"));
     let away = agent.own_flows(Path::Packet);
     println!("{away} of {flows} flows left the agent, {remembered} ports were remembered");
-    assert!(away * 10 >= flows as u64 * 8, "{away} of {flows} flows left the agent");
+    assert!(away * 2 >= flows as u64, "{away} of {flows} flows left the agent");
 }
 
 /// Messages each way of a flow that is to leave between them.
