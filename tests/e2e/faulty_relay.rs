@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use lb_tests::net::{Namespace, try_connect_here};
 use lb_tests::peer::Service;
-use lb_tests::stream::reset;
+use lb_tests::stream::{receive_all, reset};
 use rustix::event::{PollFd, PollFlags, poll};
 
 /// What is wrong with a relay.
@@ -56,10 +56,7 @@ impl Relayed {
                 if let Err(gone) = self.carry(from) {
                     let Self { ends: [client, server], fault, .. } = self;
                     let other = if gone == 0 { server } else { client };
-                    if fault != Fault::ForgivesResets {
-                        reset(other);
-                    }
-                    return;
+                    return if fault == Fault::ForgivesResets { close(&other) } else { reset(other) };
                 }
             }
         }
@@ -103,4 +100,11 @@ impl Relayed {
         let _ = target.shutdown(Shutdown::Write);
         Ok(())
     }
+}
+
+/// Ends one direction, and takes whatever comes by the other.
+fn close(stream: &TcpStream) {
+    // It may be gone, too.
+    let _ = stream.shutdown(Shutdown::Write);
+    receive_all(stream);
 }

@@ -124,7 +124,7 @@ fn kind(outcome: &Outcome) -> ([Option<End>; 2], &str) {
 /// The comparison sees each of these faults in a relay that has it, and none in one without.
 #[test]
 fn a_relay_with_a_fault_is_found_out() {
-    let schedules = drawn(size(24, 200));
+    let schedules = drawn(size(48, 400));
     let relayed = |fault| {
         let net = Net::new(1);
         let (listener, address) = (net.server().listen(SERVER_PORT), net.frontend(PORT));

@@ -181,8 +181,9 @@ fn ports_that_the_server_remembers_lead_to_new_flows(family: Family) {
     };
     let remembered = uses.windows(2).filter(is_remembered).count();
     assert!(remembered * 10 >= reuses * 9, "{remembered} of {reuses} ports were remembered");
-    let records = agent.until_records(flows);
-    assert!(records.iter().all(|record| record.close() == "finished"));
+    let mut others = agent.until_records(flows);
+    others.retain(|record| record.close() != "finished");
+    assert!(others.is_empty(), "{others:?}");
     let away = agent.own_flows(Path::Packet);
     println!("{away} of {flows} flows left the agent, {remembered} ports were remembered");
     assert!(away * 2 >= flows as u64, "{away} of {flows} flows left the agent");
