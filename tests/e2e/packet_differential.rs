@@ -66,8 +66,9 @@ fn on_path(path: Path, family: Family, schedules: &[Schedule]) -> Vec<Outcome> {
     assert!(own * 6 >= flows, "{own} of {flows} flows went over {path:?} itself");
     assert!(records.iter().all(|record| record.number("retries") == 0), "who is whose peer is not known");
     // Lines are in the order in which connections came, and so are schedules.
-    let told = records.iter().map(|record| record.close().to_owned());
-    outcomes.into_iter().zip(told).map(|(outcome, close)| Outcome { close, ..outcome }).collect()
+    let told = records.iter().map(|record| (record.close().to_owned(), record.text("path").to_owned()));
+    let complete = |(outcome, (close, path))| Outcome { close, path, ..outcome };
+    outcomes.into_iter().zip(told).map(complete).collect()
 }
 
 /// Follows all schedules, each on a pair of client and server of its own; pairs come in the order of the schedules.

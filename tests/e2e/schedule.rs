@@ -51,6 +51,8 @@ pub(crate) struct Outcome {
     pub(crate) ends: [Option<Received>; 2],
     /// What the agent says of it.
     pub(crate) close: String,
+    /// By which path it ended, which has to be the same for nobody.
+    pub(crate) path: String,
 }
 
 impl Schedule {
@@ -71,7 +73,7 @@ impl Schedule {
             let at_server = of_server.follow(server, of_client.seed, may_break);
             [at_client.join().expect("no panic"), at_server]
         });
-        Outcome { ends, close: String::new() }
+        Outcome { ends, close: String::new(), path: String::new() }
     }
 
     fn is_reset(&self) -> bool {
