@@ -10,12 +10,12 @@ use lb_tests::config::Path;
 use lb_tests::net::Net;
 use lb_tests::size;
 use lb_tests::stream::{
-    End, finish, receive, receive_all, receive_at_most, reset, say, send, send_until_blocked,
+    End, finish, receive, receive_all, receive_at_most, receive_exactly, reset, say, send, send_until_blocked,
 };
 use lb_tests::wait::until;
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::packet_lab::{Family, Lab, Lines};
+use crate::packet_lab::{Family, Lab, Lines, Spliced};
 use crate::support::assert_received;
 
 on_both_families! {
@@ -25,6 +25,7 @@ on_both_families! {
     resets_of_both_ends_go_through,
     a_reset_in_the_middle_of_a_stream_is_no_clean_end,
     a_reset_after_a_half_close_goes_through,
+    a_reset_at_any_moment_of_the_hand_over_is_no_clean_end,
     who_asks_whether_the_other_is_there_gets_its_answer,
     who_only_asks_whether_the_other_is_there_is_idle,
 }
@@ -130,6 +131,26 @@ fn a_reset_after_a_half_close_goes_through(family: Family) {
         assert_eq!(receive_all(&to), (Vec::new(), End::Reset));
     }
     lab.assert_closes(&["client-reset", "server-reset"]);
+}
+
+/// Whoever only reads must not take what has come for all there is.
+fn a_reset_at_any_moment_of_the_hand_over_is_no_clean_end(family: Family) {
+    let lab = Lab::start(family);
+    let flows = size(400, 10_000);
+    for number in 0..flows {
+        let flow = Spliced::from(lab.pair());
+        let (from, to) = ends(flow.client, flow.server, number % 2 == 0);
+        // The other end of a connection that nobody has spoken on might be tried again.
+        say(&to, b"?");
+        assert_eq!(receive_exactly(&from, 1), b"?");
+        say(&from, b"an answer");
+        if number % 3 == 0 {
+            thread::sleep(Duration::from_micros(number * 37 % 1_000));
+        }
+        reset(from);
+        let (bytes, end) = receive_all(&to);
+        assert!(b"an answer".starts_with(&bytes) && end == End::Reset, "flow {number}: {bytes:?}, {end:?}");
+    }
 }
 
 fn ends(client: TcpStream, server: TcpStream, is_clients: bool) -> (TcpStream, TcpStream) {
