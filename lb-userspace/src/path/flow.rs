@@ -145,9 +145,8 @@ impl<'a> Run<'a> {
     /// Whether every byte that user space took has been delivered, and no more wait: then each segment that comes is whole.
     pub(super) fn is_between_bytes(&self) -> bool {
         let has_rest = self.up.is_stalled() || self.down.is_stalled();
-        let is_empty = |socket| {
-            net::peek(socket, &mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-        };
+        // Not by a read: it would be told of a reset, which the kernel tells once, and the next read would find a clean end.
+        let is_empty = |socket: &Socket| net::waiting_bytes(socket.get_ref()).is_ok_and(|bytes| bytes == 0);
         !self.is_over() && !has_rest && is_empty(self.flow.client) && is_empty(self.flow.server)
     }
 

@@ -170,12 +170,38 @@ pub fn carried(orphan: &Orphan) -> Carried {
 
 /// Why the end of a flow is what it is, by what its ends have done.
 fn reason_of(marks: [u32; 2]) -> CloseReason {
-    use lb_common::packet::flow::{FIN_TAKEN, RESET};
+    use lb_common::packet::flow::{FIN_SEEN, FIN_TAKEN, RESET};
     let [client, server] = marks;
     match () {
-        () if client & RESET != 0 && server & FIN_TAKEN != 0 => CloseReason::ServerClosed,
+        // Who has forgotten the connection by then answers a late segment with a reset.
+        () if client & server & FIN_TAKEN != 0 => CloseReason::Finished,
+        // It had sent everything, and refuses what the client says after that.
+        () if server & RESET != 0 && server & FIN_SEEN != 0 => CloseReason::ServerClosed,
         () if client & RESET != 0 => CloseReason::ClientReset,
         () if server & RESET != 0 => CloseReason::ServerReset,
         () => CloseReason::Finished,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::packet::flow::{FIN_SEEN, FIN_TAKEN, RESET};
+
+    use super::*;
+
+    #[test]
+    fn a_flow_ends_as_it_would_in_user_space() {
+        const FIN: u32 = FIN_SEEN | FIN_TAKEN;
+        let check = |client, server, expected| assert_eq!(reason_of([client, server]), expected);
+        check(FIN, FIN, CloseReason::Finished);
+        check(FIN | RESET, FIN, CloseReason::Finished);
+        check(FIN, FIN | RESET, CloseReason::Finished);
+        check(RESET, 0, CloseReason::ClientReset);
+        check(0, RESET, CloseReason::ServerReset);
+        check(FIN, RESET, CloseReason::ServerReset);
+        check(RESET, FIN, CloseReason::ClientReset);
+        check(FIN | RESET, 0, CloseReason::ClientReset);
+        check(0, FIN | RESET, CloseReason::ServerClosed);
+        check(0, FIN_SEEN | RESET, CloseReason::ServerClosed);
     }
 }
