@@ -10,6 +10,8 @@ use aya_ebpf::maps::{Array, HashMap, PerCpuArray, RingBuf, SockMap};
 use lb_common::layout::{BELL_BYTES, Direction};
 use lb_common::packet::record::{Entry, Key};
 
+use crate::packet::Room;
+
 /// The capacity of a map that is not used.
 const UNUSED: u32 = 1;
 
@@ -52,6 +54,10 @@ pub static PACKET_BELLS: RingBuf = RingBuf::with_byte_size(BELL_BYTES, 0);
 /// What is counted, by processor.
 #[map]
 pub static PACKET_COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(UNUSED, 0);
+
+/// Where a program puts what it sums, by processor.
+#[map]
+pub static PACKET_ROOM: PerCpuArray<Room> = PerCpuArray::with_max_entries(1, 0);
 
 /// Where struct tcp_sock has `write_seq`, in bytes. User space knows from the kernel's BTF.
 #[unsafe(no_mangle)]

@@ -5,6 +5,8 @@
 //! The kernel must have netem (tc-netem(8), CONFIG_NET_SCH_NETEM). `cargo xtask test` says so where it has not; `cargo xtask vm` runs
 //! these tests in kernels that do.
 
+mod packet;
+
 use std::net::TcpStream;
 use std::process::Command;
 

@@ -68,6 +68,30 @@ impl Difference {
         Self((even.folded() as u64) << (8 * (offset & 1)))
     }
 
+    /// Adds a word that was not there: a sum is the change from nothing.
+    #[inline(always)]
+    pub const fn plus(self, word: u32) -> Self {
+        Self(self.0 + word as u64)
+    }
+
+    /// Of words that were added up.
+    #[inline(always)]
+    pub const fn of_words(sum: u64) -> Self {
+        Self(sum)
+    }
+
+    /// Of bytes that a helper of the kernel has summed: as [`Self::for_kernel`], the other way round.
+    #[inline(always)]
+    pub const fn of_kernel(sum: u32) -> Self {
+        Self(u16::from_be(fold(sum as u64)) as u64)
+    }
+
+    /// Whether this is the sum of pseudo header and segment of one whose checksum is right (RFC 9293 section 3.1).
+    #[inline(always)]
+    pub const fn is_whole(self) -> bool {
+        self.folded() == u16::MAX
+    }
+
     /// The sum of two changes.
     #[inline(always)]
     pub const fn and(self, other: Self) -> Self {

@@ -87,6 +87,12 @@ impl Ipv4 {
         Ok(total - IPV4_HEADER)
     }
 
+    /// The sum of the header that TCP's checksum has in front of a segment of so many bytes (RFC 9293 section 3.1).
+    #[inline(always)]
+    pub const fn pseudo(&self, segment_len: u32) -> Difference {
+        Difference::NONE.plus(self.0[3]).plus(self.0[4]).plus(TCP).plus(segment_len)
+    }
+
     /// Whether TCP begins behind the header. All that can be said of a header that is quoted, for not all of its packet is.
     ///
     /// # Errors
@@ -189,6 +195,14 @@ impl Ipv6 {
             return Err(Untranslatable::MalformedHeader);
         }
         Ok(payload)
+    }
+
+    /// As [`Ipv4::pseudo`] (RFC 8200 section 8.1).
+    #[inline(always)]
+    pub const fn pseudo(&self, segment_len: u32) -> Difference {
+        let [_, _, a, b, c, d, e, f, g, h] = self.0;
+        let source = Difference::NONE.plus(a).plus(b).plus(c).plus(d);
+        source.plus(e).plus(f).plus(g).plus(h).plus(TCP).plus(segment_len)
     }
 
     /// As [`Ipv4::check`]. An extension header is not looked behind.

@@ -40,7 +40,7 @@ const TIMESTAMPS_LEN: u32 = 10;
 const BLOCK: u32 = 8;
 
 /// Most blocks of one: more have no room (RFC 2018 section 3).
-const BLOCKS_MAX: u32 = 4;
+pub const BLOCKS_MAX: u32 = 4;
 
 /// A copy of the options, behind whatever checks its owner needs. Offsets are from the first option, which is an even one of the header.
 pub trait Bytes {
@@ -91,48 +91,84 @@ pub struct Missing {
 }
 
 /// Where options are that have to be changed.
-#[derive(Clone, Copy)]
-struct Found {
-    timestamps: u32,
-    sack: u32,
-    sack_len: u32,
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The offset of timestamps; [`NONE`]: there are none.
+    pub timestamps: u32,
+    /// The offset of selective acknowledgements, if there are any.
+    pub sack: u32,
+    /// How many blocks they have, up to [`BLOCKS_MAX`]; 0: there are none.
+    pub blocks: u32,
 }
 
-/// What [`Found`] has where there is none: an offset behind all options.
-const NONE: u32 = ROOM as u32 - 1;
+/// What [`Found`] has where there are no timestamps: an offset behind all options.
+pub const NONE: u32 = ROOM as u32 - 1;
 
-/// Translates options of so many bytes: timestamps, and the edges of selective acknowledgements. The first block may be that of a duplicate
-/// (RFC 2883); its edges are numbers of the same kind. Nothing is changed by a [`Translation`] of zeros, which only looks.
+impl Found {
+    /// Whether there are timestamps.
+    #[inline(always)]
+    pub const fn has_timestamps(&self) -> bool {
+        self.timestamps != NONE
+    }
+}
+
+/// Translates options of so many bytes: what [`find`] finds, as [`translate_found`] does it.
 ///
 /// # Errors
 ///
-/// There is one that cannot be translated, or they break the grammar. Nothing is changed then.
+/// As [`find`]. Nothing is changed then.
 #[inline(always)]
 pub fn translate<B: Bytes>(bytes: &mut B, len: u32, by: &Translation) -> Result<Translated, Untranslatable> {
-    let mut found = Found { timestamps: NONE, sack: NONE, sack_len: 0 };
-    walk(bytes, len, |_, at, kind, option_len| {
+    let found = find(bytes, len)?;
+    Ok(translate_found(bytes, &found, by))
+}
+
+/// Finds what has to be changed in options of so many bytes.
+///
+/// Each number is hidden as soon as it is known (see [`Bytes::hidden`]): otherwise ways through the walk would be as many as there are places
+/// for options, and the verifier of Linux 6.1 follows every one.
+///
+/// # Errors
+///
+/// There is one that cannot be translated, or they break the grammar.
+#[inline(always)]
+pub fn find<B: Bytes>(bytes: &mut B, len: u32) -> Result<Found, Untranslatable> {
+    let (timestamps, sack, blocks) = (bytes.hidden(NONE), bytes.hidden(NONE), bytes.hidden(0));
+    let mut found = Found { timestamps, sack, blocks };
+    walk(bytes, len, |bytes, at, kind, option_len| {
         if kind == TIMESTAMPS {
-            found.timestamps = at;
+            found.timestamps = bytes.hidden(at);
         } else if kind == SACK {
-            (found.sack, found.sack_len) = (at, option_len);
+            (found.sack, found.blocks) = (bytes.hidden(at), bytes.hidden(option_len / BLOCK));
         }
     })?;
+    Ok(found)
+}
+
+/// TSval, where timestamps were found.
+#[inline(always)]
+pub fn timestamp(bytes: &impl Bytes, found: &Found) -> u32 {
+    load_word(bytes, found.timestamps + OPTION_HEADER)
+}
+
+/// Translates timestamps, and the edges of selective acknowledgements. The first block may be that of a duplicate (RFC 2883); its edges are
+/// numbers of the same kind. Nothing is changed by a [`Translation`] of zeros, which only looks.
+#[inline(always)]
+pub fn translate_found<B: Bytes>(bytes: &mut B, found: &Found, by: &Translation) -> Translated {
     let mut done = Translated { change: Difference::NONE, timestamp: 0, has_timestamp: false };
-    let timestamps = bytes.hidden(found.timestamps);
-    if timestamps != NONE {
-        done.timestamp = load_word(bytes, timestamps + OPTION_HEADER);
+    if found.has_timestamps() {
+        done.timestamp = timestamp(bytes, found);
         done.has_timestamp = true;
-        done.change = translate_timestamps(bytes, timestamps + OPTION_HEADER, by);
+        done.change = translate_timestamps(bytes, found.timestamps + OPTION_HEADER, by);
     }
-    let (sack, sack_len) = (bytes.hidden(found.sack), bytes.hidden(found.sack_len));
     for block in 0..BLOCKS_MAX {
-        if sack != NONE && sack_len > OPTION_HEADER + block * BLOCK {
-            let at = sack + OPTION_HEADER + block * BLOCK;
+        if block < found.blocks {
+            let at = found.sack + OPTION_HEADER + block * BLOCK;
             let edges = add(bytes, at, by.acknowledgement_add);
             done.change = done.change.and(edges).and(add(bytes, at + 4, by.acknowledgement_add));
         }
     }
-    Ok(done)
+    done
 }
 
 /// Puts NOPs where a SYN has options that the other leg lacks, and returns by how much the checksum changes. The header keeps its length.
@@ -178,7 +214,7 @@ fn walk<B: Bytes>(
     len: u32,
     mut visit: impl FnMut(&mut B, u32, u8, u32),
 ) -> Result<(), Untranslatable> {
-    let mut next = 0;
+    let mut next = bytes.hidden(0);
     at_each_offset!(at => {
         let len = bytes.hidden(len);
         if at >= len {
@@ -189,7 +225,7 @@ fn walk<B: Bytes>(
             if kind == END {
                 return Ok(());
             }
-            next = at + 1;
+            next = bytes.hidden(at + 1);
             if kind != NO_OPERATION {
                 // Where nothing follows the kind, no length fits.
                 let option_len = bytes.load(at + 1) as u32;

@@ -227,7 +227,7 @@ impl Record {
         Key { remote: source, local: destination, ports, family: self.family }.reversed()
     }
 
-    /// What becomes of a segment that came from a side, and was made of so many.
+    /// What becomes of a segment that came from a side, and was made of so many; 0 counts as 1.
     #[inline(always)]
     pub const fn received(&mut self, from: Side, segment: &Segment, segments: u32, now_ns: u64) -> Received {
         let was_over = self.flow.is_over();
@@ -237,7 +237,7 @@ impl Record {
                 Side::Client => &mut self.to_server,
                 Side::Server => &mut self.to_client,
             };
-            way.segments += segments as u64;
+            way.segments += if segments == 0 { 1 } else { segments as u64 };
             way.bytes += segment.payload as u64;
         }
         let calls = match verdict {
@@ -304,6 +304,8 @@ labelled! {
         Announced => "announced",
         /// ICMP errors handed on to the end that they are for.
         Returned => "returned",
+        /// Not believed, because the checksum was wrong; like others they are passed or translated.
+        Corrupt => "corrupt",
         /// Dropped, because somebody else held the flow's lock for too long.
         LockedOut => "locked-out",
         /// Dropped, because the kernel had no memory to change it.

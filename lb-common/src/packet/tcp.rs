@@ -80,6 +80,13 @@ impl Tcp {
         (self.0[4] >> 16) as u16
     }
 
+    /// The sum of its words.
+    #[inline(always)]
+    pub const fn sum(&self) -> Difference {
+        let [a, b, c, d, e] = self.0;
+        Difference::NONE.plus(a).plus(b).plus(c).plus(d).plus(e)
+    }
+
     /// The header with another checksum.
     #[inline(always)]
     pub const fn with_checksum(self, checksum: u16) -> Self {

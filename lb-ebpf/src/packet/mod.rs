@@ -4,6 +4,7 @@
 
 mod flow;
 mod icmp;
+mod proof;
 mod segment;
 mod skb;
 mod translate;
@@ -12,13 +13,14 @@ mod version;
 use core::mem::MaybeUninit;
 
 use lb_common::packet::checksum::Difference;
-use lb_common::packet::flow::Segment;
+use lb_common::packet::flow::{Checksum, Segment};
 use lb_common::packet::ip::{Ipv4, Ipv6};
 use lb_common::packet::record::{Counter, code, refused};
 use lb_common::packet::tcp::SYN;
 
 use flow::{Found, Judgement, count, counted, find, forget, judge, misfit, watch};
-use segment::{Head, NO_MEMORY, Seen, code_of, options, options_at, read};
+pub use proof::Room;
+use segment::{Head, NO_MEMORY, Seen, options_at, read, rewrite};
 pub use skb::{BARE, ETHERNET, Skb};
 use skb::{correct, interface, is_forwarded, load, protocol, segments, send, store};
 use translate::translate;
@@ -111,6 +113,10 @@ fn arrive<V: Version, const LINK: u32>(skb: Skb) -> Fate {
     if code != 0 {
         return misfit(found, code);
     }
+    seen.segment.checksum = proof::checksum::<V, LINK>(skb, head, &seen);
+    if seen.segment.checksum == Checksum::Wrong {
+        count(Counter::Corrupt as u32);
+    }
     match judge(found, &seen.segment, segments(skb)) {
         Judgement::Translated => send_on::<V, LINK>(skb, head, &seen, found),
         Judgement::Passed => counted(Counter::Passed, Fate::Passed),
@@ -133,9 +139,9 @@ fn send_on<V: Version, const LINK: u32>(
     found: Found,
 ) -> Fate {
     let (to, by) = (found.addresses(found.side()), found.translation(found.side()));
-    let mut code = translate::<V, LINK>(skb, head, to, by, seen.is_plain);
-    if code == 0 && seen.options_len != 0 && !seen.is_plain {
-        code = code_of(options(skb, options_at::<V, LINK>(), seen.options_len, Some(by)));
+    let mut code = translate::<V, LINK>(skb, head, to, by, seen.is_plain());
+    if code == 0 && seen.options_len() != 0 && !seen.is_plain() {
+        code = rewrite(skb, options_at::<V, LINK>(), seen, by);
     }
     if code != 0 {
         count(if code == NO_MEMORY { Counter::Failed as u32 } else { refused(code) });

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR GPL-2.0-only
 //! A segment as a flow sees it, and its options. Nearly every segment of a connection has timestamps alone, in a layout that all use.
 
-use core::mem::MaybeUninit;
+use core::mem::{MaybeUninit, offset_of};
+use core::ptr;
 
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_skb_store_bytes};
+use lb_common::packet::checksum::Difference;
 use lb_common::packet::flow::Segment;
-use lb_common::packet::options::{self, Bytes, OPTIONS_MAX, PLAIN_TIMESTAMPS, ROOM};
+use lb_common::packet::options::{self, Bytes, Found, OPTIONS_MAX, PLAIN_TIMESTAMPS, ROOM};
 use lb_common::packet::reason::Untranslatable;
 use lb_common::packet::record::code;
 use lb_common::packet::tcp::{TCP_HEADER, Tcp, Translation};
@@ -27,19 +29,79 @@ pub struct Head<Ip> {
 unsafe impl<Ip: Plain> Plain for Head<Ip> {}
 
 /// What was read of a segment.
+///
+/// It has what the verifier knows nothing of, so that all ways through [`read`] come to the same for it, and it follows only one of them any further.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Default)]
 pub struct Seen {
     /// What the flow is asked with.
     pub segment: Segment,
-    /// Bytes of options.
-    pub options_len: u32,
-    /// Whether they are timestamps alone, as nearly all have them.
-    pub is_plain: bool,
+    /// The sum of timestamps that are there alone, which were loaded anyway.
+    plain_sum: u64,
+    /// Nothing; for the place of what follows.
+    spare: u32,
+    /// Where options are, and which.
+    layout: Layout,
 }
 
-/// The place of a word in what [`options`] returns, for whether there is a timestamp, and of the code why there is nothing.
-const HAS_TIMESTAMP: u64 = 1 << 32;
-const CODE_SHIFT: u32 = 40;
+/// How many bytes of options there are, where those are that have to be changed, and which they are. All of it is in bytes that the verifier does
+/// not follow, because none is the first of eight of the stack or ever 0.
+#[derive(Clone, Copy, Default)]
+struct Layout([u8; LAYOUT_LEN]);
+
+/// Bytes of a [`Layout`], which begins at an odd half of eight, and what is in every one.
+const LAYOUT_LEN: usize = 4;
+const HIDING: u8 = 1 << 7;
+
+/// In the last byte: there are timestamps; they are there alone, as nearly all segments have them. Above both is the number of blocks.
+const TIMESTAMPS: u32 = 1;
+const PLAIN: u32 = 1 << 1;
+const BLOCKS_SHIFT: u32 = 2;
+
+const _: () =
+    assert!(offset_of!(Seen, layout) % 8 == 4 && OPTIONS_MAX < HIDING as u32 && ROOM < HIDING as usize);
+
+impl Layout {
+    #[inline(always)]
+    fn set(&mut self, len: u32, found: &Found, flags: u32) {
+        let bytes = [len, found.timestamps, found.sack, found.blocks << BLOCKS_SHIFT | flags];
+        for (place, byte) in self.0.iter_mut().zip(bytes) {
+            // SAFETY: from a reference.
+            unsafe { ptr::from_mut(place).write_volatile(byte as u8 | HIDING) };
+        }
+    }
+
+    #[inline(always)]
+    fn byte(&self, index: usize) -> u32 {
+        // SAFETY: from a reference.
+        u32::from(unsafe { (&raw const self.0[index]).read_volatile() } & !HIDING)
+    }
+
+    #[inline(always)]
+    fn found(&self) -> Found {
+        Found { timestamps: self.byte(1), sack: self.byte(2), blocks: self.byte(3) >> BLOCKS_SHIFT }
+    }
+}
+
+impl Seen {
+    /// Bytes of options.
+    #[inline(always)]
+    pub fn options_len(&self) -> u32 {
+        self.layout.byte(0)
+    }
+
+    /// The sum of timestamps that are there alone.
+    #[inline(always)]
+    pub fn plain_sum(&self) -> Difference {
+        Difference::of_words(self.plain_sum)
+    }
+
+    /// Whether they are timestamps alone.
+    #[inline(always)]
+    pub fn is_plain(&self) -> bool {
+        self.layout.byte(3) & PLAIN != 0
+    }
+}
 
 /// The code for want of memory, instead of that of a reason.
 pub const NO_MEMORY: u32 = ROOM as u32 - 1;
@@ -56,16 +118,22 @@ pub fn read<V: Version, const LINK: u32>(skb: Skb, head: &Head<V::Words>, seen: 
         Ok(len) => len,
         Err(reason) => return code(reason),
     };
-    seen.options_len = options_len;
     seen.segment.sequence = header.sequence();
     seen.segment.acknowledgement = header.acknowledgement();
     seen.segment.payload = segment_len - TCP_HEADER - options_len;
     seen.segment.window = header.window();
     seen.segment.flags = header.flags();
-    if options_len == 0 {
-        return 0;
-    }
-    read_timestamp(skb, options_at::<V, LINK>(), seen)
+    // Nobody looks at either where there are no timestamps; the verifier knows nothing of these numbers.
+    seen.segment.timestamp = header.ports();
+    seen.plain_sum = u64::from(header.ports());
+    let code = if options_len == 0 {
+        seen.layout.set(0, &Found::default(), 0);
+        0
+    } else {
+        read_options(skb, options_at::<V, LINK>(), options_len, seen)
+    };
+    seen.segment.has_timestamp = seen.layout.byte(3) & TIMESTAMPS == TIMESTAMPS;
+    code
 }
 
 /// Where options begin.
@@ -75,26 +143,25 @@ pub fn options_at<V: Version, const LINK: u32>() -> u32 {
 }
 
 /// Bytes of timestamps alone.
-const PLAIN_LEN: u32 = 12;
+pub const PLAIN_LEN: u32 = 12;
 
 #[inline(always)]
-fn read_timestamp(skb: Skb, at: u32, seen: &mut Seen) -> u32 {
-    if seen.options_len == PLAIN_LEN {
+fn read_options(skb: Skb, at: u32, len: u32, seen: &mut Seen) -> u32 {
+    if len == PLAIN_LEN {
         let mut room = MaybeUninit::uninit();
-        let Some([kind, value, _]) = load::<[u32; 3]>(skb, at, &mut room) else {
+        let Some([kind, value, echo]) = load::<[u32; 3]>(skb, at, &mut room) else {
             return code(Untranslatable::MalformedHeader);
         };
         if u32::from_be(*kind) == PLAIN_TIMESTAMPS {
             seen.segment.timestamp = u32::from_be(*value);
-            seen.segment.has_timestamp = true;
-            seen.is_plain = true;
+            seen.plain_sum = u64::from(PLAIN_TIMESTAMPS)
+                + u64::from(u32::from_be(*value))
+                + u64::from(u32::from_be(*echo));
+            seen.layout.set(PLAIN_LEN, &Found::default(), TIMESTAMPS | PLAIN);
             return 0;
         }
     }
-    let looked = options(skb, at, seen.options_len, None);
-    seen.segment.timestamp = looked as u32;
-    seen.segment.has_timestamp = looked & HAS_TIMESTAMP != 0;
-    code_of(looked)
+    look(skb, at, len, seen)
 }
 
 /// A copy of options.
@@ -125,34 +192,55 @@ impl Bytes for Copied {
     }
 }
 
-/// Looks at options, or translates them and has the checksum follow; returns the timestamp as it came, or why not.
+/// Looks at options; returns the code of the reason why they cannot be translated, or 0.
 #[inline(never)]
-pub fn options(skb: Skb, at: u32, len: u32, by: Option<&Translation>) -> u64 {
+fn look(skb: Skb, at: u32, len: u32, seen: &mut Seen) -> u32 {
     let mut room = MaybeUninit::<Copied>::uninit();
     let copied = fill(skb, &mut room);
-    let loaded = bounded(&len);
-    if loaded > OPTIONS_MAX {
-        return failed(code(Untranslatable::MalformedOptions));
+    let len = copy(skb, at, len, copied);
+    if len == 0 {
+        return code(Untranslatable::MalformedOptions);
+    }
+    match options::find(copied, len) {
+        Ok(found) => {
+            seen.segment.timestamp = options::timestamp(copied, &found);
+            seen.layout.set(len, &found, if found.has_timestamps() { TIMESTAMPS } else { 0 });
+            0
+        }
+        // Hidden, too: what comes of a refusal is the same for every reason.
+        Err(reason) => copied.hidden(code(reason)),
+    }
+}
+
+/// Translates options that were looked at, and has the checksum follow; returns 0, or why not.
+#[inline(never)]
+pub fn rewrite(skb: Skb, at: u32, seen: &Seen, by: &Translation) -> u32 {
+    let mut room = MaybeUninit::<Copied>::uninit();
+    let copied = fill(skb, &mut room);
+    if copy(skb, at, seen.options_len(), copied) == 0 {
+        return code(Untranslatable::MalformedOptions);
+    }
+    let done = options::translate_found(copied, &seen.layout.found(), by);
+    let len = bounded(&seen.options_len());
+    if len > OPTIONS_MAX {
+        return code(Untranslatable::MalformedOptions);
+    }
+    // SAFETY: the helper changes the packet of this program's own context, of which nothing is held here, and reads less than there is.
+    let error = unsafe { bpf_skb_store_bytes(skb, at, copied.0.as_ptr().cast(), len, 0) };
+    // The checksum is in the last word of the header before.
+    if error != 0 || !correct(skb, at - 4, done.change) { NO_MEMORY } else { 0 }
+}
+
+/// Copies options of so many bytes; returns how many, or 0 if there are not as many.
+#[inline(always)]
+fn copy(skb: Skb, at: u32, len: u32, copied: &mut Copied) -> u32 {
+    let len = bounded(&len);
+    if len > OPTIONS_MAX {
+        return 0;
     }
     // SAFETY: the helper reads the packet of this program's own context, and writes less than the room has.
-    if unsafe { bpf_skb_load_bytes(skb.cast(), at, copied.0.as_mut_ptr().cast(), loaded) } != 0 {
-        return failed(code(Untranslatable::MalformedOptions));
-    }
-    let done = match options::translate(copied, loaded, by.unwrap_or(&Translation::default())) {
-        Ok(done) => done,
-        // Hidden, too: what comes of a refusal is the same for every reason.
-        Err(reason) => return failed(copied.hidden(code(reason))),
-    };
-    let stored = bounded(&len);
-    if by.is_some() && stored <= OPTIONS_MAX {
-        // SAFETY: the helper changes the packet of this program's own context, of which nothing is held here, and reads less than there is.
-        let error = unsafe { bpf_skb_store_bytes(skb, at, copied.0.as_ptr().cast(), stored, 0) };
-        // The checksum is in the last word of the header before.
-        if error != 0 || !correct(skb, at - 4, done.change) {
-            return failed(NO_MEMORY);
-        }
-    }
-    u64::from(done.timestamp) | u64::from(done.has_timestamp) << 32
+    let error = unsafe { bpf_skb_load_bytes(skb.cast(), at, copied.0.as_mut_ptr().cast(), len) };
+    if error == 0 { len } else { 0 }
 }
 
 /// A length from 1 to that of the room, read anew, so that the compiler does not know that it is the same, and keeps the comparisons that the
@@ -160,7 +248,7 @@ pub fn options(skb: Skb, at: u32, len: u32, by: Option<&Translation>) -> u64 {
 #[inline(always)]
 fn bounded(len: &u32) -> u32 {
     // SAFETY: from a reference.
-    let len = unsafe { core::ptr::from_ref(len).read_volatile() };
+    let len = unsafe { ptr::from_ref(len).read_volatile() };
     (len.wrapping_sub(1) & (ROOM as u32 - 1)) + 1
 }
 
@@ -175,15 +263,4 @@ fn fill(skb: Skb, room: &mut MaybeUninit<Copied>) -> &mut Copied {
     }
     // SAFETY: every byte was just written.
     unsafe { room.assume_init_mut() }
-}
-
-/// The code in what [`options`] returns, or 0.
-#[inline(always)]
-pub fn code_of(looked: u64) -> u32 {
-    (looked >> CODE_SHIFT) as u32
-}
-
-#[inline(always)]
-fn failed(code: u32) -> u64 {
-    u64::from(code) << CODE_SHIFT
 }

@@ -39,12 +39,18 @@ pub fn len(skb: Skb) -> u32 {
     unsafe { (*skb).len }
 }
 
-/// How many segments the interface or the kernel has made one of.
+/// How many segments the interface or the kernel has made one of; 0: it is one as it was sent.
 #[inline(always)]
 pub fn segments(skb: Skb) -> u32 {
     // SAFETY: as in `len`.
-    let segments = unsafe { (*skb).gso_segs };
-    if segments == 0 { 1 } else { segments }
+    unsafe { (*skb).gso_segs }
+}
+
+/// The payload of each of them in bytes; 0: it is one as it was sent.
+#[inline(always)]
+pub fn gso_size(skb: Skb) -> u32 {
+    // SAFETY: as in `len`.
+    unsafe { (*skb).gso_size }
 }
 
 /// The protocol as in Ethernet's header, in the order of the network; 0: there is a VLAN tag beside the packet, and so it is none of ours.

@@ -49,6 +49,8 @@ pub trait Version: Copy {
     fn check_type(kind: u8) -> Result<(), Untranslatable>;
     /// Bytes behind it, of so many from its beginning on.
     fn payload_len(&self, available: u32) -> Result<u32, Untranslatable>;
+    /// The sum of the header that TCP's checksum has in front of a segment of so many bytes.
+    fn pseudo(&self, segment_len: u32) -> Difference;
     /// By what the packets of its connection are known, if it came in.
     fn key(&self, ports: u32) -> Key;
     /// The header for the other end.
@@ -124,6 +126,11 @@ impl Version for Ipv4 {
     #[inline(always)]
     fn payload_len(&self, available: u32) -> Result<u32, Untranslatable> {
         self.payload_len(available)
+    }
+
+    #[inline(always)]
+    fn pseudo(&self, segment_len: u32) -> Difference {
+        self.pseudo(segment_len)
     }
 
     #[inline(always)]
@@ -209,6 +216,11 @@ impl Version for Ipv6 {
     #[inline(always)]
     fn payload_len(&self, available: u32) -> Result<u32, Untranslatable> {
         self.payload_len(available)
+    }
+
+    #[inline(always)]
+    fn pseudo(&self, segment_len: u32) -> Difference {
+        self.pseudo(segment_len)
     }
 
     #[inline(always)]

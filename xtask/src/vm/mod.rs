@@ -40,8 +40,20 @@ const PROGRAMS: [&str; 16] = [
     "timeout", "true", "umount", "unshare",
 ];
 
-/// Modules that tests need, for nobody loads them there when they are asked for: links, their faults, filters, and what ss(8) asks.
-const MODULES: [&str; 7] = ["veth", "sch_netem", "nf_tables", "nft_limit", "nft_numgen", "tcp_diag", "tls"];
+/// Modules that tests need, for nobody loads them there when they are asked for: links, their faults, filters, what programs at interfaces
+/// hang on before Linux 6.6, and what ss(8) asks.
+const MODULES: [&str; 10] = [
+    "veth",
+    "tun",
+    "sch_netem",
+    "sch_ingress",
+    "cls_bpf",
+    "nf_tables",
+    "nft_limit",
+    "nft_numgen",
+    "tcp_diag",
+    "tls",
+];
 
 /// How long a machine may run.
 const PATIENCE: Duration = Duration::from_secs(3 * 3600);

@@ -16,7 +16,7 @@ const DOCUMENT: &str = "ARCHITECTURE.md";
 pub const MARKERS: [&str; 2] = ["<!-- vm:begin -->", "<!-- vm:end -->"];
 
 /// The paths whose tests and bytes are counted.
-const PATHS: [&str; 3] = ["sockmap", "splice", "copy"];
+const PATHS: [&str; 4] = ["packet", "sockmap", "splice", "copy"];
 
 /// The test that a kernel's first column is about.
 const SELF_TEST: &str = "this_kernel_passes_the_self_test";
@@ -51,7 +51,8 @@ fn replaced(text: &str, rows: &[String]) -> Result<String> {
     let [begin, end] = MARKERS;
     let Some((before, rest)) = text.split_once(begin) else { bail!("{DOCUMENT} has no {begin}") };
     let Some((old, after)) = rest.split_once(end) else { bail!("{DOCUMENT} has no {end}") };
-    let heads = ["kernel", "self-test of `sockmap`", "`sockmap`", "`splice`", "`copy`", "verifier"];
+    let heads =
+        ["kernel", "self-test of `sockmap`", "`packet`", "`sockmap`", "`splice`", "`copy`", "verifier"];
     let head = format!("| {} |\n|{}", heads.join(" | "), "---|".repeat(heads.len()));
     let of = |kernel: &Kernel| {
         let begin = format!("| {} ", kernel.label);
@@ -77,6 +78,7 @@ mod tests {
         for (name, expected) in [
             ("e2e sockmap::messages_wake_nobody", Some("sockmap")),
             ("e2e sockmap_bounds::one_byte_segments", Some("sockmap")),
+            ("unit kernel::packet::tests::life::a_quiescing_flow_announces_no_room", Some("packet")),
             ("e2e transfer::copy::single_bytes", Some("copy")),
             ("e2e transfer::auto::single_bytes", None),
             ("unit kernel::tests::a_truncated_object_is_damaged", None),

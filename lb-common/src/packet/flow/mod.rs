@@ -24,18 +24,21 @@
 //! A flow is one for both directions: whoever changes it holds its lock, before the flip and after it.
 //!
 //! After the flip every segment is passed on, whatever it says, and the ends judge it. Here it counts only if its receiver would take it. So
-//! a FIN or RST with invented numbers changes nothing. A FIN counts when its receiver acknowledges it. Payload counts when it is
+//! a FIN or RST with invented numbers changes nothing, nor does one that was changed on its way ([`Checksum`]). A FIN counts when its receiver acknowledges it. Payload counts when it is
 //! acknowledged, and so never twice.
 
 mod end;
 mod outcome;
+mod proof;
 
 use super::sequence::{is_at_most, is_before, is_between, later};
 use super::tcp::{ACK, FIN, RST, SYN, Translation, scaled_window, timestamp_add, window_bytes};
 pub use end::{End, FIN_SEEN, FIN_TAKEN, RESET, TIMESTAMP_SEEN, TIMESTAMP_SENT};
 pub use outcome::{Misfit, Outgoing, Phase, Side, Verdict};
+pub use proof::Checksum;
 
-/// A segment, by what the state of a flow depends on.
+/// A segment, by what the state of a flow depends on. In this order, which `lb-ebpf` relies on.
+#[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Segment {
     /// The number of the first byte.
@@ -52,6 +55,8 @@ pub struct Segment {
     pub flags: u8,
     /// Whether there is a TSval.
     pub has_timestamp: bool,
+    /// Whether it is what was sent.
+    pub checksum: Checksum,
 }
 
 /// Where the balancer stands with an end.
@@ -130,6 +135,9 @@ impl Flow {
     /// What to do with a segment that came from a side, at a time that only counts from [`Flow::seen_ns`].
     #[inline(always)]
     pub const fn received(&mut self, side: Side, segment: &Segment, now_ns: u64) -> Verdict {
+        if matches!(segment.checksum, Checksum::Wrong) {
+            return self.disbelieve(segment);
+        }
         match self.phase() {
             Phase::Track => {
                 self.note(side, segment);

@@ -5,7 +5,7 @@ extern crate std;
 
 use std::vec::Vec;
 
-use crate::packet::flow::{Position, Segment};
+use crate::packet::flow::{Checksum, Position, Segment};
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
 
 /// The room that every end has for what comes, in bytes.
@@ -160,12 +160,16 @@ impl Tcp {
             window,
             flags: flags | ACK,
             has_timestamp: self.has_timestamps,
+            ..Segment::default()
         };
         Sent { segment, position }
     }
 
     /// Takes a segment in, as RFC 9293 section 3.10.7.4 and RFC 5961 say; what it answers at once.
     pub fn receive(&mut self, sent: &Sent) -> Option<Sent> {
+        if sent.segment.checksum == Checksum::Wrong {
+            return None;
+        }
         let segment = &sent.segment;
         if self.is_reset {
             return None;

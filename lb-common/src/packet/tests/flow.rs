@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Flows between two ends that speak TCP, on wires that lose, double and reorder, and with a stranger who only guesses.
+//! Flows between two ends that speak TCP, on wires that lose, double, reorder and damage, and with a stranger who only guesses.
 
 extern crate std;
 
@@ -11,7 +11,7 @@ use proptest::sample::Index;
 use super::ends::Sent;
 use super::model::number;
 use super::world::{Setup, Wire, World};
-use crate::packet::flow::{Phase, RESET, Segment, Side};
+use crate::packet::flow::{Checksum, Phase, RESET, Segment, Side};
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
 
 /// Idle times that no test lets pass by itself.
@@ -31,6 +31,7 @@ enum Event {
     Deliver(Wire, Index),
     Lose(Wire, Index),
     Double(Wire, Index),
+    Damage(Wire, Index, Damage),
     Forge(Side, Forged),
 }
 
@@ -45,6 +46,43 @@ struct Forged {
     acknowledgement: u32,
     payload: u32,
     timestamp: u32,
+}
+
+/// A bit of a segment that changes on its way.
+#[derive(Clone, Copy, Debug)]
+enum Damage {
+    Sequence(u32),
+    Acknowledgement(u32),
+    Payload(u32),
+    Timestamp(u32),
+    Window(u32),
+    Flags(u32),
+}
+
+impl Damage {
+    fn of(self, mut segment: Segment) -> Segment {
+        match self {
+            Self::Sequence(bit) => segment.sequence ^= 1 << bit,
+            Self::Acknowledgement(bit) => segment.acknowledgement ^= 1 << bit,
+            // As long as a packet can be.
+            Self::Payload(bit) => segment.payload ^= 1 << (bit % 11),
+            Self::Timestamp(bit) => segment.timestamp ^= 1 << bit,
+            Self::Window(bit) => segment.window ^= 1 << (bit % 16),
+            Self::Flags(bit) => segment.flags ^= 1 << (bit % 8),
+        }
+        Segment { checksum: Checksum::Wrong, ..segment }
+    }
+}
+
+fn damage() -> impl Strategy<Value = Damage> {
+    prop_oneof![
+        (0_u32..32).prop_map(Damage::Sequence),
+        (0_u32..32).prop_map(Damage::Acknowledgement),
+        (0_u32..32).prop_map(Damage::Payload),
+        (0_u32..32).prop_map(Damage::Timestamp),
+        (0_u32..32).prop_map(Damage::Window),
+        (0_u32..32).prop_map(Damage::Flags),
+    ]
 }
 
 fn side() -> impl Strategy<Value = Side> {
@@ -88,6 +126,7 @@ fn events() -> impl Strategy<Value = Vec<Event>> {
         20 => (wire(), any::<Index>()).prop_map(|(wire, place)| Event::Deliver(wire, place)),
         2 => (wire(), any::<Index>()).prop_map(|(wire, place)| Event::Lose(wire, place)),
         2 => (wire(), any::<Index>()).prop_map(|(wire, place)| Event::Double(wire, place)),
+        2 => (wire(), any::<Index>(), damage()).prop_map(|(wire, place, damage)| Event::Damage(wire, place, damage)),
         3 => (side(), forged()).prop_map(|(side, forged)| Event::Forge(side, forged)),
     ];
     let event = prop_oneof![17 => at_an_end, 9 => at_the_balancer, 27 => between];
@@ -140,6 +179,12 @@ fn happen(world: &mut World, event: Event) {
                 world.wire(wire).remove(place.index(len));
             }
         }
+        Event::Damage(wire, place, damage) => {
+            if let len @ 1.. = world.wire(wire).len() {
+                let sent = &mut world.wire(wire)[place.index(len)];
+                sent.segment = damage.of(sent.segment);
+            }
+        }
         Event::Double(wire, place) => {
             if let len @ 1.. = world.wire(wire).len() {
                 let sent = world.wire(wire)[place.index(len)];
@@ -166,6 +211,7 @@ fn forge(world: &mut World, side: Side, forged: &Forged) {
         // A reset with the right number is one, whoever sent it.
         flags: if forged.knows_sequence { forged.flags & FIN | ACK } else { forged.flags },
         has_timestamp: true,
+        ..Segment::default()
     };
     let is_another = segment.flags & (SYN | ACK) == SYN && before.is_over();
     if !is_another {

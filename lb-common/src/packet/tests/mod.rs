@@ -9,6 +9,7 @@ mod model;
 mod numbers;
 mod offload;
 mod options;
+mod proof;
 mod record;
 mod rows;
 mod transitions;

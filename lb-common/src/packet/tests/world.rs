@@ -70,7 +70,7 @@ impl World {
                 window: SYN_WINDOW,
                 flags: SYN | ACK,
                 has_timestamp: setup.has_timestamps,
-                payload: 0,
+                ..Segment::default()
             };
             assert_eq!(flow.sent(side, &syn), Outgoing::Sent);
         }

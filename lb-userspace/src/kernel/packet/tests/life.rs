@@ -40,7 +40,7 @@ fn fresh(family: Family) -> Record {
 }
 
 /// A segment of an end: number and acknowledgement count from the first bytes above.
-fn from(family: Family, side: Side, sequence: u32, acknowledgement: u32, flags: u8, len: usize) -> Shape {
+pub fn from(family: Family, side: Side, sequence: u32, acknowledgement: u32, flags: u8, len: usize) -> Shape {
     let (first, other) = if side == CLIENT { (FROM_CLIENT, TO_CLIENT) } else { (FROM_SERVER, TO_SERVER) };
     Shape {
         sequence: first.wrapping_add(sequence),
@@ -80,7 +80,7 @@ fn phase(bench: &Bench) -> Phase {
 }
 
 /// Up to where the server has been sent everything and has acknowledged nothing.
-fn until_sent(bench: &mut Bench) {
+pub fn until_sent(bench: &mut Bench) {
     let family = bench.family;
     bench.begin(fresh(family));
     passes_in(bench, &from(family, CLIENT, 0, 0, ACK, HELLO as usize));
@@ -96,12 +96,12 @@ fn until_sent(bench: &mut Bench) {
 }
 
 /// The bare acknowledgement that flips, and what the model makes of it.
-fn flipping(family: Family) -> Shape {
+pub fn flipping(family: Family) -> Shape {
     from(family, SERVER, 0, HEADER + HELLO, ACK, 0)
 }
 
 /// What the other end gets of a segment, by the numbers above alone.
-fn expected(family: Family, side: Side, shape: &Shape) -> Fate {
+pub fn expected(family: Family, side: Side, shape: &Shape) -> Fate {
     let to_server = TO_SERVER.wrapping_add(HEADER + HELLO).wrapping_sub(FROM_CLIENT.wrapping_add(HELLO));
     let to_client = TO_CLIENT.wrapping_sub(FROM_SERVER);
     let (sequence_add, back) = if side == CLIENT { (to_server, to_client) } else { (to_client, to_server) };
@@ -111,11 +111,11 @@ fn expected(family: Family, side: Side, shape: &Shape) -> Fate {
 }
 
 #[track_caller]
-fn is_sent_on(bench: &Bench, side: Side, shape: &Shape) {
+pub fn is_sent_on(bench: &Bench, side: Side, shape: &Shape) {
     assert_eq!(bench.comes_in(&shape.packet()), expected(bench.family, side, shape));
 }
 
-fn at_each_place(test: impl Fn(&mut Bench)) {
+pub fn at_each_place(test: impl Fn(&mut Bench)) {
     Bench::at_each_place(fresh, test);
 }
 

@@ -5,6 +5,7 @@
 //! These packets have no device behind them: their checksums are complete (CHECKSUM_NONE), and they are in one piece. In `net` and `tun` there are devices.
 
 mod bench;
+mod damage;
 mod errors;
 mod left;
 mod life;
@@ -44,7 +45,7 @@ fn the_verifier_is_far_from_giving_up() {
         );
         verified
     });
-    assert!(verified.iter().all(|verified| (1..200_000).contains(verified)), "{verified:?} instructions");
+    assert!(verified.iter().all(|verified| (1..100_000).contains(verified)), "{verified:?} instructions");
 }
 
 #[test]
