@@ -48,7 +48,7 @@ pub fn checksum<V: Version, const LINK: u32>(skb: Skb, head: &Head<V::Words>, se
         return Checksum::Right;
     }
     // SAFETY: the helper reads a field of this program's own packet.
-    if known_len < len && unsafe { bpf_csum_level(skb, u64::from(BPF_CSUM_LEVEL_QUERY)) } >= 0 {
+    if unsafe { bpf_csum_level(skb, u64::from(BPF_CSUM_LEVEL_QUERY)) } >= 0 {
         return Checksum::Right;
     }
     match sum(skb, LINK + V::LEN + known_len, len - known_len) {
