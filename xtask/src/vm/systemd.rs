@@ -74,8 +74,7 @@ const PATIENCE: Duration = Duration::from_secs(900);
 ///
 /// Packages cannot be had, the machine does not come to its end, or a check failed or is missing.
 pub fn run(programs: &Programs) -> Result<()> {
-    // On the first one, path packet does not load.
-    let [_, kernel, ..] = &KERNELS;
+    let [kernel, ..] = &KERNELS;
     let files = kernel.files()?;
     let folder = root().join(FOLDER).join("systemd");
     let system = system(&folder)?;
