@@ -125,7 +125,8 @@ fn compare(schedules: &[Schedule], oracle: &[Outcome], others: &[Outcome]) -> Re
             Ok(()) if kind(oracle) != kind(other) => "another kind of end".to_owned(),
             Ok(()) => continue,
         };
-        return Err(format!("flow {index}: {difference}: {oracle:?}, {other:?}, of {schedule:?}"));
+        let by = &other.path;
+        return Err(format!("flow {index} by {by}: {difference}: {oracle:?}, {other:?}, of {schedule:?}"));
     }
     Ok(())
 }

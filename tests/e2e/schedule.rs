@@ -51,7 +51,7 @@ pub(crate) struct Outcome {
     pub(crate) ends: [Option<Received>; 2],
     /// What the agent says of it.
     pub(crate) close: String,
-    /// By which path it ended, which has to be the same for nobody.
+    /// By which path it ended, for whoever looks into a difference.
     pub(crate) path: String,
 }
 
