@@ -117,6 +117,8 @@ labelled! {
         Ports => "ports",
         /// Path `packet` cannot see the packets of an interface.
         Interfaces => "interfaces",
+        /// What another agent has left of path `packet` cannot be taken over, or belongs to one that is running.
+        State => "state",
     }
 }
 

@@ -121,7 +121,7 @@ impl Agent {
         let is_loaded = matches!(away, Some(Ok(_)));
         give_up_privileges(if is_loaded { needs::kept_capabilities(&config) } else { &[] });
         let inside = sockmap::open(inside, &config, &metrics.process);
-        let away = packet::open(away, &config, &metrics.process);
+        let (away, orphans) = packet::open(away, &config, &metrics.process).unzip();
         let log = AccessLog::start(&config.log, metrics.process.log_lines_dropped.clone())
             .map_err(|source| StartError::Log { target: config.log.target.to_string(), source })?;
         let (peers, inboxes): (Vec<Peer>, Vec<Inbox>) =
@@ -135,6 +135,7 @@ impl Agent {
         let findings = Arc::default();
         let admin =
             prepare_admin(&config, listeners.open_admin()?, &metrics, &shared, &is_draining, &findings)?;
+        packet::adoption::adopt(orphans.unwrap_or_default(), &shared, &listeners.frontends);
         listeners.open_frontends()?;
         let listeners = listeners.frontends;
         open(&workers, &listeners, &shared)?;
@@ -242,7 +243,9 @@ impl Control {
         let last_gone = async {
             loop {
                 sleep(DRAIN_POLL).await;
-                if self.shared.accepting.load(Ordering::Acquire) == 0 && self.shared.gate.open() == 0 {
+                // Flows that go on without the agent are not waited for.
+                let leaving = self.shared.packet.as_ref().map_or(0, |packet| packet.stay.flows());
+                if self.shared.accepting.load(Ordering::Acquire) == 0 && self.shared.gate.open() <= leaving {
                     return;
                 }
             }
@@ -290,7 +293,7 @@ fn start_workers(
             // An error is the end of the start: there is nothing to serve.
             let Ok(entrances) = opened.recv() else { return };
             if let Err(error) = worker::run(index, shared, entrances, inbox, orders) {
-                tracing::error!(index, %error, "a worker could not start");
+                tracing::error!(index, %error, "a worker cannot go on");
                 std::process::exit(exit::OS_ERROR.into());
             }
         };
@@ -335,6 +338,7 @@ fn prepare_admin(
         metrics: Arc::clone(metrics),
         backends: Arc::clone(&shared.backends),
         is_draining: Arc::clone(is_draining),
+        packet: shared.packet.as_ref().map(|packet| Arc::clone(&packet.kernel)),
         findings: Arc::clone(findings),
     };
     admin::Service::new(listener, settings, surface)

@@ -61,6 +61,11 @@ impl Gate {
             .is_ok()
     }
 
+    /// Lets one more in, whether or not there is room: it was in before.
+    pub fn enter(&self) {
+        self.open.fetch_add(1, Ordering::AcqRel);
+    }
+
     /// One went.
     pub fn leave(&self) {
         if self.open.fetch_sub(1, Ordering::AcqRel) >= self.max {
@@ -99,6 +104,13 @@ impl Permit {
             return None;
         }
         Some(Self { process: Arc::clone(process), frontend: Arc::clone(frontend) })
+    }
+
+    /// A place in both for a connection that another agent has let in, whether or not there is room.
+    pub fn keep(process: &Arc<Gate>, frontend: &Arc<Frontend>) -> Self {
+        process.enter();
+        frontend.gate.enter();
+        Self { process: Arc::clone(process), frontend: Arc::clone(frontend) }
     }
 
     /// The frontend that the connection came in by.
@@ -153,6 +165,7 @@ pub(crate) mod testing {
                 sockmap_direction_memory: 16 << 20,
                 packet_ports: 61_000..=65_535,
                 packet_interfaces: Vec::new(),
+                packet_state: None,
                 drain_timeout: std::time::Duration::ZERO,
             },
             admin: None,

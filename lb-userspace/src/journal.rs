@@ -2,6 +2,8 @@
 //! What is known of one connection while it lives: its places in the limits, and what its metrics and its log line will say.
 //! A connection that is cut by the end of the agent gets its line too: dropping an unfinished journal writes it.
 
+mod story;
+
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -12,12 +14,15 @@ use lb_common::reason::{CloseReason, HelloReason, PathKind, ProxyReason};
 use crate::backend::{Backend, Server, ServerSlot};
 use crate::connect::Attempts;
 use crate::frontend::{Frontend, Permit};
+use crate::kernel::packet::Receipt;
 use crate::net::{self, Endpoint};
 use crate::observe::access_log::{ALPN_TEXT_MAX, AccessLog, Proxied, Queued, Record};
 use crate::path::packet::Port;
 use crate::path::{Carried, Meter, Side};
 use crate::prelude::hello::ClientHello;
 use crate::proxy::{Endpoints, Received};
+
+pub use story::{Kin, Story};
 
 /// The number of the next connection of this process.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -66,6 +71,8 @@ struct Rare {
     introduction: Introduction,
     /// The local port of the connection to the server, if it is one of ours.
     port: Option<Arc<Port>>,
+    /// For the flow, if programs carry it.
+    receipt: Option<Receipt>,
 }
 
 /// What the PROXY header towards the server needs besides the rest of the story. Gone as soon as that is written.
@@ -263,6 +270,11 @@ impl Journal {
         Arc::clone(self.backend.as_ref().expect("a flow has a server, and so a backend"))
     }
 
+    /// The server of a flow that was handed over.
+    pub fn server(&self) -> Arc<Server> {
+        Arc::clone(self.server.as_ref().expect("a flow has a server"))
+    }
+
     /// Another path carries the flow from here on than the one that it was handed over to.
     pub fn change_path(&mut self, path: PathKind) {
         self.path = Some(path);
@@ -345,6 +357,7 @@ impl Journal {
             is_redispatched: self.is_redispatched,
             close,
             is_server_silent: self.is_server_silent,
+            receipt: rare.receipt,
             counts: self.counts(),
         }
     }

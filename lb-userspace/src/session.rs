@@ -4,6 +4,8 @@
 mod inside;
 mod spliced;
 
+pub use spliced::resume;
+
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -24,8 +26,7 @@ use crate::proxy::{self, Content};
 use crate::runtime::Moment;
 use crate::worker::Worker;
 
-/// Most bytes of a session while its flow is idle. The runtime puts 104 bytes around it and rounds up to its alignment of 128:
-/// one byte more than this costs every open connection 128 more.
+/// Most bytes of a session while its flow is idle, so that nobody makes it larger without noticing: every open connection has one.
 /// A build without optimization keeps a word more, for what may or may not have moved, and so does one that unwinds, as benchmarks do.
 const SESSION_MAX: usize = if cfg!(any(debug_assertions, panic = "unwind")) { 272 } else { 264 };
 

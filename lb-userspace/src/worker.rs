@@ -19,17 +19,19 @@ use tokio::sync::{mpsc, watch};
 use crate::backend::Backend;
 use crate::exit;
 use crate::frontend::{Frontend, Gate};
-use crate::journal::Journal;
+use crate::journal::{Journal, Kin, Story};
 use crate::kernel::Sockmap;
+use crate::kernel::packet::Orphan;
 use crate::net::{LocalAddress, Socket};
 use crate::observe::access_log::AccessLog;
 use crate::observe::metrics::ProcessMetrics;
+use crate::path::packet::{Port, Spliced};
 use crate::path::sockmap::{Pool, Station, Watch};
 use crate::path::{self, PipeBudget, Pipes, Tools, packet};
 use crate::prelude::peek::HelloBuffers;
 use crate::prelude::pending::PendingHellos;
 use crate::recycling::keep_blocks;
-use crate::runtime::{self, spawn};
+use crate::runtime::{self, spawn, yield_now};
 use crate::session;
 
 /// How often a shortage is worth a message.
@@ -67,7 +69,7 @@ pub struct Shared {
 pub struct Peer {
     /// Connections it serves, those on their way to it included.
     serving: AtomicU32,
-    inbox: mpsc::UnboundedSender<Accepted>,
+    inbox: mpsc::UnboundedSender<Arrival>,
 }
 
 impl Peer {
@@ -78,9 +80,29 @@ impl Peer {
     }
 }
 
-/// Connections that other workers accepted for this one.
+/// Connections that other workers accepted for this one, and flows that another agent has left.
 #[derive(Debug)]
-pub struct Inbox(mpsc::UnboundedReceiver<Accepted>);
+pub struct Inbox(mpsc::UnboundedReceiver<Arrival>);
+
+/// What a worker finds in its inbox.
+#[derive(Debug)]
+enum Arrival {
+    Accepted(Accepted),
+    Adopted(Box<Adopted>),
+}
+
+/// A flow of path `packet` that another agent has left, on its way to the worker that will watch it.
+#[derive(Debug)]
+pub struct Adopted {
+    /// Its place, and what was told of it.
+    pub orphan: Orphan,
+    /// Its port towards the server.
+    pub port: Option<Port>,
+    /// Its story so far.
+    pub story: Story,
+    /// What it belongs to.
+    pub kin: Kin,
+}
 
 /// A connection on its way to the worker that will serve it. Its journal is written, whatever happens to it from here on.
 #[derive(Debug)]
@@ -134,7 +156,7 @@ pub struct Worker {
 /// Runs a worker on the calling thread until it is told to stop.
 ///
 /// # Errors
-/// The kernel refuses an epoll instance or a registration.
+/// The kernel refuses an epoll instance, a registration or a wait.
 pub fn run(
     index: usize,
     shared: Shared,
@@ -163,6 +185,17 @@ pub fn run(
     runtime::block_on(serving, || {
         wakeups.inc();
     })?
+}
+
+impl Shared {
+    /// Gives a flow that another agent has left to the worker that has least to do.
+    pub fn adopt(&self, adopted: Adopted) {
+        let least = self.peers.iter().min_by_key(|peer| peer.serving.load(Ordering::Relaxed));
+        let Some(peer) = least else { return };
+        peer.serving.fetch_add(1, Ordering::Relaxed);
+        // A worker that is gone has ended the process.
+        let _ = peer.inbox.send(Arrival::Adopted(Box::new(adopted)));
+    }
 }
 
 impl Worker {
@@ -251,9 +284,23 @@ async fn hear_ends(watch: Rc<Watch>) {
 }
 
 async fn serve_inbox(worker: Rc<Worker>, mut inbox: Inbox) {
-    while let Some(accepted) = inbox.0.recv().await {
-        serve(Rc::clone(&worker), accepted);
+    while let Some(arrival) = inbox.0.recv().await {
+        match arrival {
+            Arrival::Accepted(accepted) => serve(Rc::clone(&worker), accepted),
+            Arrival::Adopted(adopted) => adopt(&worker, *adopted),
+        }
+        yield_now().await;
     }
+}
+
+/// Watches a flow that another agent has left, in a task of its own.
+fn adopt(worker: &Rc<Worker>, Adopted { orphan, port, story, kin }: Adopted) {
+    let Some(station) = &worker.packet else { return };
+    let carried = packet::carried(&orphan);
+    let journal = Box::new(Journal::adopted(story, kin, carried));
+    // From here on it counts for itself.
+    station.common.stay.note_taken_up();
+    session::resume(worker, Spliced::adopt(station, orphan, port), journal);
 }
 
 /// Serves a connection in a task of its own.

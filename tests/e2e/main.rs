@@ -7,6 +7,8 @@
 
 #[macro_use]
 mod support;
+#[macro_use]
+mod packet_lab;
 
 mod accounting;
 mod admin;
@@ -22,6 +24,7 @@ mod drain;
 mod early_data;
 mod ends;
 mod exceptions;
+mod faulty_relay;
 mod flows;
 mod half_close;
 mod hand_over;
@@ -41,6 +44,18 @@ mod mistakes;
 mod names;
 mod overlaps;
 mod packet;
+mod packet_differential;
+mod packet_ends;
+mod packet_forged;
+mod packet_kill;
+mod packet_limits;
+mod packet_manager;
+mod packet_options;
+mod packet_restart;
+mod packet_stage;
+mod packet_streams;
+mod packet_tls;
+mod packet_ways;
 mod pauses;
 mod privileges;
 mod promotion;
@@ -52,6 +67,7 @@ mod queue;
 mod real_clients;
 mod retries;
 mod routes;
+mod schedule;
 mod servers;
 mod service;
 mod slow_clients;

@@ -12,7 +12,7 @@ use lb_tests::stream::{End, finish, receive, receive_all, receive_exactly, reset
 use lb_tests::wait::until;
 use rustix::process::Signal;
 
-use crate::support::{PORT, Relay, SERVER_PORT, assert_received, stream_both_ways, tcp_config};
+use crate::support::{NOTHING_KEPT, PORT, Relay, SERVER_PORT, assert_received, stream_both_ways, tcp_config};
 
 fn relay() -> Relay {
     Relay::start(Path::Packet)
@@ -20,11 +20,11 @@ fn relay() -> Relay {
 
 fn relay6() -> Relay {
     let net = Net::new(1);
-    let config = Config::new().path(Path::Packet).tcp("in", net.balancer.address6(PORT), "out", "").backend(
-        "out",
-        net.server().address6(SERVER_PORT),
-        "",
-    );
+    let config = Config::new()
+        .global(NOTHING_KEPT)
+        .path(Path::Packet)
+        .tcp("in", net.balancer.address6(PORT), "out", "")
+        .backend("out", net.server().address6(SERVER_PORT), "");
     let listener = net.server().listen(SERVER_PORT);
     Relay { agent: Agent::start(&net, &config), listener, net }
 }

@@ -9,7 +9,7 @@ use lb_tests::config::Path;
 use lb_tests::net::Net;
 use lb_tests::random::Random;
 use lb_tests::size;
-use lb_tests::stream::{End, finish, receive, receive_exactly, say, send_in_pieces};
+use lb_tests::stream::{End, finish, receive, receive_all, receive_exactly, reset, say, send_in_pieces};
 
 use crate::support::{Relay, allow_many_connections, assert_received};
 
@@ -119,4 +119,24 @@ fn short_flows_never_go_inside() {
     // A message that comes at once after the last one that is needed is still copied.
     let (copied, inside) = (bytes("copy") - 20 * 999, bytes("sockmap"));
     assert!(copied + inside == 10_000 && copied >= 1_000 && inside > 0, "{copied} copied, {inside} inside");
+}
+
+/// Whoever only reads must not take what has come for all there is.
+#[test]
+fn a_reset_at_any_moment_of_the_hand_over_is_no_clean_end() {
+    let relay = Relay::with(Path::Sockmap, &after("1B", "1d"));
+    for number in 0..size(400, 10_000) {
+        let (client, server) = relay.pair();
+        let (from, to) = if number % 2 == 0 { (client, server) } else { (server, client) };
+        // The other end of a connection that nobody has spoken on might be tried again.
+        say(&to, b"?");
+        assert_eq!(receive_exactly(&from, 1), b"?");
+        say(&from, b"an answer");
+        if number % 3 == 0 {
+            thread::sleep(Duration::from_micros(number * 37 % 1_000));
+        }
+        reset(from);
+        let (bytes, end) = receive_all(&to);
+        assert!(b"an answer".starts_with(&bytes) && end == End::Reset, "flow {number}: {bytes:?}, {end:?}");
+    }
 }

@@ -169,10 +169,14 @@ pub(crate) fn required(path: Path) -> &'static str {
     if path == Path::Sockmap { INSIDE } else { "" }
 }
 
+/// For `[global]`: flows of path packet end with their agent, so that tests beside each other do not find each other's.
+pub(crate) const NOTHING_KEPT: &str = "packet-state = \"off\"";
+
 /// A frontend `in` of mode `tcp`, a backend `out` with one server.
 pub(crate) fn tcp_config(net: &Net, path: Path, backend_lines: &str) -> Config {
     let server = net.server().address(SERVER_PORT);
-    Config::new().path(path).tcp("in", net.frontend(PORT), "out", "").backend("out", server, backend_lines)
+    let config = if path == Path::Packet { Config::new().global(NOTHING_KEPT) } else { Config::new() };
+    config.path(path).tcp("in", net.frontend(PORT), "out", "").backend("out", server, backend_lines)
 }
 
 /// A passthrough frontend `tls` that sends the names `alpha.example` and `omega.test` to backends of one reporting server each

@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod authority;
+pub mod bpffs;
 pub mod clients;
 pub mod config;
 pub mod dns;

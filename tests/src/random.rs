@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Reproducible pseudo-random numbers: the same seed gives the same test.
 
+use std::time::SystemTime;
+
 /// The generator xorshift64* (S. Vigna, "An experimental exploration of Marsaglia's xorshift generators, scrambled", 2016).
 #[derive(Clone, Debug)]
 pub struct Random(u64);
@@ -33,5 +35,19 @@ impl Random {
     /// That many bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         std::iter::repeat_with(|| self.byte()).take(count).collect()
+    }
+}
+
+/// A seed for a test that draws anew each time and prints it: from the environment variable `LB_TEST_SEED`, or else from the clock.
+///
+/// # Panics
+/// If the variable holds something else than a number.
+pub fn drawn_seed() -> u64 {
+    match std::env::var("LB_TEST_SEED") {
+        Ok(text) => text.parse().expect("LB_TEST_SEED must be a number"),
+        Err(_) => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("after 1970");
+            u64::from(now.subsec_nanos()) << 16 ^ now.as_secs()
+        }
     }
 }

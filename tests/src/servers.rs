@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Real servers: nginx, HAProxy and Redis.
 
+use std::fs::File;
+use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::Command;
@@ -12,10 +14,11 @@ use tempfile::TempDir;
 use crate::authority::Identity;
 use crate::net::Namespace;
 use crate::process::Process;
+use crate::stream::Pattern;
 use crate::wait;
 
 /// An nginx that speaks TLS behind a PROXY header. It answers with its own name and whom the header calls
-/// the client, with both ends that the header names under `/ends`, and serves `/zeros`.
+/// the client, with both ends that the header names under `/ends`, and serves `/zeros`, and what it is [given](Self::give) besides.
 #[derive(Debug)]
 pub struct Nginx {
     /// The process: one, without workers.
@@ -35,13 +38,31 @@ impl Nginx {
     pub fn start(place: &Namespace, identity: &Identity) -> Self {
         let files = tempfile::tempdir().expect("a temporary directory");
         std::fs::write(files.path().join("nginx.conf"), nginx_conf(identity)).expect("a temporary file");
-        let zeros = std::fs::File::create(files.path().join("zeros")).expect("a temporary file");
+        let zeros = File::create(files.path().join("zeros")).expect("a temporary file");
         zeros.set_len(ZEROS).expect("a sparse file");
         let mut command = Command::new("nginx");
         command.arg("-p").arg(files.path()).args(["-e", "stderr", "-c", "nginx.conf"]);
         let mut process = place.spawn(&mut command);
         until_listening(place, place.address(443), &mut process);
         Self { process, files }
+    }
+
+    /// Gives it a file to serve under `/files/`, as fast as it goes: the first bytes of the pattern of a seed.
+    ///
+    /// # Panics
+    /// If the disk is full.
+    pub fn give(&self, name: &str, seed: u64, bytes: u64) {
+        let directory = self.files.path().join("files");
+        std::fs::create_dir_all(&directory).expect("a temporary directory");
+        let mut file = File::create(directory.join(name)).expect("a temporary file");
+        let (mut pattern, mut left) = (Pattern::new(seed), bytes);
+        let mut chunk = vec![0; 1 << 20];
+        while left > 0 {
+            let count = usize::try_from(left).map_or(chunk.len(), |left| left.min(chunk.len()));
+            pattern.fill(&mut chunk[..count]);
+            file.write_all(&chunk[..count]).expect("room on the disk");
+            left -= count as u64;
+        }
     }
 
     /// The lines of its access log so far: client address, client port, name, status.
@@ -77,6 +98,7 @@ fn nginx_conf(identity: &Identity) -> String {
                 ssl_certificate {certificate};
                 ssl_certificate_key {key};
                 location = /zeros {{ root .; limit_rate 20m; }}
+                location /files/ {{ root .; }}
                 location = /ends {{
                     return 200 "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port\n";
                 }}

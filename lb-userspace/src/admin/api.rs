@@ -149,7 +149,7 @@ fn time(time: SystemTime) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::BTreeSet;
 
     use serde_json::Value;
@@ -158,7 +158,7 @@ mod tests {
     use crate::backend::testing::{backend, server, settings};
     use crate::coalescing::Listed;
 
-    fn keys(value: &Value, found: &mut BTreeSet<String>) {
+    pub fn keys(value: &Value, found: &mut BTreeSet<String>) {
         match value {
             Value::Object(fields) => fields.iter().for_each(|(key, value)| {
                 found.insert(key.clone());
@@ -205,7 +205,7 @@ mod tests {
     }
 
     /// The fields in a table of README.
-    fn documented(table: &str) -> BTreeSet<String> {
+    pub fn documented(table: &str) -> BTreeSet<String> {
         let readme = include_str!("../../../README.md");
         let (_, rest) = readme.split_once(&format!("<!-- {table}:begin -->")).unwrap();
         let (table, _) = rest.split_once(&format!("<!-- {table}:end -->")).unwrap();

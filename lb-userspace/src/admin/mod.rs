@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The HTTP surface for people and machines: `/metrics`, `/healthz`, `/readyz`, `/api/v1/servers`, `/api/v1/warnings`.
+//! The HTTP surface for people and machines: `/metrics`, `/healthz`, `/readyz`, and `servers`, `sessions` and `warnings` below `/api/v1`.
 //!
 //! Everything that a peer can use up is bounded: connections, in all and by source, the time for a request's header,
 //! its size, the life of a connection, and the work of checking passwords.
@@ -8,6 +8,7 @@ mod api;
 mod auth;
 mod pages;
 mod places;
+mod sessions;
 
 use std::convert::Infallible;
 use std::io;
@@ -27,6 +28,7 @@ use crate::backend::Backend;
 use crate::coalescing::Findings;
 use crate::config::Admin;
 use crate::config::needs::ADMIN_CONNECTIONS;
+use crate::kernel::Packet;
 use crate::observe::metrics::Metrics;
 
 /// Most bytes of a request's header; hyper answers longer ones with 431.
@@ -67,6 +69,8 @@ pub struct Surface {
     pub backends: Arc<[Arc<Backend>]>,
     /// Set while the agent drains: `/readyz` answers 503.
     pub is_draining: Arc<AtomicBool>,
+    /// Path `packet`, where it is available, for the list of sessions.
+    pub packet: Option<Arc<Packet>>,
     /// Certificates that cover names of other backends, for the list of warnings.
     pub findings: Arc<Findings>,
 }

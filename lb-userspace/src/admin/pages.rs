@@ -10,7 +10,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use tokio::sync::Semaphore;
 
 use super::auth::Gate;
-use super::{Surface, api};
+use super::{Surface, api, sessions};
 use crate::observe::metrics::Exposition;
 
 const PLAIN_TEXT: &str = "text/plain; charset=utf-8";
@@ -22,6 +22,7 @@ lb
 /healthz  200 while the agent runs
 /readyz   200 while it takes connections and every backend has a server that is up, else 503 and why
 /api/v1/servers  servers, their states and last checks, as JSON
+/api/v1/sessions  open connections of path packet, as JSON
 /api/v1/warnings  certificates that cover names of other backends, as JSON
 ";
 
@@ -33,6 +34,7 @@ enum Page {
     Health,
     Readiness,
     Servers,
+    Sessions,
     Warnings,
 }
 
@@ -44,6 +46,7 @@ impl Page {
             "/healthz" => Self::Health,
             "/readyz" => Self::Readiness,
             "/api/v1/servers" => Self::Servers,
+            "/api/v1/sessions" => Self::Sessions,
             "/api/v1/warnings" => Self::Warnings,
             _ => return None,
         })
@@ -86,6 +89,10 @@ pub(super) async fn answer<B>(
             let backends = surface.backends.clone();
             let servers = aside(move || api::servers(backends.iter().map(|backend| &**backend)));
             report("application/json", servers.await)
+        }
+        Page::Sessions => {
+            let kernel = surface.packet.clone();
+            report("application/json", aside(move || sessions::sessions(kernel.as_deref())).await)
         }
         Page::Warnings => {
             let warnings = api::warnings(&surface.findings.all(), &surface.backends);

@@ -9,13 +9,16 @@ use lb_common::reason::{Availability, PathKind};
 
 use crate::config::Config;
 use crate::config::needs::wants_packet;
-use crate::kernel::packet::{AttachError, Attachment};
+use crate::kernel::packet::kept::Keeper;
+use crate::kernel::packet::{self, AttachError, Attachment, OpenTerms, Orphan};
 use crate::kernel::{self, Bells, LoadError, Packet};
 use crate::net;
 use crate::observe::metrics::ProcessMetrics;
-use crate::path::packet::{Common, Grace, Ports};
+use crate::path::packet::{Common, Grace, Ports, Stay};
 
-/// Most flows at the same time: each takes 320 bytes in the kernel from the start.
+pub(super) mod adoption;
+
+/// Most flows at the same time: each takes 384 bytes in the kernel from the start.
 const FLOWS_MAX: u32 = 65_536;
 
 /// What loading has given; `None`: nothing asks for the path.
@@ -23,9 +26,11 @@ pub(super) type Loaded = Option<Result<Attached, OpenError>>;
 
 /// The programs at their interfaces.
 pub(super) struct Attached {
-    packet: Packet,
+    stay: Arc<Stay>,
+    packet: Arc<Packet>,
     bells: Bells,
-    attachments: Vec<Attachment>,
+    interfaces: usize,
+    orphans: Vec<Orphan>,
 }
 
 /// Why the path is off.
@@ -34,6 +39,9 @@ pub(super) enum OpenError {
     /// The programs cannot be loaded.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// What another agent has left cannot be used.
+    #[error(transparent)]
+    Kept(#[from] packet::OpenError),
     /// They cannot see the packets of an interface.
     #[error(transparent)]
     Attach(#[from] AttachError),
@@ -52,13 +60,42 @@ pub(super) enum OpenError {
 pub(super) fn load(config: &Config, connections: u32) -> Loaded {
     wants_packet(config).then(|| {
         net::check_ports(&config.global.packet_ports).map_err(OpenError::Ports)?;
-        let (mut packet, bells) = kernel::load_packet(connections.min(FLOWS_MAX))?;
-        let attachments = match &config.global.packet_interfaces[..] {
-            [] => attach_everywhere(&mut packet)?,
-            names => names.iter().map(|name| packet.attach(name)).collect::<Result<_, _>>()?,
+        let terms = OpenTerms {
+            flows: connections.min(FLOWS_MAX),
+            ports: config.global.packet_ports.clone(),
+            state: config.global.packet_state.as_deref(),
         };
-        Ok(Attached { packet, bells, attachments })
+        let (mut packet, bells, orphans) = kernel::open_packet(&terms)?;
+        let attachments = attach(&mut packet, &config.global.packet_interfaces, !orphans.is_empty());
+        let packet = Arc::new(packet);
+        let (attachments, error) = match attachments {
+            Ok(attachments) => (attachments, None),
+            Err(error) => (Vec::new(), Some(error)),
+        };
+        let interfaces = attachments.len();
+        let left = u32::try_from(orphans.len()).unwrap_or(u32::MAX);
+        let stay = Stay::new(Arc::clone(&packet), attachments, left);
+        match error {
+            Some(error) => Err(error),
+            None => Ok(Attached { stay, packet, bells, interfaces, orphans }),
+        }
     })
+}
+
+/// At the interfaces that the configuration names, or else at all; where flows are left, also at those where another agent was, for they may
+/// need them.
+fn attach(packet: &mut Packet, names: &[Arc<str>], has_flows: bool) -> Result<Vec<Attachment>, OpenError> {
+    let mut attachments = match names {
+        [] => attach_everywhere(packet)?,
+        names => names.iter().map(|name| packet.attach(name)).collect::<Result<Vec<_>, _>>()?,
+    };
+    if has_flows {
+        for name in packet.left_interfaces() {
+            attachments.extend(packet.attach(&name));
+        }
+    }
+    packet.detach_rest();
+    Ok(attachments)
 }
 
 /// At all interfaces whose packets the programs understand.
@@ -76,24 +113,31 @@ fn attach_everywhere(packet: &mut Packet) -> Result<Vec<Attachment>, OpenError> 
     if attachments.is_empty() { Err(OpenError::NoInterface) } else { Ok(attachments) }
 }
 
-/// Gets ready for flows. `None`: flows that want the path are carried in user space, and metrics and one line in the log say why.
-pub(super) fn open(loaded: Loaded, config: &Config, metrics: &ProcessMetrics) -> Option<Common> {
-    let opened = loaded?.and_then(|attached| {
+/// Gets ready for flows, those included that another agent has left. `None`: flows that want the path are carried in user space, and metrics
+/// and one line in the log say why.
+pub(super) fn open(
+    loaded: Loaded,
+    config: &Config,
+    metrics: &ProcessMetrics,
+) -> Option<(Common, Vec<Orphan>)> {
+    let opened = loaded?.and_then(|Attached { stay, packet, bells, interfaces, orphans }| {
         let grace = Grace::start().map_err(OpenError::Grace)?;
-        listen(attached.bells)?;
-        Ok((attached.packet, attached.attachments, grace))
+        listen(bells)?;
+        Ok((stay, packet, interfaces, orphans, grace))
     });
     match opened {
-        Ok((packet, attachments, grace)) => {
+        Ok((stay, kernel, interfaces, orphans, grace)) => {
             metrics.paths.note(PathKind::Packet, Availability::Available);
-            tracing::info!(interfaces = attachments.len(), "path packet is available");
-            Some(Common {
-                kernel: Arc::new(packet),
-                attachments: attachments.into(),
+            tracing::info!(interfaces, left = orphans.len(), "path packet is available");
+            tell_keeper(kernel.keeper());
+            let common = Common {
+                kernel,
+                stay,
                 grace,
                 ports: Ports::new(config.global.packet_ports.clone()),
                 refused: metrics.paths.packet.clone(),
-            })
+            };
+            Some((common, orphans))
         }
         Err(error) => {
             metrics.paths.note(PathKind::Packet, error.availability());
@@ -104,11 +148,22 @@ pub(super) fn open(loaded: Loaded, config: &Config, metrics: &ProcessMetrics) ->
     }
 }
 
+/// Says what becomes of flows when the agent ends.
+fn tell_keeper(keeper: &Keeper) {
+    match keeper {
+        Keeper::Nobody(why) => {
+            tracing::warn!("flows of path packet end with lb, for nobody keeps them: {why}")
+        }
+        keeper => tracing::info!(%keeper, "flows of path packet go on when lb ends"),
+    }
+}
+
 impl OpenError {
     /// The word for it in metrics.
     fn availability(&self) -> Availability {
         match self {
-            Self::Load(error) => error.availability(),
+            Self::Load(error) | Self::Kept(packet::OpenError::Load(error)) => error.availability(),
+            Self::Kept(packet::OpenError::Kept(_)) => Availability::State,
             Self::Ports(_) => Availability::Ports,
             Self::Attach(_) | Self::NoInterface => Availability::Interfaces,
             Self::Grace(_) => Availability::Kernel,

@@ -130,6 +130,13 @@ impl Backend {
         self.roster.pick(key, tried).map(ServerSlot::of_taken)
     }
 
+    /// A place on a server for a connection that another agent has given one, whether or not there is room; `None`: there is no such server.
+    pub fn keep(&self, server: &str, address: SocketAddr) -> Option<ServerSlot> {
+        let servers = self.servers();
+        let is_meant = |it: &&Arc<Server>| *it.settings.name == *server && it.address == address;
+        servers.iter().find(is_meant).map(|server| ServerSlot::kept(Arc::clone(server)))
+    }
+
     /// As [`Self::pick`], but where all servers are full, or others wait for one, the connection stands in line; with the number
     /// of its [`Ticket`] if it was in line before and failed to connect.
     ///

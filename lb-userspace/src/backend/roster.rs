@@ -140,6 +140,11 @@ impl Roster {
         self.pass_on();
     }
 
+    /// Lets the balancer know that a place was taken that it did not choose.
+    pub(super) fn note_kept(&self, server: &Server) {
+        self.group().choice.settle(server);
+    }
+
     /// Tells the balancer of a place that was taken, if it is no longer the one that chose it. It may have been made before.
     fn settle_elsewhere(&self, chooser: &Arc<Choice>, server: &Server) {
         let group = self.group();

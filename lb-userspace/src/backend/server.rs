@@ -276,6 +276,17 @@ impl ServerSlot {
         Self { server }
     }
 
+    /// A place for a connection that another agent has given one, whether or not there is room.
+    pub fn kept(server: Arc<Server>) -> Self {
+        server.active.fetch_add(1, Ordering::Relaxed);
+        if server.is_followed
+            && let Some(roster) = server.roster.upgrade()
+        {
+            roster.note_kept(&server);
+        }
+        Self::of_taken(server)
+    }
+
     /// The server that the place is on.
     pub fn server(&self) -> &Arc<Server> {
         &self.server

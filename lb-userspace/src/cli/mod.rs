@@ -17,6 +17,8 @@ mod explain;
 mod hash_password;
 mod output;
 mod run;
+mod sessions;
+mod stop;
 
 /// TCP and TLS load balancer.
 #[derive(Debug, Parser)]
@@ -34,6 +36,10 @@ enum Verb {
     Check(check::CheckArgs),
     /// Says what this machine and this process offer, tries every path, and tells what to change where something lacks.
     Doctor(doctor::DoctorArgs),
+    /// Lists the open connections of path packet.
+    Sessions(sessions::SessionsArgs),
+    /// Ends the agent that runs on a configuration, and with --flush the flows that would go on without it.
+    Stop(stop::StopArgs),
     /// Reads a password from standard input and prints its hash for `password-hash` in [[admin.user]].
     HashPassword,
 }
@@ -67,6 +73,8 @@ pub fn main() -> ExitCode {
         Verb::Run(args) => run::run(&args.config),
         Verb::Check(args) => check::run(&args),
         Verb::Doctor(args) => doctor::run(&args),
+        Verb::Sessions(args) => sessions::run(&args),
+        Verb::Stop(args) => stop::run(&args),
         Verb::HashPassword => hash_password::run(),
     }
 }
@@ -142,6 +150,12 @@ mod tests {
         check("lb doctor", true);
         check("lb doctor --config lb.toml --format json", true);
         check("lb doctor lb.toml", false);
+        check("lb sessions --config lb.toml", true);
+        check("lb sessions --config lb.toml --user operator --format json", true);
+        check("lb sessions", false);
+        check("lb stop --config lb.toml", true);
+        check("lb stop --flush --config lb.toml", true);
+        check("lb stop --flush", false);
         check("lb hash-password", true);
         check("lb hash-password secret", false);
         check("lb", false);

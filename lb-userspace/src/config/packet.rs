@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `packet-ports` and `packet-interfaces`: what path `packet` works with.
+//! `packet-ports`, `packet-interfaces` and `packet-state`: what path `packet` works with.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::reader::Reader;
@@ -9,6 +10,9 @@ use super::source_address::interface_name;
 
 /// `packet-ports` where nothing is said: above those that the kernel chooses from by default (ip_local_port_range, ip-sysctl.rst).
 pub(super) const DEFAULT_PORTS: RangeInclusive<u16> = 61_000..=65_535;
+
+/// `packet-state` where nothing is said: below where systemd mounts a BPF file system.
+const DEFAULT_STATE: &str = "/sys/fs/bpf/lb";
 
 /// Reads `packet-ports`.
 pub(super) fn ports(reader: &Reader<'_, '_>) -> Option<RangeInclusive<u16>> {
@@ -34,4 +38,17 @@ pub(super) fn interfaces(reader: &Reader<'_, '_>) -> Option<Vec<Arc<str>>> {
     let names: Vec<_> = value.list().iter().map(interface_name).collect();
     let names: Vec<Arc<str>> = names.into_iter().collect::<Option<_>>()?;
     (!names.is_empty()).then_some(names)
+}
+
+/// Reads `packet-state`; `None` inside for "off".
+pub(super) fn state(reader: &Reader<'_, '_>) -> Option<Option<PathBuf>> {
+    let Some(value) = reader.key("packet-state") else { return Some(Some(DEFAULT_STATE.into())) };
+    match value.string()? {
+        "off" => Some(None),
+        path if path.starts_with('/') && path.len() > 1 => Some(Some(path.into())),
+        _ => {
+            value.error("must be \"off\" or a directory in a BPF file system, such as \"/sys/fs/bpf/lb\"");
+            None
+        }
+    }
 }

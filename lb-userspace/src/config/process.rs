@@ -37,6 +37,7 @@ pub(super) fn global(reader: Reader<'_, '_>) -> Option<Global> {
     let sockmap_memory = reader.optional_size(&limits::SOCKMAP_MEMORY);
     let sockmap_direction_memory = reader.size(&limits::SOCKMAP_DIRECTION_MEMORY);
     let (packet_ports, packet_interfaces) = (packet::ports(&reader), packet::interfaces(&reader));
+    let packet_state = packet::state(&reader);
     let drain_timeout = reader.duration(&limits::DRAIN_TIMEOUT);
     reader.finish();
     Some(Global {
@@ -47,6 +48,7 @@ pub(super) fn global(reader: Reader<'_, '_>) -> Option<Global> {
         sockmap_direction_memory: sockmap_direction_memory?,
         packet_ports: packet_ports?,
         packet_interfaces: packet_interfaces?,
+        packet_state: packet_state?,
         drain_timeout: drain_timeout?,
     })
 }

@@ -36,6 +36,8 @@ impl Config {
         } else {
             out.list("packet-interfaces", &self.global.packet_interfaces);
         }
+        let state = self.global.packet_state.as_ref();
+        out.text("packet-state", state.map_or("off".into(), |path| path.to_string_lossy()));
         out.duration("drain-timeout", self.global.drain_timeout);
         if let Some(admin) = &self.admin {
             write_admin(&mut out, admin);

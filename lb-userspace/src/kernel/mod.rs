@@ -3,6 +3,7 @@
 //! one commit is one binary, whatever tools the machine has.
 
 mod bell;
+mod bpf;
 mod btf;
 mod directions;
 mod gate;
@@ -86,8 +87,20 @@ pub fn load_sockmap(flows: u32, overdraft_max: u64) -> Result<(Sockmap, Calls), 
 /// # Errors
 ///
 /// See [`LoadError`].
+#[cfg(test)]
 pub fn load_packet(flows: u32) -> Result<(Packet, Bells), LoadError> {
     Packet::load(OBJECT, flows)
+}
+
+/// Opens the kernel's side of path `packet`: goes on with what another agent has left, or else makes it anew.
+///
+/// # Errors
+///
+/// See [`packet::OpenError`].
+pub fn open_packet(
+    terms: &packet::OpenTerms<'_>,
+) -> Result<(Packet, Bells, Vec<packet::Orphan>), packet::OpenError> {
+    Packet::open(OBJECT, terms)
 }
 
 /// Tries whether the kernel does what the path relies on, and tells each step that it passes; see [`self_test`].

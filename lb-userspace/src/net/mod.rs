@@ -17,7 +17,7 @@ use rustix::net::sockopt;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 
 pub use listener::{ListenError, Listener, LocalAddress, bound};
-pub use ports::{PortsError, check_ports, interfaces};
+pub use ports::{PortsError, check_ports, interface_name, interface_number, interfaces, network};
 pub use source::{Source, bind_source, explain_connect, is_out_of_ports, is_source_problem, source_problem};
 #[cfg(test)]
 pub use syscalls::is_receive_buffer_locked;

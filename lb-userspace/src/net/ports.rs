@@ -5,6 +5,10 @@ use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
 
+use rustix::net::{AddressFamily, SocketType};
+
+use super::syscalls::network_cookie;
+
 /// Why a range of ports is not ours alone.
 #[derive(Debug, thiserror::Error)]
 pub enum PortsError {
@@ -69,6 +73,30 @@ pub fn interfaces() -> io::Result<Vec<String>> {
     let table = fs::read_to_string("/proc/thread-self/net/dev")?;
     let names = table.lines().skip(2).filter_map(|line| line.split_once(':'));
     Ok(names.map(|(name, _)| name.trim().to_owned()).filter(|name| name != "lo").collect())
+}
+
+/// The number of this network namespace, which no other ever has; 0 where the kernel does not tell (before Linux 5.14).
+pub fn network() -> u64 {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None);
+    socket.ok().and_then(|socket| network_cookie(socket).ok()).unwrap_or(0)
+}
+
+/// The number of an interface of this network namespace, by its name.
+///
+/// # Errors
+/// There is none.
+pub fn interface_number(name: &str) -> io::Result<u32> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    Ok(rustix::net::netdevice::name_to_index(socket, name)?)
+}
+
+/// The name of an interface of this network namespace, by its number.
+///
+/// # Errors
+/// There is none.
+pub fn interface_name(number: u32) -> io::Result<String> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    Ok(rustix::net::netdevice::index_to_name(socket, number)?)
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! segments, and an end that the peer does not hear of. It takes CAP_NET_ADMIN in the user namespace of the socket's network.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 
 use super::syscalls::{get_int, set_int};
 
@@ -49,12 +49,12 @@ pub fn announce_window(fd: impl AsFd) -> io::Result<()> {
     end_repair(&fd, OFF)
 }
 
-/// Closes a connection without a word to the peer: neither FIN nor RST (net/ipv4/tcp.c, __tcp_close).
+/// Has the close of a connection say nothing to the peer: neither FIN nor RST (net/ipv4/tcp.c, __tcp_close).
 ///
 /// # Errors
 /// As [`numbers`]; the connection is then reset, as closing it does.
-pub fn discard(fd: OwnedFd) -> io::Result<()> {
-    set_repair(&fd, ON)
+pub fn discard(fd: impl AsFd) -> io::Result<()> {
+    set_repair(fd, ON)
 }
 
 fn set_repair(fd: impl AsFd, value: libc::c_int) -> io::Result<()> {
@@ -119,7 +119,8 @@ mod tests {
     #[test]
     fn a_discarded_connection_says_nothing() {
         let (one, mut other) = pair();
-        let discarded = discard(one.into());
+        let discarded = discard(&one);
+        drop(one);
         if discarded.is_err() {
             return assert!(!may_repair());
         }

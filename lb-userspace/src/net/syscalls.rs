@@ -267,6 +267,25 @@ pub(super) fn get_int(fd: impl AsFd, level: libc::c_int, option: libc::c_int) ->
     if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The number of a socket's network namespace, which no other ever has (socket(7), SO_NETNS_COOKIE).
+///
+/// # Errors
+/// The kernel is older than 5.14.
+pub fn network_cookie(fd: impl AsFd) -> io::Result<u64> {
+    let (mut value, mut len): (u64, _) = (0, size_of::<u64>() as libc::socklen_t);
+    // SAFETY: as in `get_int`.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut value).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Whether [`lock_receive_buffer`] is on.
 ///
 /// # Errors

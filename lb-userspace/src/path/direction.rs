@@ -14,6 +14,7 @@ use super::Strategy;
 use super::meter::Moved;
 use super::pipes::{Pipe, Pipes};
 use crate::net::{self, Socket};
+use crate::runtime::wake_later;
 
 /// Most bytes that one read of path `copy` takes, and so the most that a direction holds in user space.
 pub const COPY_CHUNK: usize = 64 * 1024;
@@ -175,7 +176,7 @@ impl Direction {
                 return Poll::Ready(DirectionEnd::ReceiverGone(error));
             }
             if lane.total() >= turn_ends {
-                cx.waker().wake_by_ref();
+                wake_later(cx);
                 return Poll::Pending;
             }
             match ready!(self.poll_take(cx, lane)) {

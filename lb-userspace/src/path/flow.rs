@@ -96,18 +96,6 @@ pub(super) enum Ending {
     Cut(CloseReason),
 }
 
-/// A wait for an error on a socket that nobody reads.
-type ErrorWatch<'a> = Option<Pin<Box<dyn Future<Output = ()> + 'a>>>;
-
-/// What few flows ever have.
-#[derive(Default)]
-struct Rare<'a> {
-    /// By [`Side`].
-    watches: [ErrorWatch<'a>; 2],
-    /// Until when one side may take what the other, which is gone, has sent.
-    drains_until: Option<Moment>,
-}
-
 /// The state of a flow while it runs.
 pub(super) struct Run<'a> {
     flow: &'a Flow<'a>,
@@ -121,7 +109,8 @@ pub(super) struct Run<'a> {
     down_ended: bool,
     /// The side that reset or died, once known, and what that makes of the flow.
     gone: Option<(Side, CloseReason)>,
-    rare: Option<Box<Rare<'a>>>,
+    /// Until when one side may take what the other, which is gone, has sent.
+    drains_until: Option<Moment>,
     silence: Silence,
     settles_at: Option<Moment>,
     /// When bytes that the counters do not show are counted at the latest.
@@ -140,7 +129,7 @@ impl<'a> Run<'a> {
             up_ended: false,
             down_ended: false,
             gone: None,
-            rare: None,
+            drains_until: None,
             silence: Silence::new(now),
             settles_at: Some(now + SETTLED_AGE),
             // Not only when they have moved, because that would set the timer anew.
@@ -156,9 +145,8 @@ impl<'a> Run<'a> {
     /// Whether every byte that user space took has been delivered, and no more wait: then each segment that comes is whole.
     pub(super) fn is_between_bytes(&self) -> bool {
         let has_rest = self.up.is_stalled() || self.down.is_stalled();
-        let is_empty = |socket| {
-            net::peek(socket, &mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-        };
+        // Not by a read: it would be told of a reset, which the kernel tells once, and the next read would find a clean end.
+        let is_empty = |socket: &Socket| net::waiting_bytes(socket.get_ref()).is_ok_and(|bytes| bytes == 0);
         !self.is_over() && !has_rest && is_empty(self.flow.client) && is_empty(self.flow.server)
     }
 
@@ -246,7 +234,7 @@ impl<'a> Run<'a> {
             tracing::debug!(backend = %self.flow.backend.name, ?side, %error, "one end is gone");
             self.gone = Some((side, reason));
             let now = Moment::now();
-            self.rare.get_or_insert_default().drains_until = Some(now + RESET_DRAIN_ALL_MAX);
+            self.drains_until = Some(now + RESET_DRAIN_ALL_MAX);
             self.silence.break_with(now, self.flow.outstanding());
             if side == Side::Server {
                 self.meter.leave_server();
@@ -294,7 +282,7 @@ impl<'a> Run<'a> {
         self.gone.is_none() && (self.direction_from_is_stalled(side) || self.direction_from_ended(side))
     }
 
-    /// Notes what the reactor has heard of sockets that nobody reads.
+    /// Notes what was heard of sockets that nobody reads.
     fn note_errors(&mut self) {
         for side in [Side::Client, Side::Server] {
             let socket = side.of(self.flow);
@@ -304,20 +292,11 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Has the reactor call when something happens to a socket that nobody reads. What has happened is known: [`Self::note_errors`].
-    fn poll_watches(&mut self, cx: &mut Context<'_>) {
+    /// Waits for an error on sockets that nobody reads. What has happened is known: [`Self::note_errors`].
+    fn poll_watches(&self, cx: &mut Context<'_>) {
         for side in [Side::Client, Side::Server] {
-            if !self.is_unread(side) {
-                if let Some(rare) = &mut self.rare {
-                    rare.watches[side as usize] = None;
-                }
-                continue;
-            }
-            let socket = side.of(self.flow);
-            let watches = &mut self.rare.get_or_insert_default().watches;
-            let watch = watches[side as usize].get_or_insert_with(|| Box::pin(socket.failed()));
-            if watch.as_mut().poll(cx).is_ready() {
-                watches[side as usize] = None;
+            if self.is_unread(side) {
+                let _ = side.of(self.flow).poll_failed(cx);
             }
         }
     }
@@ -346,7 +325,7 @@ impl<'a> Run<'a> {
     }
 
     pub(super) fn drains_until(&self) -> Option<Moment> {
-        self.rare.as_ref()?.drains_until
+        self.drains_until
     }
 
     /// What becomes of the sockets.

@@ -58,6 +58,13 @@ impl Meter {
         Self { carried: Carried::default(), counted: Carried::default(), frontend, server, slot }
     }
 
+    /// The same for a flow that another agent has carried so far, and counted so far.
+    pub fn adopted(frontend: Arc<Frontend>, slot: ServerSlot, carried: Carried) -> Self {
+        let mut meter = Self::new(frontend, slot);
+        (meter.carried, meter.counted) = (carried, carried);
+        meter
+    }
+
     /// The server of the flow.
     pub fn server(&self) -> &Server {
         &self.server

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a worker's thread runs on: the tasks, sockets and timers of one thread, and nothing that another could touch.
+//! What a worker's thread runs on: the tasks, sockets and timers of one thread. Other threads can wake a task, and nothing else.
 //!
 //! The control thread runs on tokio. A worker does not, because of what a connection costs there: two system calls to take its sockets out
 //! of epoll, which close(2) does by itself; a block of 256 bytes for each socket and one of at least 512 for the task, made anew each time;
 //! locks and atomic counts for sharing that never happens. Half of what an idle flow took was that. A worker's futures are ordinary
-//! ones, and what tokio has for messages between tasks (`tokio::sync`) works here as there, since it only needs a waker.
+//! ones, and what tokio has for messages between tasks (`tokio::sync`) works here as there, since it only needs a waker; but nobody counts
+//! how many a task takes at once (tokio::task::coop): a loop over them yields by itself.
 //!
-//! One turn of the loop ([`Runtime::run`]): tasks that were woken, timers that are due, then what the kernel has to say of sockets.
+//! One turn of the loop ([`Runtime::run`]): tasks that were woken, timers that are due, then what the kernel has to say of sockets. Who has more to
+//! do and lets others go first ([`yield_now`], [`wake_later`]) has the next turn, not this one again.
 
 mod moment;
 mod sleep;
@@ -29,8 +31,11 @@ use self::sockets::Sockets;
 use self::tasks::Tasks;
 use self::timers::Timers;
 
-/// Tasks that run before sockets are looked at again.
+/// Tasks that run before sockets are looked at again, at most.
 const TASKS_IN_A_TURN: u32 = 64;
+
+/// The longest wait: epoll_wait(2) counts milliseconds in an int, and waking up for nothing once a day does no harm.
+const WAIT_MAX: Duration = Duration::from_secs(24 * 3600);
 
 thread_local! {
     static CURRENT: OnceCell<Runtime> = const { OnceCell::new() };
@@ -43,8 +48,8 @@ struct Runtime {
     timers: Timers,
 }
 
-/// Runs a future to its end on the calling thread, and what it spawns as long; tasks that are left then are dropped. `note_wakeup` is called each
-/// time that the thread had slept.
+/// Runs a future to its end on the calling thread, and what it spawns as long; tasks that are left then are dropped. `note_wakeup` is called after each
+/// wait that may have been one.
 ///
 /// # Errors
 /// The kernel refuses an epoll instance or an eventfd, or a wait.
@@ -64,17 +69,22 @@ pub fn spawn(task: impl Future<Output = ()> + 'static) {
     with(|runtime| runtime.tasks.spawn(Box::pin(task)));
 }
 
-/// Lets the other tasks that were woken have a turn.
+/// Lets all others have a turn, and the kernel tell of sockets.
 pub async fn yield_now() {
     let mut has_yielded = false;
     poll_fn(|cx| {
         if std::mem::replace(&mut has_yielded, true) {
             return Poll::Ready(());
         }
-        cx.waker().wake_by_ref();
+        wake_later(cx);
         Poll::Pending
     })
     .await;
+}
+
+/// Wakes the task that runs, once all others have had a turn, and the kernel has told of sockets.
+pub fn wake_later(cx: &Context<'_>) {
+    with(|runtime| runtime.tasks.wake_later(cx.waker()));
 }
 
 /// What belongs to the calling thread.
@@ -114,11 +124,12 @@ impl Runtime {
             let patience = if self.tasks.is_waiting() {
                 Some(Duration::ZERO)
             } else {
-                self.timers.next().map(|at| at.since(now))
+                self.timers.next().map(|at| at.since(now).min(WAIT_MAX))
             };
             if self.sockets.wait(patience)? {
                 self.tasks.take_calls();
             }
+            self.tasks.wake_late();
             if patience != Some(Duration::ZERO) {
                 note_wakeup();
             }

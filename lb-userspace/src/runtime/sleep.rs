@@ -2,6 +2,7 @@
 //! Waiting for a moment, in a task of a worker.
 
 use std::io;
+use std::marker::PhantomData;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,6 +14,8 @@ use super::{Moment, if_there, with};
 pub struct Sleep {
     deadline: Moment,
     state: State,
+    /// Its timer is this thread's.
+    not_send: PhantomData<*const ()>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +44,7 @@ pub fn sleep(duration: Duration) -> Sleep {
 
 /// Waits until a moment; not at all if that is past.
 pub fn sleep_until(deadline: impl Into<Moment>) -> Sleep {
-    Sleep { deadline: deadline.into(), state: State::Unset }
+    Sleep { deadline: deadline.into(), state: State::Unset, not_send: PhantomData }
 }
 
 /// Waits for a future, but not for longer than so long. Of both at once, it is the future that counts.

@@ -109,7 +109,8 @@ impl Readiness {
     }
 }
 
-/// A descriptor that the calling thread watches. One task waits for it at a time: the last that has asked.
+/// A descriptor that the calling thread watches. One task waits for it at a time: the last that has asked. One of which there are copies (dup(2)) has to
+/// leave by [`Self::into_inner`]: closing it alone does not take the socket out of epoll.
 #[derive(Debug)]
 pub struct Socket {
     // In this order: what comes of the socket until it is closed is heard by nobody.
@@ -200,9 +201,14 @@ impl Socket {
         poll_fn(|cx| self.poll_write_ready(cx)).await
     }
 
+    /// Whether there is an error to tell.
+    pub fn poll_failed(&self, cx: &mut Context<'_>) -> Poll<Readiness> {
+        self.poll(cx, Readiness::ERROR)
+    }
+
     /// Waits until there is an error to tell.
     pub async fn failed(&self) {
-        poll_fn(|cx| self.poll(cx, Readiness::ERROR)).await;
+        poll_fn(|cx| self.poll_failed(cx)).await;
     }
 
     /// Nothing more is there: the next to wait waits until the kernel says otherwise. An end stays.
@@ -304,7 +310,7 @@ impl Sockets {
     fn note(&self, token: u64, ready: Readiness) {
         let (number, generation) = (token as u32, (token >> 32) as u32);
         let places = &mut *self.places.borrow_mut();
-        // A descriptor of a socket that another process holds goes on to be heard.
+        // Who has left, and is open elsewhere, goes on to be heard.
         let Some(place) = places.all.get_mut(number as usize).filter(|place| place.generation == generation)
         else {
             return;

@@ -25,6 +25,8 @@ pub(super) struct Tasks {
     places: RefCell<Places>,
     /// Tasks that were woken, in order.
     woken: RefCell<VecDeque<u32>>,
+    /// Those that are to be woken after the others.
+    late: RefCell<Vec<Waker>>,
     is_root_called: Cell<bool>,
     calls: Arc<Calls>,
 }
@@ -62,6 +64,7 @@ impl Tasks {
         Ok(Self {
             places: RefCell::default(),
             woken: RefCell::default(),
+            late: RefCell::default(),
             is_root_called: Cell::new(false),
             calls: Arc::new(Calls { numbers: Mutex::default(), event }),
         })
@@ -129,6 +132,20 @@ impl Tasks {
         Some((task, replace(&mut place.waker, Waker::noop().clone())))
     }
 
+    /// Wakes a task after all that were woken.
+    pub(super) fn wake_later(&self, waker: &Waker) {
+        self.late.borrow_mut().push(waker.clone());
+    }
+
+    /// Wakes those that let others go first.
+    pub(super) fn wake_late(&self) {
+        if self.late.borrow().is_empty() {
+            return;
+        }
+        let late = self.late.take();
+        late.into_iter().for_each(Waker::wake);
+    }
+
     /// Has the root run, and gives the waker for it.
     pub(super) fn call_root(&self) -> Waker {
         self.is_root_called.set(true);
@@ -142,7 +159,7 @@ impl Tasks {
 
     /// Whether something was woken and has not run.
     pub(super) fn is_waiting(&self) -> bool {
-        self.is_root_called.get() || !self.woken.borrow().is_empty()
+        self.is_root_called.get() || !self.woken.borrow().is_empty() || !self.late.borrow().is_empty()
     }
 
     /// Puts those that other threads have woken into the line.
@@ -169,17 +186,23 @@ impl Tasks {
         self.places.borrow().all.len()
     }
 
-    /// Drops all tasks.
+    /// Drops all tasks, and those that begin meanwhile.
     pub(super) fn clear(&self) {
-        let all = self.places.borrow().all.len();
-        for number in 0..all {
-            let task = self.places.borrow_mut().all[number].task.take();
-            if task.is_some() {
-                self.places.borrow_mut().free.push(number as u32);
-            }
+        loop {
+            let task = self.places.borrow_mut().take_any();
             // No place is borrowed: what it holds may wake others, or spawn.
-            drop(task);
+            if task.map(drop).is_none() {
+                return;
+            }
         }
+    }
+}
+
+impl Places {
+    fn take_any(&mut self) -> Option<Task> {
+        let number = self.all.iter().position(|place| place.task.is_some())?;
+        self.free.push(number as u32);
+        self.all[number].task.take()
     }
 }
 

@@ -42,6 +42,36 @@ fn tasks_run_in_the_order_in_which_they_were_woken() {
 }
 
 #[test]
+fn who_lets_others_go_first_does_not_keep_sockets_and_timers_waiting() {
+    let (near, mut far) = pair();
+    run(async {
+        let socket = Socket::connection(near.into()).unwrap();
+        let (turns, is_over) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+        spawn({
+            let (turns, is_over) = (Rc::clone(&turns), Rc::clone(&is_over));
+            async move {
+                while !is_over.get() {
+                    turns.set(turns.get() + 1);
+                    yield_now().await;
+                }
+            }
+        });
+        soon(socket.writable()).await;
+        for _ in 0..100 {
+            let before = turns.get();
+            far.write_all(b"x").unwrap();
+            soon(socket.readable()).await;
+            net::receive(&socket, &mut [0; 8]).unwrap();
+            socket.clear_read_ready();
+            // It is heard with the next look at sockets, and the busy task had a turn or two before it.
+            assert!(turns.get() - before <= 3, "{} turns", turns.get() - before);
+        }
+        sleep(Duration::from_millis(1)).await;
+        is_over.set(true);
+    });
+}
+
+#[test]
 fn a_task_may_begin_others_and_its_place_is_used_again() {
     let count = Rc::new(Cell::new(0));
     fn branch(count: Rc<Cell<u32>>, depth: u32) {

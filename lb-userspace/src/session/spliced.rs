@@ -7,10 +7,10 @@ use std::sync::Arc;
 use lb_common::reason::{CloseReason, PacketObstacle, PathKind};
 
 use super::{Legs, finish, finish_flow, or_cut, path_choice};
-use crate::backend::{Backend, ServerSlot};
+use crate::backend::{Backend, Server, ServerSlot};
 use crate::journal::Journal;
 use crate::net::repair;
-use crate::path::packet::{self, Port, Spliced};
+use crate::path::packet::{self, OnItsOwn, Port, Spliced};
 use crate::path::{self, Flow, FlowEnd, Start, Strategy};
 use crate::runtime::spawn;
 use crate::worker::Worker;
@@ -32,18 +32,78 @@ async fn run(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, slot: Se
         Err(flow_end) => return finish_flow(&worker, legs, *journal, flow_end),
     };
     journal.change_path(PathKind::Packet);
-    if let Err(error) = spliced.check(legs.client.get_ref(), legs.server.get_ref()) {
+    let leaving = Leaving::new(spliced, journal);
+    if let Err(error) = leaving.spliced().check(legs.client.get_ref(), legs.server.get_ref()) {
         tracing::error!(%error, "a flow on path packet is broken: both ends are reset");
+        let (spliced, journal) = leaving.end();
         // In this order: while programs know the flow, they let no reset of its sockets out.
         drop((spliced, legs));
         return finish(&worker, *journal, CloseReason::PathFailed);
     }
     discard(legs);
-    let watching = packet::watch(&spliced, &backend.settings, journal.meter());
-    let flow_end = or_cut(watching, &may_be_cut, FlowEnd::cut).await;
+    watch(&worker, leaving, &may_be_cut).await;
+}
+
+/// Goes on with a flow that another agent has left, in a task of its own.
+pub fn resume(worker: &Rc<Worker>, spliced: Spliced, journal: Box<Journal>) {
+    let (worker, leaving) = (Rc::clone(worker), Leaving::new(spliced, journal));
+    spawn(async move {
+        let server = leaving.server();
+        let may_be_cut = server.may_be_cut().then_some(server);
+        watch(&worker, leaving, &may_be_cut).await;
+    });
+}
+
+/// Waits for the end of a flow that needs nobody, and writes it down.
+async fn watch(worker: &Worker, mut leaving: Leaving, may_be_cut: &Option<Arc<Server>>) {
+    let (spliced, journal) = leaving.parts();
+    let backend = journal.backend();
+    let watching = packet::watch(spliced, &backend.settings, journal.meter());
+    let flow_end = or_cut(watching, may_be_cut, FlowEnd::cut).await;
+    let (spliced, mut journal) = leaving.end();
     spliced.end(flow_end.reason);
     journal.note_silent_side(flow_end.silent);
-    finish(&worker, *journal, flow_end.reason);
+    finish(worker, *journal, flow_end.reason);
+}
+
+/// A flow that goes on when the agent ends, if somebody keeps what it goes by. Dropping it before its end leaves it to the next agent.
+struct Leaving(Option<(Spliced, Box<Journal>, OnItsOwn)>);
+
+impl Leaving {
+    fn new(spliced: Spliced, mut journal: Box<Journal>) -> Self {
+        journal.note_receipt(spliced.receipt());
+        let on_its_own = spliced.on_its_own();
+        Self(Some((spliced, journal, on_its_own)))
+    }
+
+    fn parts(&mut self) -> (&Spliced, &mut Journal) {
+        let (spliced, journal, _) = self.0.as_mut().expect("it is there until `end` consumes this");
+        (spliced, journal)
+    }
+
+    fn spliced(&self) -> &Spliced {
+        &self.0.as_ref().expect("as in `parts`").0
+    }
+
+    fn server(&self) -> Arc<Server> {
+        self.0.as_ref().expect("as in `parts`").1.server()
+    }
+
+    /// It has ended.
+    fn end(mut self) -> (Spliced, Box<Journal>) {
+        let (spliced, journal, _) = self.0.take().expect("as in `parts`");
+        (spliced, journal)
+    }
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        let Some((spliced, journal, on_its_own)) = self.0.take() else { return };
+        if spliced.leave().is_ok() {
+            journal.leave();
+            on_its_own.outlive();
+        }
+    }
 }
 
 /// Carries the flow in user space until programs do, or to its end.
@@ -70,13 +130,14 @@ async fn approach(
         }
         start = Start { strategy, has_bytes_waiting: false, header: None };
     }
-    packet::carry_until_spliced(station, &flow, start, &worker.tools, journal.meter(), port).await
+    let kept = (port, journal.story().to_bytes());
+    packet::carry_until_spliced(station, &flow, start, &worker.tools, journal.meter(), kept).await
 }
 
 /// Throws the sockets away that the flow has left.
 fn discard(legs: Legs) {
     for socket in [legs.client, legs.server] {
         // Where it is refused, the reset of the close goes nowhere: programs let nothing of it out.
-        let _ = repair::discard(socket.into_inner());
+        let _ = repair::discard(&socket);
     }
 }

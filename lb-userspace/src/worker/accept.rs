@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::SocketFlags;
 use tokio::sync::watch;
 
-use super::{Accepted, Order, Worker, serve};
+use super::{Accepted, Arrival, Order, Worker, serve};
 use crate::frontend::{Frontend, Permit};
 use crate::journal::Journal;
 use crate::net::{self, LocalAddress, Socket};
@@ -51,6 +51,8 @@ pub(super) async fn accept_all(
         _ = orders.wait_for(|order| *order != Order::Run) => {}
     }
     empty_backlog(&worker, &listener, &frontend, local).await;
+    // Others have copies: closing this one would leave it in epoll, to be woken in a living worker's place.
+    drop(listener.into_inner());
     worker.shared.accepting.fetch_sub(1, Ordering::Release);
 }
 
@@ -118,7 +120,7 @@ fn accept_some(
         worker.shared.peers[peer].serving.fetch_add(1, Ordering::Relaxed);
         if peer == worker.index {
             serve(Rc::clone(worker), accepted);
-        } else if worker.shared.peers[peer].inbox.send(accepted).is_err() {
+        } else if worker.shared.peers[peer].inbox.send(Arrival::Accepted(accepted)).is_err() {
             // The other worker has stopped: so will this one.
             worker.shared.peers[peer].serving.fetch_sub(1, Ordering::Relaxed);
         }

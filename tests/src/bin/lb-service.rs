@@ -17,7 +17,7 @@ use lb_tests::config::{Config, Path};
 use lb_tests::metrics::{Scrape, fetch};
 use lb_tests::net::{Listener, Net};
 use lb_tests::process::{output, run, text};
-use lb_tests::stream::{End, finish, receive_at_most, send};
+use lb_tests::stream::{End, finish, receive_at_most, receive_exactly, say, send};
 use lb_tests::wait;
 
 /// Where the report goes.
@@ -39,7 +39,7 @@ const ADDITION: &str = "/etc/systemd/system/lb.service.d/addition.conf";
 type Check = (&'static str, fn(&Guest));
 
 /// What is checked, in this order.
-const CHECKS: [Check; 9] = [
+const CHECKS: [Check; 10] = [
     ("the_commands_of_the_readme_install_and_start_it", install),
     ("systemd_calls_it_active", is_active),
     ("path_sockmap_is_available", path_is_available),
@@ -48,6 +48,7 @@ const CHECKS: [Check; 9] = [
     ("the_journal_has_its_lines", journal),
     ("a_crash_is_repaired", crash),
     ("options_that_break_bpf_only_turn_the_path_off", options),
+    ("flows_of_path_packet_outlive_the_process", outlive),
     ("stopping_is_a_success", stop),
 ];
 
@@ -209,6 +210,43 @@ fn options(guest: &Guest) {
     add("");
     assert!(systemctl(&["restart", "lb"]).status.success());
     assert_path(guest, "available");
+}
+
+/// systemd keeps what they go by, after a crash and over a restart, and for nothing else.
+fn outlive(guest: &Guest) {
+    let config = Config::new().path(Path::Packet).tcp("in", guest.net.frontend(PORT), "out", "");
+    let config = config.backend("out", guest.net.server().address(SERVER_PORT), "");
+    fs::write("/etc/lb/lb.toml", config.text()).expect("a writable file system");
+    let restarted = systemctl(&["restart", "lb"]);
+    assert!(restarted.status.success(), "{}", text(&restarted.stderr));
+    let value = scrape(guest).value("lb_path_available", &[("path", "packet"), ("reason", "available")]);
+    assert_eq!(value.to_bits(), 1_f64.to_bits(), "{}", journal_lines());
+    let client = guest.net.client.connect(guest.net.frontend(PORT));
+    let server = guest.server.accept();
+    let ping = || {
+        for (from, to) in [(&client, &server), (&server, &client)] {
+            say(from, b"?");
+            assert_eq!(receive_exactly(to, 1), b"?");
+        }
+    };
+    wait::until("the flow to leave the agent", || {
+        ping();
+        scrape(guest).count("lb_path_flows_total", &[("path", "packet")]) > 0
+    });
+    let stored = show("NFileDescriptorStore");
+    assert_ne!(stored, "0");
+    let before = show("MainPID");
+    assert!(systemctl(&["kill", "--signal=KILL", "lb"]).status.success());
+    (0..100).for_each(|_| ping());
+    wait::until("another process", || show("SubState") == "running" && show("MainPID") != before);
+    (0..100).for_each(|_| ping());
+    assert!(systemctl(&["restart", "lb"]).status.success());
+    (0..100).for_each(|_| ping());
+    assert_eq!(scrape(guest).count("lb_frontend_connections_active", &[]), 1);
+    assert_eq!(show("NFileDescriptorStore"), stored);
+    finish(&client);
+    finish(&server);
+    wait::until("its line", || journal_lines().contains("\"path\":\"packet\""));
 }
 
 fn stop(_: &Guest) {

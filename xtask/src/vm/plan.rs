@@ -17,11 +17,13 @@ struct Group {
 }
 
 /// What runs on every kernel.
-const GROUPS: [Group; 22] = [
+const GROUPS: [Group; 24] = [
     // Loading, and the self-test.
     Group { program: "unit", prefix: "kernel::", least: 48, size: Size::Small },
     Group { program: "e2e", prefix: "sockmap", least: 13, size: Size::Small },
     Group { program: "e2e", prefix: "packet::", least: 8, size: Size::Small },
+    Group { program: "e2e", prefix: "packet_kill::", least: 6, size: Size::Small },
+    Group { program: "e2e", prefix: "packet_restart::", least: 10, size: Size::Small },
     // What comes without privileges.
     Group { program: "e2e", prefix: "privileges::", least: 11, size: Size::Small },
     Group { program: "e2e", prefix: links::PREFIX, least: 21, size: Size::Soak },
@@ -131,6 +133,6 @@ pub fn chosen(programs: &Programs, filter: Option<&str>, scope: Scope) -> Result
 
 /// Whether a test is about what a kernel does and no other test shows, in a short time.
 fn is_for_ci(test: &Test) -> bool {
-    let prefixes = ["kernel::", "sockmap", "packet::", links::PREFIX];
+    let prefixes = ["kernel::", "sockmap", "packet", links::PREFIX];
     prefixes.iter().any(|prefix| test.name.starts_with(prefix))
 }

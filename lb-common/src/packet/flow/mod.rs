@@ -93,7 +93,8 @@ pub struct Flow {
     pub delivered_to_server: u64,
     /// Payload that the client has acknowledged since the flip, in bytes.
     pub delivered_to_client: u64,
-    /// When something that counts came last, in nanoseconds.
+    /// When the flow was last moved on since the flip, in nanoseconds: by bytes or an end that nobody had sent before, or by their
+    /// acknowledgement. Questions whether somebody is there, and their answers, move nothing.
     pub seen_ns: u64,
 }
 
@@ -273,6 +274,7 @@ impl Flow {
         }
         if is_clean && self.is_drained() && self.knows_timestamps() {
             self.flip();
+            self.seen_ns = now_ns;
             self.carry(side, segment, now_ns);
             return Verdict::Flipped;
         }
@@ -346,13 +348,16 @@ impl Flow {
         if !from.is_acceptable(segment, by.shift_from) {
             return Verdict::Translated;
         }
+        let (reached, acknowledged, marks) = (from.reached, from.acknowledged, from.marks);
         if segment.is_occupied() {
             from.marks |= if segment.flags & FIN != 0 { FIN_SEEN } else { 0 };
             from.reached = later(from.reached, segment.payload_end());
             to.sent = later(to.sent, segment.end().wrapping_add(by.sequence_add));
         }
         let is_first_of_fin = take_acknowledgement(from, to, by, delivered, segment);
-        self.seen_ns = now_ns;
+        if from.reached != reached || from.acknowledged != acknowledged || from.marks != marks {
+            self.seen_ns = now_ns;
+        }
         if is_first_of_fin {
             self.go_to(Phase::Closing);
         }

@@ -338,6 +338,25 @@ fn silence_ends_a_flow() {
 }
 
 #[test]
+fn only_what_moves_a_flow_on_ends_its_silence() {
+    let mut flow = spliced();
+    let mut check = |side, segment: Segment, now_ns, seen_ns| {
+        flow.received(side, &segment, now_ns);
+        assert_eq!(flow.seen_ns, seen_ns, "{segment:?}");
+    };
+    let question = Segment { sequence: FROM_CLIENT + HELLO - 1, ..from_client(0, ACK) };
+    check(Side::Client, question, 20, 7);
+    check(Side::Server, from_server(0, 0, ACK), 21, 7);
+    check(Side::Server, from_server(0, 100, ACK), 30, 30);
+    check(Side::Server, from_server(0, 100, ACK), 31, 30);
+    let answer = Segment { acknowledgement: TO_CLIENT + 100, ..from_client(0, ACK) };
+    check(Side::Client, answer, 40, 40);
+    check(Side::Client, answer, 41, 40);
+    check(Side::Server, from_server(100, 0, FIN | ACK), 50, 50);
+    check(Side::Server, from_server(100, 0, FIN | ACK), 51, 50);
+}
+
+#[test]
 fn an_error_of_a_router_is_about_something_on_its_way() {
     let mut flow = spliced();
     flow.received(Side::Server, &from_server(0, 1_000, ACK), 8);

@@ -17,7 +17,7 @@ use crate::config::Balance;
 const CLIENTS: u32 = 300;
 const AT_ONCE: u32 = 100;
 
-/// The tick of the runtime's timers (tokio::time::sleep: "operates at millisecond granularity").
+/// The tick of the timers that stand in for those of workers here (tokio::time::sleep: "operates at millisecond granularity").
 const TICK: Duration = Duration::from_millis(1);
 
 /// What a client came to, and when.

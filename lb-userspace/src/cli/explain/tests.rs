@@ -99,14 +99,14 @@ fn descriptors_are_compared_with_the_limit() {
         let lines = descriptors(&config(&format!("{TEXT}[global]\nworkers = 2\n{max}")), &system);
         assert_eq!(lines, expected);
     };
-    let fixed = "48 = 9 listening + 1 checks + 6 workers + 32 reserve";
+    let fixed = "46 = 9 listening + 1 checks + 4 workers + 32 reserve";
     check(
         None,
         Some(1024),
         &[
             "RLIMIT_NOFILE: 1024 (the hard limit; lb run raises the soft one to it)",
             fixed,
-            "2 a connection: at most 390 connections",
+            "2 a connection: at most 391 connections",
             "2 a pipe of path splice: at most 98 pipes, lent only while bytes are inside",
         ],
     );
@@ -122,13 +122,13 @@ fn descriptors_are_compared_with_the_limit() {
     );
     check(
         Some(100),
-        Some(157),
+        Some(155),
         &[
-            "RLIMIT_NOFILE: 157 (the hard limit; lb run raises the soft one to it)",
+            "RLIMIT_NOFILE: 155 (the hard limit; lb run raises the soft one to it)",
             fixed,
             "2 a connection: at most 43 connections",
             "2 a pipe of path splice: at most 11 pipes, lent only while bytes are inside",
-            "too few for max-connections = 100: 298 are needed: set LimitNOFILE=298 in the systemd unit, or `ulimit -Hn 298` as root",
+            "too few for max-connections = 100: 296 are needed: set LimitNOFILE=296 in the systemd unit, or `ulimit -Hn 296` as root",
         ],
     );
 }
@@ -140,12 +140,12 @@ fn what_waits_for_descriptors_is_told() {
         descriptors(&config(&text), &System { descriptors: Some(limit), ..UNPRIVILEGED }).join("\n")
     };
     let waiting = "37 of 128 health checks and 1 of 2 questions to DNS servers may run at the same time, further ones wait; \
-                   667 descriptors are enough for all";
+                   665 descriptors are enough for all";
     assert_eq!(lines(256).lines().nth(4), Some(waiting));
-    assert!(lines(256).contains("at most 62 connections\n"), "{}", lines(256));
-    assert_eq!(lines(667).lines().nth(4), None);
-    let refused = "too few for one connection: lb run ends with an error; 51 are needed";
-    assert_eq!(lines(49).lines().last(), Some(refused));
+    assert!(lines(256).contains("at most 63 connections\n"), "{}", lines(256));
+    assert_eq!(lines(665).lines().nth(4), None);
+    let refused = "too few for one connection: lb run ends with an error; 49 are needed";
+    assert_eq!(lines(47).lines().last(), Some(refused));
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn names_are_told_and_not_resolved() {
     let text = format!("{text}[resolver]\nservers = [\"10.0.0.53:53\", \"[fd00::53]:53\"]\n");
     assert!(names(&config(&text))[2].contains("then 10.0.0.53:53, [fd00::53]:53;"));
     let lines = descriptors(&config(&format!("{text}[global]\nworkers = 2\n")), &UNPRIVILEGED);
-    assert_eq!(lines[1], "134 = 9 listening + 5 checks + 82 resolver + 6 workers + 32 reserve");
+    assert_eq!(lines[1], "132 = 9 listening + 5 checks + 82 resolver + 4 workers + 32 reserve");
     let question = Question { frontend: Some("db"), ..NOTHING };
     let explained = explain(&config(&text), &question, &UNPRIVILEGED).unwrap();
     assert!(explained.contains("server only _db._tcp.internal (its SRV records)\n"), "{explained}");

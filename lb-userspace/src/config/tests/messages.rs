@@ -342,10 +342,11 @@ fn keepalive_and_path() {
     );
     check(
         "",
-        "[global]\npacket-ports = \"80-90\"\npacket-interfaces = [\"eth0\", \"a b\"]\n",
+        "[global]\npacket-ports = \"80-90\"\npacket-interfaces = [\"eth0\", \"a b\"]\npacket-state = \"lb\"\n",
         &[
             r#"10:16: global.packet-ports = "80-90": must be the first and the last of a range of ports from 1024 on, such as "61000-65535""#,
             r#"11:30: global.packet-interfaces[2] = "a b": must be an interface's name, 1 to 15 bytes without spaces, "/" and ":""#,
+            r#"12:16: global.packet-state = "lb": must be "off" or a directory in a BPF file system, such as "/sys/fs/bpf/lb""#,
         ],
     );
     check(

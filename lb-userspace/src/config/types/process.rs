@@ -25,6 +25,8 @@ pub struct Global {
     pub packet_ports: RangeInclusive<u16>,
     /// `packet-interfaces`: where packets are translated; empty: at all interfaces that are there.
     pub packet_interfaces: Vec<Arc<str>>,
+    /// `packet-state`: where flows of path `packet` are kept for the next agent; `None`: nowhere.
+    pub packet_state: Option<PathBuf>,
     /// `drain-timeout`: how long open connections may go on after SIGTERM.
     pub drain_timeout: Duration,
 }

@@ -5,18 +5,17 @@
 use std::io;
 
 use aya::Ebpf;
-use aya::programs::tc::{SchedClassifierLink, TcError, qdisc_add_clsact};
-use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
-use aya::util::KernelVersion;
+use aya::programs::ProgramError;
 use lb_common::packet::record::{PACKET_EGRESS, PACKET_EGRESS_L3, PACKET_INGRESS, PACKET_INGRESS_L3};
-use rustix::io::Errno;
 
+use super::hooks::{Direction, Hook, Hooks, Place};
+use super::kept::Keeper;
 use crate::net;
 
-/// The programs at one interface. Dropping it takes them off.
+/// The programs at one interface. Dropping it takes them off, unless somebody keeps them.
 #[derive(Debug)]
 pub struct Attachment {
-    _links: [SchedClassifierLink; 2],
+    hooks: [Hook; 2],
 }
 
 /// Why packets of an interface are not seen.
@@ -67,9 +66,14 @@ enum LinkHeader {
 ///
 /// # Errors
 /// See [`AttachError`]; then none of them stays there.
-pub fn attach(ebpf: &mut Ebpf, interface: &str) -> Result<Attachment, AttachError> {
-    let link_type = net::link_type(interface)
-        .map_err(|source| AttachError::NoInterface { interface: interface.to_owned(), source })?;
+pub fn attach(
+    ebpf: &mut Ebpf,
+    hooks: &mut Hooks,
+    keeper: &Keeper,
+    interface: &str,
+) -> Result<Attachment, AttachError> {
+    let missing = |source| AttachError::NoInterface { interface: interface.to_owned(), source };
+    let link_type = net::link_type(interface).map_err(missing)?;
     let programs = match LinkHeader::of(link_type) {
         Some(LinkHeader::Ethernet) => [PACKET_INGRESS, PACKET_EGRESS],
         Some(LinkHeader::None) => [PACKET_INGRESS_L3, PACKET_EGRESS_L3],
@@ -79,39 +83,20 @@ pub fn attach(ebpf: &mut Ebpf, interface: &str) -> Result<Attachment, AttachErro
         interface: interface.to_owned(),
         source: Box::new(source),
     };
+    let place = Place { name: interface, number: net::interface_number(interface).map_err(missing)? };
     let [ingress, egress] = programs;
-    let ingress = link(ebpf, ingress, interface, TcAttachType::Ingress).map_err(refused)?;
-    let egress = link(ebpf, egress, interface, TcAttachType::Egress).map_err(refused)?;
-    Ok(Attachment { _links: [ingress, egress] })
-}
-
-fn link(
-    ebpf: &mut Ebpf,
-    program: &'static str,
-    interface: &str,
-    direction: TcAttachType,
-) -> Result<SchedClassifierLink, ProgramError> {
-    let program = ebpf.program_mut(program).ok_or(ProgramError::NotLoaded)?;
-    let program: &mut SchedClassifier = program.try_into()?;
-    if !has_tcx() {
-        add_clsact(interface)?;
+    let ingress = hooks.hook(ebpf, ingress, keeper, &place, Direction::Ingress).map_err(refused)?;
+    let egress = hooks.hook(ebpf, egress, keeper, &place, Direction::Egress).map_err(refused);
+    if egress.is_err() {
+        keeper.forget(&Direction::Ingress.name(place.number));
     }
-    let id = program.attach(interface, direction)?;
-    program.take_link(id)
+    Ok(Attachment { hooks: [ingress, egress?] })
 }
 
-/// Whether aya attaches by links: it asks for the version alone, 6.6 or newer.
-fn has_tcx() -> bool {
-    KernelVersion::current().is_ok_and(|version| version.code() >= 0x0006_0600)
-}
-
-/// Makes the discipline that filters belong to, if it is not there. It stays: others may use it by then.
-fn add_clsact(interface: &str) -> Result<(), TcError> {
-    match qdisc_add_clsact(interface) {
-        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(Errno::EXIST.raw_os_error()) => {
-            Ok(())
-        }
-        other => other,
+impl Attachment {
+    /// Takes the programs off, whoever keeps them.
+    pub fn detach(self) {
+        self.hooks.into_iter().for_each(Hook::detach);
     }
 }
 

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! By what packets are found, as user space writes it.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use aya::maps::{HashMap, MapData, MapError};
-use lb_common::packet::flow::Side;
+use lb_common::packet::flow::{Phase, Side};
 use lb_common::packet::ip::Addresses;
 use lb_common::packet::record::{KEY_WORDS, Key, V4, V6, Way, place, v4_mapped};
 use rustix::io::Errno;
@@ -58,6 +59,28 @@ impl Keys {
         }
     }
 
+    /// Lets programs find exactly these flows, and no others: what an agent has left that was killed may be anything.
+    pub fn reconcile<'a>(&mut self, slots: impl IntoIterator<Item = &'a Slot>) {
+        let findable =
+            slots.into_iter().filter(|slot| slot.edit(|record| record.flow.phase()) != Phase::Gone);
+        let wanted: BTreeMap<[u32; KEY_WORDS], u32> = findable
+            .flat_map(|slot| {
+                keys(slot)
+                    .map(|key| key.words())
+                    .into_iter()
+                    .zip(Side::ALL.map(|side| place(slot.number(), side)))
+            })
+            .collect();
+        let there: BTreeMap<[u32; KEY_WORDS], u32> = self.map.iter().flatten().collect();
+        for (key, _) in there.iter().filter(|(key, place)| wanted.get(*key) != Some(place)) {
+            let _ = self.map.remove(key);
+        }
+        for (key, place) in wanted.iter().filter(|(key, place)| there.get(*key) != Some(place)) {
+            // The map has room for all slots.
+            let _ = self.map.insert(key, place, 0);
+        }
+    }
+
     fn insert(&mut self, key: &Key, place: u32) -> Result<(), KeyRefusal> {
         self.map.insert(key.words(), place, NO_EXIST).map_err(KeyRefusal::from_map)
     }
@@ -86,6 +109,19 @@ impl KeyRefusal {
 
 fn keys(slot: &Slot) -> [Key; 2] {
     slot.edit(|record| Side::ALL.map(|side| record.key(side)))
+}
+
+/// The two ends of a connection, the peer and the balancer, as a key has them.
+pub fn ends(key: &Key) -> [SocketAddr; 2] {
+    let [remote, local] = [key.remote, key.local].map(|words| address(words, key.family));
+    [SocketAddr::new(remote, (key.ports >> 16) as u16), SocketAddr::new(local, key.ports as u16)]
+}
+
+fn address(words: [u32; 4], family: u32) -> IpAddr {
+    if family == V4 {
+        return Ipv4Addr::from_bits(words[3]).into();
+    }
+    Ipv6Addr::from_bits(words.iter().fold(0, |bits, word| bits << 32 | u128::from(*word))).into()
 }
 
 /// How packets leave by an interface that the balancer sends from one address to another.
@@ -126,6 +162,23 @@ mod tests {
         let [from, to] = ["1.2.3.4:256", "[::1]:2"].map(|text| text.parse().expect("an address"));
         assert_eq!(ports(from, to), 0x0100_0002);
         assert_eq!([family(from.ip()), family(to.ip())], [V4, V6]);
+    }
+
+    #[test]
+    fn a_key_tells_the_ends_again() {
+        let check = |remote: &str, local: &str| {
+            let pair = [remote, local].map(|text| text.parse::<SocketAddr>().expect("an address"));
+            let [remote, local] = pair;
+            let key = Key {
+                remote: words(remote.ip()),
+                local: words(local.ip()),
+                ports: ports(remote, local),
+                family: family(remote.ip()),
+            };
+            assert_eq!(ends(&key), pair);
+        };
+        check("192.0.2.1:443", "198.51.100.7:61000");
+        check("[2001:db8:1:2:3:4:5:6]:65535", "[::1]:1");
     }
 
     #[test]

@@ -3,10 +3,15 @@
 //! maps in `lb_common::packet::record`.
 //!
 //! A flow is watched from when its agent says so, and not before: [`Slot::begin`] and [`Keys::publish`]. Flows that end soon cost nothing.
+//! Maps and programs may outlive the agent: [`kept`].
 
 mod attach;
 mod counters;
+mod hooks;
+pub mod kept;
 mod keys;
+mod ledger;
+mod open;
 mod records;
 mod slots;
 
@@ -15,26 +20,22 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use aya::maps::{Map, MapData, RingBuf};
-use aya::programs::SchedClassifier;
-use aya::{Ebpf, EbpfLoader};
-use lb_common::packet::record::{
-    BELL_BYTES, BELLS_PER_SLOT, COUNTERS, PACKET_BELLS, PACKET_COUNTERS, PACKET_EGRESS, PACKET_EGRESS_L3,
-    PACKET_FLOWS, PACKET_INGRESS, PACKET_INGRESS_L3, PACKET_KEYS,
-};
+use aya::Ebpf;
+use aya::maps::{MapData, RingBuf};
+use lb_common::packet::record::{PACKET_EGRESS, PACKET_EGRESS_L3, PACKET_INGRESS, PACKET_INGRESS_L3};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{LoadError, absent, duplicate, from_map, from_program, take};
-use records::Records;
+use super::{LoadError, from_map};
+use hooks::Hooks;
+use kept::Keeper;
 use slots::Slots;
 
 pub use attach::{AttachError, Attachment};
 pub use counters::{Counters, Counts};
-pub use keys::{KeyRefusal, Keys, family, ports, way};
-pub use slots::Slot;
-
-/// Most slots: the array of flows is memory that the kernel allocates at once, 320 bytes each.
-const SLOTS_LIMIT: u32 = 1 << 20;
+pub use keys::{KeyRefusal, Keys, ends, family, ports, way};
+pub use ledger::{STORY_BYTES, Tally};
+pub use open::{OpenError, OpenTerms};
+pub use slots::{Listed, Orphan, Receipt, Slot};
 
 /// The programs.
 const PROGRAMS: [&str; 4] = [PACKET_INGRESS, PACKET_INGRESS_L3, PACKET_EGRESS, PACKET_EGRESS_L3];
@@ -47,6 +48,8 @@ pub struct Packet {
     counters: OwnedFd,
     /// Holds the programs.
     ebpf: Ebpf,
+    keeper: Keeper,
+    hooks: Hooks,
 }
 
 /// The programs' calls, for the one thread that waits for them.
@@ -56,40 +59,38 @@ pub struct Bells {
 }
 
 impl Packet {
-    /// Loads object, maps and programs for so many flows at the same time. Nothing is attached yet.
-    ///
-    /// # Errors
-    /// See [`LoadError`].
-    pub fn load(object: &[u8], flows: u32) -> Result<(Self, Bells), LoadError> {
-        let count = flows.clamp(1, SLOTS_LIMIT);
-        let ring_bytes =
-            (count * BELL_BYTES * BELLS_PER_SLOT).next_power_of_two().max(rustix::param::page_size() as u32);
-        let mut loader = EbpfLoader::new();
-        loader.map_max_entries(PACKET_KEYS, count * 2);
-        loader.map_max_entries(PACKET_FLOWS, count);
-        loader.map_max_entries(PACKET_COUNTERS, COUNTERS);
-        loader.map_max_entries(PACKET_BELLS, ring_bytes);
-        let mut ebpf = loader.load(object).map_err(LoadError::from_ebpf)?;
-        for name in PROGRAMS {
-            let program = ebpf.program_mut(name).ok_or_else(|| absent("program", name))?;
-            let program: &mut SchedClassifier = program.try_into().map_err(from_program)?;
-            program.load().map_err(from_program)?;
-        }
-        let records = Records::map(take(&mut ebpf, PACKET_FLOWS)?.fd().as_fd(), count);
-        let slots = Slots::new(count, records.map_err(LoadError::Memory)?);
-        let ring = Map::RingBuf(take(&mut ebpf, PACKET_BELLS)?).try_into().map_err(from_map)?;
-        let bells = Bells { ring, slots: Arc::clone(&slots) };
-        let keys = duplicate(&take(&mut ebpf, PACKET_KEYS)?)?;
-        let counters = duplicate(&take(&mut ebpf, PACKET_COUNTERS)?)?;
-        Ok((Self { slots, keys, counters, ebpf }, bells))
-    }
-
-    /// Attaches the programs to an interface of this network namespace, by its name: they see all that comes in there and goes out.
+    /// Attaches the programs to an interface of this network namespace, by its name: they see all that comes in there and goes out. Those that
+    /// another agent has left there make way for them, without missing a packet.
     ///
     /// # Errors
     /// See [`AttachError`].
     pub fn attach(&mut self, interface: &str) -> Result<Attachment, AttachError> {
-        attach::attach(&mut self.ebpf, interface)
+        attach::attach(&mut self.ebpf, &mut self.hooks, &self.keeper, interface)
+    }
+
+    /// The interfaces at which another agent has left programs that were not replaced yet.
+    pub fn left_interfaces(&self) -> Vec<String> {
+        self.hooks.left_interfaces()
+    }
+
+    /// Takes off the programs that another agent has left and that were not replaced.
+    pub fn detach_rest(&mut self) {
+        self.hooks.detach_rest(&self.keeper);
+    }
+
+    /// Who has maps and programs when the agent is gone.
+    pub fn keeper(&self) -> &Keeper {
+        &self.keeper
+    }
+
+    /// Lets nobody keep anything.
+    pub fn clear(&self) {
+        self.keeper.clear(self.hooks.names().into_iter().chain(open::NAMES.map(str::to_owned)));
+    }
+
+    /// The flows that programs carry.
+    pub fn listed(&self) -> Vec<Listed> {
+        self.slots.listed()
     }
 
     /// A free slot, if there is one.
@@ -102,8 +103,7 @@ impl Packet {
     /// # Errors
     /// The process has no descriptors left.
     pub fn keys(&self) -> Result<Keys, LoadError> {
-        let map = Map::HashMap(again(&self.keys)?);
-        Ok(Keys::new(map.try_into().map_err(from_map)?))
+        open::keys(&self.keys)
     }
 
     /// What the programs count.
@@ -111,13 +111,12 @@ impl Packet {
     /// # Errors
     /// As [`Self::keys`].
     pub fn counters(&self) -> Result<Counters, LoadError> {
-        let map = Map::PerCpuArray(again(&self.counters)?);
-        Ok(Counters::new(map.try_into().map_err(from_map)?))
+        open::counters(&self.counters)
     }
 }
 
 fn again(fd: &OwnedFd) -> Result<MapData, LoadError> {
-    MapData::from_fd(fd.try_clone().map_err(LoadError::Memory)?).map_err(from_map)
+    MapData::from_fd(fd.as_fd().try_clone_to_owned().map_err(LoadError::Memory)?).map_err(from_map)
 }
 
 impl Bells {

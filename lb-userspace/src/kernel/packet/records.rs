@@ -2,8 +2,8 @@
 //! The array of flows in this process's memory.
 //!
 //! Whoever changes a record holds its lock, a program as well as user space, and programs drop a packet rather than wait for long. So
-//! it is held for a few assignments only. Should the agent be killed with it, the packets of that flow are dropped from then on:
-//! [`LOCKED_BY_AGENT`] says so to the next one.
+//! it is held for a few assignments only. Should the agent be killed with it, the packets of that flow are dropped until the next one
+//! [takes it away](Records::break_lock).
 #![expect(unsafe_code, reason = "records in memory that the kernel writes, too")]
 
 use std::hint;
@@ -37,18 +37,37 @@ impl Records {
         Ok(Self { entries: Mapped::new(flows, slots as usize)? })
     }
 
+    /// Takes the lock away from an agent that is gone; whether one had it. To be called before anybody else here can have it.
+    ///
+    /// # Panics
+    /// As [`Self::edit`].
+    pub fn break_lock(&self, slot: u32) -> bool {
+        let word = self.word(slot);
+        word.compare_exchange(LOCKED_BY_AGENT, UNLOCKED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
     /// Reads or changes the record of a slot, for as short as possible: see above.
     ///
     /// # Panics
     /// The slot is none of the map's.
     pub fn edit<R>(&self, slot: u32, change: impl FnOnce(&mut Record) -> R) -> R {
         let entry = self.entries.at(slot as usize).as_ptr();
-        // SAFETY: the word lies in the mapping, aligned as in the map, which outlives the reference; everybody changes it atomically.
-        let word = unsafe { AtomicU64::from_ptr(&raw mut (*entry).lock) };
-        let _held = Held::get(word);
+        let _held = Held::get(self.word(slot));
         // SAFETY: the record lies in the mapping, beside the lock. Only who has the lock changes it, and that is us until this function ends; what
         // programs read without it, they only read. It is made of numbers, so that any bytes are a record.
         change(unsafe { &mut (*entry).record })
+    }
+
+    /// Takes a lock and never gives it back, as an agent does that is killed.
+    #[cfg(test)]
+    pub fn hold_for_ever(&self, slot: u32) {
+        std::mem::forget(Held::get(self.word(slot)));
+    }
+
+    fn word(&self, slot: u32) -> &AtomicU64 {
+        let entry = self.entries.at(slot as usize).as_ptr();
+        // SAFETY: the word lies in the mapping, aligned as in the map, which outlives the reference; everybody changes it atomically.
+        unsafe { AtomicU64::from_ptr(&raw mut (*entry).lock) }
     }
 }
 

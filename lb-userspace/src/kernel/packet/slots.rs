@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who has which slot of the maps, and whom the programs' calls are for.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -9,6 +11,7 @@ use std::time::{Duration, Instant};
 use lb_common::packet::flow::Phase;
 use lb_common::packet::record::Record;
 
+use super::ledger::{Ledger, Tally};
 use super::records::Records;
 use crate::kernel::bell::Bell;
 use crate::kernel::lock;
@@ -21,6 +24,7 @@ const REST: Duration = Duration::from_millis(10);
 #[derive(Debug)]
 pub struct Slots {
     records: Records,
+    ledger: Ledger,
     /// Taken from the front, given back at the end: when they were given back, if they were ever taken.
     free: Mutex<VecDeque<(u32, Option<Instant>)>>,
     bells: Box<[Bell]>,
@@ -31,16 +35,108 @@ pub struct Slots {
 pub struct Slot {
     number: u32,
     slots: Arc<Slots>,
+    /// Whether the ledger has its story.
+    is_told: AtomicBool,
+    /// Whether it stays as it is, for the next agent.
+    is_left: AtomicBool,
 }
+
+/// A flow that an agent has left which is gone.
+#[derive(Debug)]
+pub struct Orphan {
+    /// Its place.
+    pub slot: Slot,
+    /// Who it is, as that agent told; empty: it did not.
+    pub story: Vec<u8>,
+    /// What was carried and counted.
+    pub tally: Tally,
+}
+
+/// A flow that programs carry, as it is at this moment.
+#[derive(Clone, Debug)]
+pub struct Listed {
+    /// Who it is.
+    pub story: Vec<u8>,
+    /// What was carried before.
+    pub tally: Tally,
+    /// What the programs have.
+    pub record: Record,
+}
+
+/// What the log drops once it has written the line of a flow: nobody writes it again.
+#[derive(Clone, Debug)]
+pub struct Receipt {
+    _signature: Arc<Signature>,
+}
+
+#[derive(Debug)]
+struct Signature(Arc<Slot>);
 
 impl Slots {
     /// So many places, all free.
-    pub fn new(count: u32, records: Records) -> Arc<Self> {
+    pub fn new(count: u32, records: Records, ledger: Ledger) -> Arc<Self> {
         Arc::new(Self {
             records,
+            ledger,
             free: Mutex::new((0..count).map(|slot| (slot, None)).collect()),
             bells: (0..count).map(|_| Bell::default()).collect(),
         })
+    }
+
+    /// The same as [`Self::inherit`] where there was no agent.
+    pub fn of_nobody(count: u32, records: Records, ledger: Ledger) -> (Arc<Self>, Vec<Orphan>) {
+        (Self::new(count, records, ledger), Vec::new())
+    }
+
+    /// The places that an agent has left, which is gone, and the flows in them that have left user space, unless their line in the log was
+    /// written. The other places are free: the sockets of flows in them have died with that agent.
+    pub fn inherit(count: u32, records: Records, ledger: Ledger) -> (Arc<Self>, Vec<Orphan>) {
+        let mut stories: HashMap<u32, Vec<u8>> = ledger.stories().into_iter().collect();
+        let slots = Self::new(count, records, ledger);
+        let mut orphans = Vec::new();
+        for number in 0..count {
+            slots.records.break_lock(number);
+            let flow = slots.records.edit(number, |record| record.flow);
+            let (tally, told) = (slots.ledger.tally(number), stories.remove(&number));
+            let story = match flow.phase() {
+                _ if tally.logged != 0 => None,
+                Phase::Spliced | Phase::Closing => Some(told.clone().unwrap_or_default()),
+                // Programs make way for another only where this one had left.
+                Phase::Gone if flow.seen_ns != 0 => told.clone(),
+                Phase::Track | Phase::Armed | Phase::Gone => None,
+            };
+            if let Some(story) = story {
+                let slot = Slot::new(number, &slots, told.is_some());
+                // Until somebody takes it up.
+                slot.leave();
+                orphans.push(Orphan { slot, story, tally });
+                continue;
+            }
+            slots.records.edit(number, |record| record.flow.phase = Phase::Gone as u32);
+            if told.is_some() {
+                slots.ledger.forget(number);
+            }
+        }
+        // None of a slot, so that nobody will.
+        stories.keys().for_each(|number| slots.ledger.forget(*number));
+        let taken: HashMap<u32, ()> = orphans.iter().map(|orphan| (orphan.slot.number, ())).collect();
+        lock(&slots.free).retain(|(number, _)| !taken.contains_key(number));
+        (slots, orphans)
+    }
+
+    /// The flows that programs carry, with their stories.
+    pub fn listed(&self) -> Vec<Listed> {
+        let mut listed = Vec::new();
+        for (number, story) in self.ledger.stories() {
+            if number as usize >= self.bells.len() {
+                continue;
+            }
+            let record = self.records.edit(number, |record| *record);
+            if matches!(record.flow.phase(), Phase::Spliced | Phase::Closing) {
+                listed.push(Listed { story, tally: self.ledger.tally(number), record });
+            }
+        }
+        listed
     }
 
     /// A free place at a time, if there is one.
@@ -49,7 +145,7 @@ impl Slots {
         let is_rested =
             |since: Option<Instant>| since.is_none_or(|since| now.saturating_duration_since(since) >= REST);
         let (number, _) = free.pop_front_if(|(_, since)| is_rested(*since))?;
-        Some(Slot { number, slots: Arc::clone(self) })
+        Some(Slot::new(number, self, false))
     }
 
     /// Wakes the flow that has a slot.
@@ -61,6 +157,11 @@ impl Slots {
 }
 
 impl Slot {
+    fn new(number: u32, slots: &Arc<Slots>, is_told: bool) -> Self {
+        let [is_told, is_left] = [is_told, false].map(AtomicBool::new);
+        Self { number, slots: Arc::clone(slots), is_told, is_left }
+    }
+
     /// Its number, below the capacity of the maps.
     pub fn number(&self) -> u32 {
         self.number
@@ -74,6 +175,40 @@ impl Slot {
     /// Reads or changes the record, for as short as possible: see [`Records::edit`].
     pub fn edit<R>(&self, change: impl FnOnce(&mut Record) -> R) -> R {
         self.slots.records.edit(self.number, change)
+    }
+
+    /// Writes down who the flow is, before it may leave user space for the first time.
+    ///
+    /// # Errors
+    /// See [`Ledger::tell`].
+    pub fn tell(&self, story: &[u8]) -> io::Result<()> {
+        self.is_told.store(true, Ordering::Relaxed);
+        self.slots.ledger.tell(self.number, story)
+    }
+
+    /// Writes down what was carried before the flow leaves user space: see [`Ledger::note_carried`].
+    pub fn note_carried(&self, spliced: [u64; 2], copied: [u64; 2]) {
+        self.slots.ledger.note_carried(self.number, spliced, copied);
+    }
+
+    /// Writes down how much of what programs have carried is in the counters, from the client and from the server, in bytes.
+    pub fn note_counted(&self, counted: [u64; 2]) {
+        self.slots.ledger.note_counted(self.number, counted);
+    }
+
+    /// Leaves flow and place to the next agent.
+    pub fn leave(&self) {
+        self.is_left.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes up what another agent has left.
+    pub fn take_up(&self) {
+        self.is_left.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether flow and place are another agent's, the one before or the next.
+    pub fn is_left(&self) -> bool {
+        self.is_left.load(Ordering::Relaxed)
     }
 
     /// Whom to wake from now on.
@@ -94,8 +229,31 @@ impl Slot {
 impl Drop for Slot {
     fn drop(&mut self) {
         self.bell().clear();
+        if self.is_left() {
+            return;
+        }
+        // In this order: a flow that nobody knows is none.
+        if *self.is_told.get_mut() {
+            self.slots.ledger.forget(self.number);
+        }
         self.edit(|record| record.flow.phase = Phase::Gone as u32);
         lock(&self.slots.free).push_back((self.number, Some(Instant::now())));
+    }
+}
+
+impl Receipt {
+    /// For the flow that has a place.
+    pub fn new(slot: Arc<Slot>) -> Self {
+        Self { _signature: Arc::new(Signature(slot)) }
+    }
+}
+
+impl Drop for Signature {
+    fn drop(&mut self) {
+        let slot = &self.0;
+        if !slot.is_left() {
+            slot.slots.ledger.note_logged(slot.number);
+        }
     }
 }
 
@@ -107,11 +265,16 @@ mod tests {
 
     use super::*;
 
-    /// Places over a file, which takes the stead of a map: to user space it is memory either way.
+    /// Places over files, which take the stead of maps: to user space they are memory either way.
     fn slots(count: u32) -> Arc<Slots> {
-        let file = tempfile::tempfile().expect("a temporary file");
-        file.set_len(u64::from(count) * ENTRY_WORDS as u64 * 8).expect("room");
-        Slots::new(count, Records::map(file, count).expect("files can be mapped"))
+        let file = |bytes: u64| {
+            let file = tempfile::tempfile().expect("a temporary file");
+            file.set_len(u64::from(count) * bytes).expect("room");
+            file
+        };
+        let records = Records::map(file(ENTRY_WORDS as u64 * 8), count).expect("files can be mapped");
+        let ledger = Ledger::bare(file(Ledger::TALLY_BYTES), count).expect("likewise");
+        Slots::new(count, records, ledger)
     }
 
     fn record() -> Record {

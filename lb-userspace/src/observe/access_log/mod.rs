@@ -20,6 +20,7 @@ use self::format::Formatter;
 use self::queue::Queue;
 use self::writer::{Target, Writer};
 use crate::config::Log;
+use crate::kernel::packet::Receipt;
 
 /// Most bytes of [`Record::alpn`]. A client may offer names for thousands; what is commonly offered has some dozen.
 pub const ALPN_TEXT_MAX: usize = 256;
@@ -76,6 +77,8 @@ pub struct Record {
     pub close: CloseReason,
     /// A timeout ended it, and it was the server that was waited for.
     pub is_server_silent: bool,
+    /// Dropped when the line is written, or given up.
+    pub receipt: Option<Receipt>,
     /// Open connections at the end: of the process, the frontend, the backend, the server (HAProxy's actconn etc.).
     pub counts: [u32; 4],
 }

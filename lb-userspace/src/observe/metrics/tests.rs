@@ -145,6 +145,7 @@ fn config() -> Config {
             sockmap_direction_memory: 16 << 20,
             packet_ports: 61_000..=65_535,
             packet_interfaces: Vec::new(),
+            packet_state: None,
             drain_timeout: Duration::from_secs(1),
         },
         admin: None,

@@ -20,7 +20,7 @@ use std::time::Duration;
 use lb_common::packet::flow::{End, Phase, Position};
 use lb_common::packet::record::{ANNOUNCE, QUIESCE, RUNG};
 use lb_common::packet::sequence::is_before;
-use lb_common::reason::PacketObstacle;
+use lb_common::reason::{PacketObstacle, PathKind};
 
 use super::entry::{self, Basis, Obstacle};
 use super::{Port, Spliced, Station};
@@ -66,6 +66,8 @@ struct Approach<'a> {
     client: &'a Socket,
     server: &'a Socket,
     port: Option<Arc<Port>>,
+    /// Who it is, for an agent that comes after.
+    story: Option<Vec<u8>>,
     state: State<'a>,
     /// While it is watched.
     spliced: Option<Spliced>,
@@ -94,12 +96,12 @@ pub async fn carry_until_spliced(
     start: Start,
     tools: &Tools,
     meter: &mut Meter,
-    port: Option<Arc<Port>>,
+    (port, story): (Option<Arc<Port>>, Option<Vec<u8>>),
 ) -> Result<Spliced, FlowEnd> {
     let mut run = Run::new(flow, start, tools, meter);
     let left = {
         let mut tick = pin!(sleep_until(run.next_tick(Moment::now())));
-        let mut approach = Approach::new(station, flow, port);
+        let mut approach = Approach { story, ..Approach::new(station, flow, port) };
         let run = &mut run;
         poll_fn(move |cx| {
             if let Some(spliced) = approach.flipped(cx) {
@@ -132,6 +134,7 @@ impl<'a> Approach<'a> {
             client: flow.client,
             server: flow.server,
             port,
+            story: None,
             state: State::Unwatched,
             spliced: None,
             basis: Basis::default(),
@@ -206,6 +209,10 @@ impl<'a> Approach<'a> {
         let begun = entry::look([client, server]).and_then(|known| {
             let slot = self.station.common.kernel.slot().ok_or(Obstacle::Path(PacketObstacle::Full))?;
             slot.begin(known.record);
+            let told = self.story.take().is_some_and(|story| slot.tell(&story).is_ok());
+            if !told {
+                return Err(Obstacle::Path(PacketObstacle::Kernel));
+            }
             let published = self.station.keys.borrow_mut().publish(&slot);
             published.map_err(|refusal| {
                 tracing::debug!(?refusal, "path packet does not take a flow");
@@ -215,7 +222,8 @@ impl<'a> Approach<'a> {
         });
         match begun {
             Ok((slot, basis)) => {
-                self.spliced = Some(Spliced { slot, _port: port, station: Rc::clone(self.station) });
+                let slot = Arc::new(slot);
+                self.spliced = Some(Spliced { slot, _port: Some(port), station: Rc::clone(self.station) });
                 (self.basis, self.before) = (basis, carried);
                 self.state = State::Watched(Box::pin(self.station.common.grace.pass()));
             }
@@ -241,6 +249,8 @@ impl<'a> Approach<'a> {
         }
         let (client, server) = self.basis.positions(self.before, carried);
         let is_known = self.is_known;
+        let by = |path: PathKind| [carried.up[path.index()], carried.down[path.index()]];
+        spliced.slot.note_carried(by(PathKind::Splice), by(PathKind::Copy));
         let armed = spliced.slot.edit(|record| {
             let has_ways = record.to_server.interface != 0 && record.to_client.interface != 0;
             let flow = &mut record.flow;

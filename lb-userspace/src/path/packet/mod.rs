@@ -4,12 +4,14 @@
 //!
 //! A flow begins in user space, and comes here when that is worth it ([`approach`]): its segments are watched, and as soon as nothing of it
 //! is in a socket that the other end has not acknowledged, the next segment *flips* it, whoever sends it. Short flows cost nothing for this path.
-//! What is then left to do is to count, and to notice the end ([`watch`]).
+//! What is then left to do is to count, and to notice the end ([`watch`]). None of that is needed for the flow to go on: where somebody keeps
+//! what it goes by, it outlives the agent, and the next one takes it up ([`Spliced::adopt`]).
 
 mod approach;
 mod entry;
 mod grace;
 mod ports;
+mod stay;
 mod watch;
 
 use std::cell::RefCell;
@@ -19,17 +21,19 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_common::reason::CloseReason;
+use lb_common::reason::{CloseReason, PathKind};
 
 pub use approach::carry_until_spliced;
 pub use grace::Grace;
 pub use ports::{Port, Ports};
+pub use stay::{OnItsOwn, Stay};
 pub use watch::watch;
 
-use crate::kernel::packet::{Attachment, Keys, Slot};
+use crate::kernel::packet::{Keys, Orphan, Receipt, Slot};
 use crate::kernel::{LoadError, Packet};
 use crate::net::{self, repair};
 use crate::observe::metrics::PacketRefusals;
+use crate::path::meter::Carried;
 use crate::runtime::{sleep, spawn};
 
 /// How long late segments of a flow that is over still find it: a last acknowledgement that was lost is sent again, after a
@@ -41,8 +45,8 @@ const LINGER: Duration = Duration::from_secs(3);
 pub struct Common {
     /// The kernel's side.
     pub kernel: Arc<Packet>,
-    /// The programs at their interfaces, for as long as the agent runs.
-    pub attachments: Arc<[Attachment]>,
+    /// The programs at their interfaces, for as long as the agent runs, or longer.
+    pub stay: Arc<Stay>,
     /// Waits for what has passed the programs.
     pub grace: Grace,
     /// Where connections to servers come from.
@@ -75,18 +79,49 @@ impl Station {
 #[derive(Debug)]
 pub struct Spliced {
     // Given back in this order: nobody finds the flow any more when its port becomes free.
-    slot: Slot,
-    _port: Arc<Port>,
+    slot: Arc<Slot>,
+    _port: Option<Arc<Port>>,
     station: Rc<Station>,
 }
 
 impl Drop for Spliced {
     fn drop(&mut self) {
+        if self.slot.is_left() {
+            return;
+        }
         self.station.keys.borrow_mut().withdraw(&self.slot);
     }
 }
 
 impl Spliced {
+    /// A flow that another agent has left, and the port that it has.
+    pub fn adopt(station: &Rc<Station>, orphan: Orphan, port: Option<Port>) -> Self {
+        orphan.slot.take_up();
+        Self { slot: Arc::new(orphan.slot), _port: port.map(Arc::new), station: Rc::clone(station) }
+    }
+
+    /// What the log drops when it has written the flow's line.
+    pub fn receipt(&self) -> Receipt {
+        Receipt::new(Arc::clone(&self.slot))
+    }
+
+    /// From here on the flow needs nobody: see [`OnItsOwn`].
+    pub fn on_its_own(&self) -> OnItsOwn {
+        OnItsOwn::new(&self.station.common.stay)
+    }
+
+    /// Leaves it to the next agent, if there is somebody to keep it until then; or gives it back.
+    ///
+    /// # Errors
+    /// Nobody keeps it.
+    pub fn leave(self) -> Result<(), Self> {
+        if !self.station.common.kernel.keeper().keeps() {
+            return Err(self);
+        }
+        self.slot.leave();
+        Ok(())
+    }
+
     /// Whether its sockets are where they were when it flipped, and hold nothing.
     ///
     /// # Errors
@@ -121,14 +156,27 @@ impl Spliced {
     }
 }
 
+/// What was carried of a flow that another agent has left, and is in the counters.
+pub fn carried(orphan: &Orphan) -> Carried {
+    let tally = orphan.tally;
+    let mut carried = Carried::default();
+    for (path, [up, down]) in
+        [(PathKind::Splice, tally.spliced), (PathKind::Copy, tally.copied), (PathKind::Packet, tally.counted)]
+    {
+        (carried.up[path.index()], carried.down[path.index()]) = (up, down);
+    }
+    carried
+}
+
 /// Why the end of a flow is what it is, by what its ends have done.
 fn reason_of(marks: [u32; 2]) -> CloseReason {
-    use lb_common::packet::flow::{FIN_TAKEN, RESET};
+    use lb_common::packet::flow::{FIN_SEEN, FIN_TAKEN, RESET};
     let [client, server] = marks;
     match () {
-        // A late segment to an end that has nothing left of the connection: it answers with a reset that means nothing.
+        // Who has forgotten the connection by then answers a late segment with a reset.
         () if client & server & FIN_TAKEN != 0 => CloseReason::Finished,
-        () if client & RESET != 0 && server & FIN_TAKEN != 0 => CloseReason::ServerClosed,
+        // It had sent everything, and refuses what the client says after that.
+        () if server & RESET != 0 && server & FIN_SEEN != 0 => CloseReason::ServerClosed,
         () if client & RESET != 0 => CloseReason::ClientReset,
         () if server & RESET != 0 => CloseReason::ServerReset,
         () => CloseReason::Finished,
@@ -137,18 +185,23 @@ fn reason_of(marks: [u32; 2]) -> CloseReason {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use lb_common::packet::flow::{FIN_SEEN, FIN_TAKEN, RESET};
 
+    use super::*;
+
     #[test]
-    fn a_reset_is_told_unless_both_ends_have_everything() {
+    fn a_flow_ends_as_it_would_in_user_space() {
         const FIN: u32 = FIN_SEEN | FIN_TAKEN;
-        let check = |marks, expected| assert_eq!(reason_of(marks), expected, "{marks:?}");
-        check([FIN, FIN], CloseReason::Finished);
-        check([FIN | RESET, FIN], CloseReason::Finished);
-        check([FIN, FIN | RESET], CloseReason::Finished);
-        check([RESET, FIN], CloseReason::ServerClosed);
-        check([FIN_SEEN | RESET, FIN_SEEN], CloseReason::ClientReset);
-        check([FIN, RESET], CloseReason::ServerReset);
+        let check = |client, server, expected| assert_eq!(reason_of([client, server]), expected);
+        check(FIN, FIN, CloseReason::Finished);
+        check(FIN | RESET, FIN, CloseReason::Finished);
+        check(FIN, FIN | RESET, CloseReason::Finished);
+        check(RESET, 0, CloseReason::ClientReset);
+        check(0, RESET, CloseReason::ServerReset);
+        check(FIN, RESET, CloseReason::ServerReset);
+        check(RESET, FIN, CloseReason::ClientReset);
+        check(FIN | RESET, 0, CloseReason::ClientReset);
+        check(0, FIN | RESET, CloseReason::ServerClosed);
+        check(0, FIN_SEEN | RESET, CloseReason::ServerClosed);
     }
 }

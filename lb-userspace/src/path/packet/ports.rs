@@ -44,11 +44,7 @@ impl Ports {
     pub fn take(self: &Arc<Self>, server: SocketAddr) -> Option<Port> {
         let len = self.range.len();
         let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = all.entry(server).or_insert_with(|| Taken {
-            is_taken: vec![false; len].into(),
-            count: 0,
-            next: 0,
-        });
+        let taken = all.entry(server).or_insert_with(|| Taken::none(len));
         if taken.count == len {
             return None;
         }
@@ -58,6 +54,25 @@ impl Ports {
         taken.next = (position + 1) % len;
         let number = self.range.start() + u16::try_from(position).ok()?;
         Some(Port { number, server, ports: Arc::clone(self) })
+    }
+}
+
+impl Ports {
+    /// A port of the range that a flow towards a server has had before there was this table; `None`: somebody has it.
+    pub fn keep(self: &Arc<Self>, server: SocketAddr, number: u16) -> Option<Port> {
+        let position = usize::from(number.checked_sub(*self.range.start())?);
+        let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = all.entry(server).or_insert_with(|| Taken::none(self.range.len()));
+        let place = taken.is_taken.get_mut(position).filter(|is_taken| !**is_taken)?;
+        *place = true;
+        taken.count += 1;
+        Some(Port { number, server, ports: Arc::clone(self) })
+    }
+}
+
+impl Taken {
+    fn none(len: usize) -> Self {
+        Self { is_taken: vec![false; len].into(), count: 0, next: 0 }
     }
 }
 
@@ -91,6 +106,18 @@ mod tests {
         let held: Vec<Port> = std::iter::from_fn(|| ports.take(one)).collect();
         assert_eq!(held.iter().map(Port::number).collect::<Vec<_>>(), [61_000, 61_001, 61_002]);
         assert_eq!(ports.take(other).expect("another server").number(), 61_000);
+    }
+
+    #[test]
+    fn what_was_taken_before_is_nobody_elses() {
+        let ports = Ports::new(61_000..=61_002);
+        let server = "192.0.2.1:443".parse().expect("an address");
+        let kept = ports.keep(server, 61_001).expect("free");
+        assert!([61_001, 60_999, 61_003].into_iter().all(|number| ports.keep(server, number).is_none()));
+        let held: Vec<Port> = std::iter::from_fn(|| ports.take(server)).collect();
+        assert_eq!(held.iter().map(Port::number).collect::<Vec<_>>(), [61_000, 61_002]);
+        drop(kept);
+        assert_eq!(ports.take(server).expect("given back").number(), 61_001);
     }
 
     #[test]

@@ -24,7 +24,6 @@ const LOOK_MAX: Duration = Duration::from_secs(16);
 
 /// Waits for the end of a flow. `meter` is up to date to [`LOOK_MIN`] while something moves, and exactly at the end.
 pub async fn watch(spliced: &Spliced, backend: &config::Backend, meter: &mut Meter) -> FlowEnd {
-    let before = meter.carried;
     let (mut wait, mut seen_ns) = (LOOK_MIN, 0);
     loop {
         let flow = spliced.slot.edit(|record| {
@@ -32,10 +31,12 @@ pub async fn watch(spliced: &Spliced, backend: &config::Backend, meter: &mut Met
             record.flow
         });
         let packet = PathKind::Packet.index();
-        meter.carried.up[packet] = before.up[packet] + flow.delivered_to_server;
-        meter.carried.down[packet] = before.down[packet] + flow.delivered_to_client;
+        // A flow that has left user space does not come back.
+        let delivered = [flow.delivered_to_server, flow.delivered_to_client];
+        [meter.carried.up[packet], meter.carried.down[packet]] = delivered;
         if meter.is_behind() {
             meter.count();
+            spliced.slot.note_counted(delivered);
         }
         let left = match end(&flow, meter, backend) {
             Ok(left) => left,

@@ -18,7 +18,7 @@ use crate::path::meter::Meter;
 use crate::path::settle::{SETTLED_AGE, settle};
 use crate::path::silence::{Allowed, Outstanding, Silence, shorter};
 use crate::path::{Side, Tools};
-use crate::runtime::{Moment, Sleep};
+use crate::runtime::{Moment, Sleep, wake_later};
 
 /// After something has moved: when to look whether it still does.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -111,7 +111,7 @@ impl<'a> Run<'a> {
             let next = self.next_tick(now);
             if next <= now {
                 // At once, but others have their turn first.
-                cx.waker().wake_by_ref();
+                wake_later(cx);
                 return Poll::Pending;
             }
             if tick.deadline() != next || tick.is_elapsed() {

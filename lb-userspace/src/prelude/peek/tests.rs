@@ -304,7 +304,7 @@ impl Peer {
     }
 }
 
-/// Lets the reactor and the other side run.
+/// Lets the runtime and the other side run.
 async fn pause() {
     sleep(Duration::from_millis(1)).await;
 }

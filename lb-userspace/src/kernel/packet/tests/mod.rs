@@ -7,6 +7,7 @@
 mod bench;
 mod damage;
 mod errors;
+mod left;
 mod life;
 #[path = "../../../../../lb-common/src/packet/tests/model.rs"]
 mod model;
@@ -18,6 +19,7 @@ mod tun;
 
 use std::thread;
 
+use aya::maps::Map;
 use aya::programs::SchedClassifier;
 use lb_common::layout::{DIRECTIONS, SLOTS};
 use lb_common::packet::record::{PACKET_FLOWS, PACKET_KEYS};

@@ -41,6 +41,14 @@ pub const PATHS: &[LbPath] = &[
         is_on_request: true,
     },
     LbPath {
+        word: "packet",
+        help: "From interface to interface inside the kernel, by BPF programs that translate packets",
+        // Not to be had as required: every flow begins in user space.
+        settings: "path = \"packet\"\npromote-after-bytes = \"0B\"",
+        is_choice: false,
+        is_on_request: true,
+    },
+    LbPath {
         word: "copy",
         help: "recv(2) and send(2)",
         settings: "path = \"copy\"\npath-required = true",
@@ -71,6 +79,8 @@ impl LbPath {
             // What a reader does not keep up with is spliced.
             "sockmap" => Claim::Either(self.word, "splice"),
             "sockmap-inside" => Claim::Path("sockmap"),
+            // What ends before its first pause never leaves user space.
+            "packet" => Claim::Long("packet"),
             word => Claim::Path(word),
         }
     }
@@ -94,7 +104,7 @@ mod tests {
     fn a_path_that_was_asked_for_is_checked() {
         for path in PATHS {
             assert_eq!(path.claim() == Claim::Any, path.word == "auto", "{path:?}");
-            let is_demanded = !["auto", "sockmap"].contains(&path.word);
+            let is_demanded = !["auto", "sockmap", "packet"].contains(&path.word);
             assert_eq!(path.settings.contains("path-required"), is_demanded, "{path:?}");
             let named = path.word.trim_end_matches("-inside");
             assert!(path.settings.contains(&format!("path = \"{named}\"")), "{path:?}");

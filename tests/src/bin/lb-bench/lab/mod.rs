@@ -56,7 +56,8 @@ const TIME_WAIT_MAX: &str = "2000000";
 /// meant to be.
 const SYSCTLS: [(&str, &str); 3] = [
     ("net/ipv4/tcp_no_metrics_save", "1"),
-    ("net/ipv4/ip_local_port_range", "10000 65535"),
+    // Above are the ports of lb's path packet.
+    ("net/ipv4/ip_local_port_range", "10000 60999"),
     ("net/ipv4/tcp_max_tw_buckets", TIME_WAIT_MAX),
 ];
 

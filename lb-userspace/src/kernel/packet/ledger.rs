@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What user space alone writes down of a flow, for the agent that comes after: who it is (its *story*, whose text means nothing here), and
+//! what was carried and counted before (its *tally*). Programs do not know of either.
+#![expect(unsafe_code, reason = "numbers in memory that outlives the process")]
+
+use std::io;
+#[cfg(test)]
+use std::os::fd::AsFd;
+use std::os::fd::OwnedFd;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use aya::maps::{HashMap, Map, MapData, MapError};
+
+use crate::kernel::bpf::{self, NewMap};
+use crate::kernel::lock;
+use crate::kernel::mapped::Mapped;
+
+/// Most bytes of a story. With what the kernel puts around it, it fits into a block of 2 KiB.
+pub const STORY_BYTES: usize = 1_920;
+
+/// Numbers of a [`Tally`].
+const WORDS: usize = 8;
+
+/// The words of a tally that was logged.
+const LOGGED: u64 = 1;
+
+/// What was carried of a flow, in bytes.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// By splice, from the client and from the server, before it left user space.
+    pub spliced: [u64; 2],
+    /// By copying, likewise.
+    pub copied: [u64; 2],
+    /// Of what programs have carried since, how much is in the counters of an agent, likewise.
+    pub counted: [u64; 2],
+    /// Whether it has ended, and its line in the log was written: 1, or else 0.
+    pub logged: u64,
+    /// Nothing yet; fills a line of the cache.
+    pub spare: u64,
+}
+
+const _: () = assert!(size_of::<Tally>() == 8 * WORDS);
+
+type Stories = HashMap<MapData, u32, [u8; STORY_BYTES]>;
+
+/// Stories and tallies of all slots.
+#[derive(Debug)]
+pub struct Ledger {
+    tallies: Mapped<[u64; WORDS]>,
+    stories: Option<Mutex<Shut>>,
+}
+
+/// A map that says nothing of itself.
+struct Shut(Stories);
+
+/// The maps of a ledger.
+#[derive(Debug)]
+pub struct Maps {
+    /// The array of tallies.
+    pub tallies: OwnedFd,
+    /// The hash map of stories.
+    pub stories: OwnedFd,
+}
+
+impl Maps {
+    /// Makes them for so many flows.
+    ///
+    /// # Errors
+    /// The kernel refuses: no memory, or a capability is missing.
+    pub fn create(slots: u32) -> io::Result<Self> {
+        let tallies = bpf::create(NewMap {
+            kind: bpf::ARRAY,
+            key: size_of::<u32>() as u32,
+            value: size_of::<Tally>() as u32,
+            entries: slots,
+            flags: bpf::MMAPABLE,
+            name: bpf::name("lb_tallies"),
+            ..NewMap::default()
+        })?;
+        let stories = bpf::create(NewMap {
+            kind: bpf::HASH,
+            key: size_of::<u32>() as u32,
+            value: STORY_BYTES as u32,
+            entries: slots,
+            flags: bpf::NO_PREALLOC,
+            name: bpf::name("lb_stories"),
+            ..NewMap::default()
+        })?;
+        Ok(Self { tallies, stories })
+    }
+}
+
+impl Ledger {
+    /// Of so many slots, in these maps.
+    ///
+    /// # Errors
+    /// They are not what they should be, or memory lacks.
+    pub fn new(maps: &Maps, slots: u32) -> Result<Self, MapError> {
+        let fd = maps.stories.try_clone().map_err(MapError::IoError)?;
+        let stories: Stories = Map::HashMap(MapData::from_fd(fd)?).try_into()?;
+        let tallies = Mapped::new(&maps.tallies, slots as usize).map_err(MapError::IoError)?;
+        Ok(Self { tallies, stories: Some(Mutex::new(Shut(stories))) })
+    }
+
+    /// Tallies in a file, and no stories, for tests of what needs no kernel.
+    #[cfg(test)]
+    pub fn bare(tallies: impl AsFd, slots: u32) -> io::Result<Self> {
+        Ok(Self { tallies: Mapped::new(tallies, slots as usize)?, stories: None })
+    }
+
+    /// Bytes of a tally, for a file that stands for the map.
+    #[cfg(test)]
+    pub const TALLY_BYTES: u64 = 8 * WORDS as u64;
+
+    /// Writes down who a flow is, before it may leave user space.
+    ///
+    /// # Errors
+    /// The kernel lacks memory, or the text is too long.
+    pub fn tell(&self, slot: u32, story: &[u8]) -> io::Result<()> {
+        let Some(stories) = &self.stories else { return Ok(()) };
+        let mut room = [0; STORY_BYTES];
+        room.get_mut(..story.len()).ok_or(io::ErrorKind::FileTooLarge)?.copy_from_slice(story);
+        lock(stories).0.insert(slot, room, 0).map_err(io::Error::other)
+    }
+
+    /// Forgets who it is.
+    pub fn forget(&self, slot: u32) {
+        if let Some(stories) = &self.stories {
+            // Whoever was never told of is forgotten.
+            let _ = lock(stories).0.remove(&slot);
+        }
+    }
+
+    /// All that were told, without what is behind their text.
+    pub fn stories(&self) -> Vec<(u32, Vec<u8>)> {
+        let Some(stories) = &self.stories else { return Vec::new() };
+        let told = |(slot, room): (u32, [u8; STORY_BYTES])| {
+            let end = room.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+            (slot, room[..end].to_vec())
+        };
+        lock(stories).0.iter().flatten().map(told).collect()
+    }
+
+    /// The tally of a slot.
+    pub fn tally(&self, slot: u32) -> Tally {
+        let [up, down, copied_up, copied_down, counted_up, counted_down, logged, spare] =
+            std::array::from_fn(|index| self.word(slot, index).load(Ordering::Relaxed));
+        Tally {
+            spliced: [up, down],
+            copied: [copied_up, copied_down],
+            counted: [counted_up, counted_down],
+            logged,
+            spare,
+        }
+    }
+
+    /// Writes down what was carried before the flow leaves user space, nothing of which was logged.
+    pub fn note_carried(&self, slot: u32, spliced: [u64; 2], copied: [u64; 2]) {
+        let words = [spliced[0], spliced[1], copied[0], copied[1], 0, 0, 0, 0];
+        for (index, word) in words.into_iter().enumerate() {
+            self.word(slot, index).store(word, Ordering::Relaxed);
+        }
+    }
+
+    /// Writes down how much is in the counters.
+    pub fn note_counted(&self, slot: u32, [up, down]: [u64; 2]) {
+        self.word(slot, 4).store(up, Ordering::Relaxed);
+        self.word(slot, 5).store(down, Ordering::Relaxed);
+    }
+
+    /// Writes down that its line in the log was written.
+    pub fn note_logged(&self, slot: u32) {
+        self.word(slot, 6).store(LOGGED, Ordering::Release);
+    }
+
+    fn word(&self, slot: u32, index: usize) -> &AtomicU64 {
+        let words = self.tallies.at(slot as usize).as_ptr();
+        // SAFETY: the word lies in the mapping, aligned as in the map, which outlives the reference; everybody in this process changes it
+        // atomically, and another process has the map only when this one is gone.
+        unsafe { AtomicU64::from_ptr(&raw mut (*words)[index]) }
+    }
+}
+
+impl std::fmt::Debug for Shut {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stories").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_is_what_was_noted_last() {
+        let file = tempfile::tempfile().expect("a temporary file");
+        file.set_len(2 * Ledger::TALLY_BYTES).expect("room");
+        let ledger = Ledger::bare(&file, 2).expect("files can be mapped");
+        ledger.note_carried(1, [1, 2], [3, 4]);
+        ledger.note_counted(1, [5, 6]);
+        ledger.note_logged(1);
+        let noted = Tally { spliced: [1, 2], copied: [3, 4], counted: [5, 6], logged: 1, spare: 0 };
+        assert_eq!([ledger.tally(0), ledger.tally(1)], [Tally::default(), noted]);
+        ledger.note_carried(1, [7, 8], [9, 10]);
+        let begun = Tally { spliced: [7, 8], copied: [9, 10], ..Tally::default() };
+        // Another process sees the same.
+        assert_eq!(Ledger::bare(&file, 2).expect("as before").tally(1), begun);
+    }
+
+    #[test]
+    fn stories_are_told_and_forgotten() {
+        let Ok(maps) = Maps::create(4) else { return };
+        let ledger = Ledger::new(&maps, 4).expect("they were just made");
+        ledger.tell(3, b"once").expect("room");
+        ledger.tell(0, b"upon").expect("room");
+        assert!(ledger.tell(1, &[1; STORY_BYTES + 1]).is_err());
+        ledger.forget(0);
+        assert_eq!(Ledger::new(&maps, 4).expect("as before").stories(), [(3, b"once".to_vec())]);
+    }
+}

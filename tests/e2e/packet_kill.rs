@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Path `packet`: a killed agent costs no flow, and the next one knows them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lb_tests::agent::Agent;
+use lb_tests::config::{Config, Path};
+use lb_tests::random::Random;
+use lb_tests::size;
+use lb_tests::wait::until;
+use rustix::process::Signal;
+
+use crate::packet_stage::{Objects, Pair, STATE, Stage, assert_bytes, kill, stop, until_said};
+
+/// Bulk both ways, ping-pong and an idle flow: none notices that the agent was killed, and the next one tells of each once, exactly.
+#[test]
+fn a_killed_agent_loses_no_flow() {
+    let stage = Stage::new();
+    let mut first = stage.agent();
+    let (mut talking, idle, mut bulk) = (stage.spliced(&first), stage.spliced(&first), stage.spliced(&first));
+    let second = std::thread::scope(|scope| {
+        let streaming = scope.spawn(|| bulk.stream(size(256 << 20, 4 << 30)));
+        kill(&mut first);
+        assert_eq!(first.records().len(), 0);
+        (0..200).for_each(|_| talking.ping());
+        let second = stage.agent();
+        (0..200).for_each(|_| talking.ping());
+        streaming.join().expect("no panic");
+        second
+    });
+    let scrape = second.scrape();
+    for gauge in ["lb_frontend_connections_active", "lb_server_connections_active"] {
+        assert_eq!(scrape.count(gauge, &[]), 3, "{gauge}");
+    }
+    bulk.stream(8 << 20);
+    let flows = [talking, idle, bulk];
+    flows.iter().for_each(Pair::end);
+    let records = second.until_records(3);
+    for (record, pair) in records.iter().zip(&flows) {
+        assert_bytes(record, pair.bytes);
+        let names = ["frontend", "backend", "server"].map(|field| record.text(field));
+        assert_eq!(names, ["in", "out", "only"]);
+    }
+    second.until_idle();
+    let later = stage.spliced(&second);
+    later.end();
+    let records = second.until_records(4);
+    assert_bytes(&records[3], later.bytes);
+    assert!(records.windows(2).all(|pair| pair[0].number("id") < pair[1].number("id")), "{records:?}");
+}
+
+/// Whenever it is killed, a flow that has left it goes on, exact, and is told of once; one that has not is reset, and not told of.
+#[test]
+fn a_kill_at_any_moment_costs_no_flow_that_has_left() {
+    let stage = Stage::new();
+    let mut random = Random::new(7);
+    let mut agent = stage.agent();
+    let (mut gone_on, mut was_reset) = (0, 0);
+    for round in 0..size(6, 50) {
+        let before = agent.records().len();
+        let pairs: Vec<Pair> = (0..8).map(|_| stage.pair()).collect();
+        let is_over = AtomicBool::new(false);
+        let (next, pairs) = std::thread::scope(|scope| {
+            let talk = |mut pair: Pair| {
+                let is_over = &is_over;
+                scope.spawn(move || {
+                    while !is_over.load(Ordering::Relaxed) && pair.try_ping() {}
+                    (is_over.load(Ordering::Relaxed), pair)
+                })
+            };
+            let talking: Vec<_> = pairs.into_iter().map(talk).collect();
+            match round {
+                0 => until("a flow to leave the agent", || agent.own_flows(Path::Packet) > 0),
+                _ => std::thread::sleep(Duration::from_micros(random.number() % 60_000)),
+            }
+            kill(&mut agent);
+            let next = stage.agent();
+            is_over.store(true, Ordering::Relaxed);
+            let talked = talking.into_iter().map(|thread| thread.join().expect("no panic"));
+            (next, talked.collect::<Vec<_>>())
+        });
+        assert_eq!(before, agent.records().len(), "round {round}");
+        agent = next;
+        let alive: Vec<&Pair> = pairs.iter().filter(|(goes_on, _)| *goes_on).map(|(_, pair)| pair).collect();
+        alive.iter().for_each(|pair| pair.end());
+        let records = agent.until_records(alive.len());
+        for pair in &alive {
+            let client = pair.client_address();
+            let told: Vec<_> = records.iter().filter(|record| record.text("client") == client).collect();
+            let [record] = told[..] else { panic!("{client} is told of {} times", told.len()) };
+            assert_bytes(record, pair.bytes);
+        }
+        agent.until_idle();
+        assert_eq!(agent.records().len(), alive.len(), "round {round}");
+        (gone_on, was_reset) = (gone_on + alive.len(), was_reset + pairs.len() - alive.len());
+    }
+    println!("{gone_on} flows went on, {was_reset} were reset");
+    assert!(gone_on > 0, "no flow had left the agent");
+    let objects = Objects::of(&agent);
+    agent.terminate();
+    agent.wait();
+    stage.assert_nothing_left(&objects);
+}
+
+/// The programs have a flow from a segment on, and the agent throws the sockets away when it hears of that. One that stands still does not
+/// hear, and its sockets are there when it is killed: nothing of what they say then goes out.
+#[test]
+fn a_kill_between_flip_and_discard_costs_nothing() {
+    let stage = Stage::new();
+    let mut first = stage.agent();
+    let mut pair = stage.pair();
+    until("a flow to flip while the agent stands still", || {
+        pair.ping();
+        stop(&first);
+        let went = pair.pings_at_once();
+        let (client, server) = stage.sockets();
+        let is_between = went && client + server == 2;
+        if !is_between {
+            first.process.signal(Signal::CONT);
+        }
+        pair.end_ping(went);
+        if is_between {
+            return true;
+        }
+        if client + server == 0 {
+            // It had left before.
+            pair = stage.pair();
+        }
+        false
+    });
+    kill(&mut first);
+    until("the sockets to be gone", || stage.sockets() == (0, 0));
+    (0..100).for_each(|_| pair.ping());
+    let second = stage.agent();
+    pair.stream(1 << 20);
+    pair.end();
+    let records = second.until_records(1);
+    let told = records.iter().find(|record| record.text("client") == pair.client_address());
+    assert_bytes(told.expect("told of"), pair.bytes);
+}
+
+/// Nobody looks while no agent runs; the programs remember.
+#[test]
+fn flows_that_end_while_no_agent_runs_are_told_of_by_the_next() {
+    let stage = Stage::new();
+    let mut first = stage.agent();
+    let flows = [stage.spliced(&first), stage.spliced(&first)];
+    kill(&mut first);
+    flows.iter().for_each(Pair::end);
+    let mut second = stage.agent();
+    for (record, pair) in second.until_records(2).iter().zip(&flows) {
+        assert_bytes(record, pair.bytes);
+    }
+    // Killed once more, it tells of none again.
+    kill(&mut second);
+    let mut third = stage.agent();
+    third.until_idle();
+    let objects = Objects::of(&third);
+    third.terminate();
+    assert!(third.wait().success());
+    assert_eq!(third.records().len(), 0);
+    stage.assert_nothing_left(&objects);
+}
+
+/// What the counters of the programs and of the agents say goes on, too: together, each byte is counted once.
+#[test]
+fn bytes_are_counted_once_by_all_agents_together() {
+    let stage = Stage::new();
+    let mut agent = stage.agent();
+    let mut pair = stage.spliced(&agent);
+    let mut counted = 0;
+    let bytes = |agent: &Agent| agent.scrape().count("lb_path_bytes_total", &[]);
+    for _ in 0..2 {
+        pair.stream(1 << 20);
+        until("all bytes to be counted", || counted + bytes(&agent) == 2 * pair.bytes);
+        counted += bytes(&agent);
+        kill(&mut agent);
+        pair.stream(1 << 20);
+        agent = stage.agent();
+        until("the bytes in between to be counted", || counted + bytes(&agent) == 2 * pair.bytes);
+    }
+    pair.end();
+    assert_bytes(&agent.until_records(1)[0], pair.bytes);
+}
+
+/// Where nobody keeps anything, flows end with their agent, loudly, and that is told.
+#[test]
+fn without_a_place_flows_end_with_their_agent() {
+    let stage = Stage::new();
+    let config = stage.config().text().replace(&stage.bpffs.path(STATE).display().to_string(), "off");
+    let mut agent = Agent::start(&stage.net, &Config::whole(&config));
+    until_said(&agent, "flows of path packet end with lb");
+    let mut pair = stage.spliced(&agent);
+    kill(&mut agent);
+    pair.assert_reset();
+}

@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Path `packet` under a service manager that keeps descriptors, as systemd does with FileDescriptorStoreMax=: no file is needed.
+
+use std::collections::BTreeMap;
+use std::io::IoSliceMut;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd as _, OwnedFd};
+use std::os::unix::net::UnixDatagram;
+
+use lb_tests::agent::Agent;
+use lb_tests::config::{Config, Path};
+use lb_tests::process::text;
+use lb_tests::wait::PATIENCE;
+use rustix::cmsg_space;
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use tempfile::TempDir;
+
+use crate::packet_stage::{Objects, Pair, Stage, assert_bytes, kill, until_said};
+use crate::support::{PORT, SERVER_PORT};
+
+/// Above all numbers that descriptors of a test have.
+const HIGH: i32 = 500;
+
+/// What is asked of systemd here.
+struct Manager {
+    socket: UnixDatagram,
+    place: TempDir,
+    store: BTreeMap<String, OwnedFd>,
+}
+
+impl Manager {
+    fn new() -> Self {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let socket = UnixDatagram::bind(place.path().join("notify")).expect("a temporary socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a fresh socket");
+        Self { socket, place, store: BTreeMap::new() }
+    }
+
+    /// Starts an agent with all that is in the store.
+    #[track_caller]
+    fn start(&mut self, stage: &Stage, config: &Config) -> Agent {
+        let notify = format!("NOTIFY_SOCKET={}", self.place.path().join("notify").display());
+        let names = self.store.keys().cloned().collect::<Vec<_>>().join(":");
+        // Without CLOEXEC, and out of the way of the numbers that they get.
+        let passed: Vec<OwnedFd> = self.store.values().map(inheritable).collect();
+        let moves = passed.iter().enumerate();
+        let moves: String = moves.map(|(index, fd)| format!(" {}<&{}", index + 3, fd.as_raw_fd())).collect();
+        let count = passed.len();
+        let script = format!(
+            "export LISTEN_PID=$$ LISTEN_FDS={count} LISTEN_FDNAMES={names}; exec \"$0\" \"$@\"{moves}"
+        );
+        let launch =
+            Agent::launch(&stage.net).through(&["env", &notify, "FDSTORE=64", "bash", "-c", &script]);
+        std::thread::scope(|scope| {
+            let starting = scope.spawn(move || launch.start(config));
+            while self.hear() != "READY=1" {}
+            starting.join().expect("no panic")
+        })
+    }
+
+    /// Does what the next message asks for; returns it.
+    #[track_caller]
+    fn hear(&mut self) -> String {
+        let mut bytes = [0; 512];
+        let mut space = [MaybeUninit::uninit(); cmsg_space!(ScmRights(1))];
+        let mut ancillary = RecvAncillaryBuffer::new(&mut space);
+        let received = recvmsg(
+            &self.socket,
+            &mut [IoSliceMut::new(&mut bytes)],
+            &mut ancillary,
+            RecvFlags::CMSG_CLOEXEC,
+        );
+        let length = received.expect("a message").bytes;
+        let message = text(&bytes[..length]).trim_end().to_owned();
+        let has = |line: &str| message.lines().any(|it| it == line);
+        let name =
+            message.lines().find_map(|line| line.strip_prefix("FDNAME=")).unwrap_or_default().to_owned();
+        if has("FDSTORE=1") {
+            assert!(has("FDPOLL=0"), "{message}");
+            let mut rights = ancillary.drain().filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(rights) => Some(rights),
+                _ => None,
+            });
+            let fd = rights.next().and_then(|mut rights| rights.next()).expect("a descriptor");
+            self.store.insert(name, fd);
+        } else if has("FDSTOREREMOVE=1") {
+            self.store.remove(&name);
+        }
+        message
+    }
+
+    /// Waits until nothing is kept.
+    #[track_caller]
+    fn until_empty(&mut self) {
+        while !self.store.is_empty() {
+            self.hear();
+        }
+    }
+}
+
+fn inheritable(fd: &OwnedFd) -> OwnedFd {
+    let high = fcntl_dupfd_cloexec(fd, HIGH).expect("descriptors");
+    fcntl_setfd(&high, FdFlags::empty()).expect("open");
+    high
+}
+
+/// With a place for files that cannot be.
+fn config(stage: &Stage) -> Config {
+    Config::new()
+        .global("packet-state = \"/nonexistent/lb\"")
+        .path(Path::Packet)
+        .tcp("in", stage.net.frontend(PORT), "out", "")
+        .backend("out", stage.net.server().address(SERVER_PORT), "")
+}
+
+#[test]
+fn the_service_manager_keeps_flows_until_the_next_agent_comes() {
+    let (stage, mut manager) = (Stage::new(), Manager::new());
+    let config = config(&stage);
+    let mut first = manager.start(&stage, &config);
+    until_said(&first, "keeper=the service manager");
+    let mut pairs = [stage.spliced(&first), stage.spliced(&first)];
+    let objects = Objects::of(&first);
+    kill(&mut first);
+    pairs.iter_mut().for_each(Pair::ping);
+    let mut second = manager.start(&stage, &config);
+    pairs[0].stream(1 << 20);
+    pairs.iter().for_each(Pair::end);
+    for (record, pair) in second.until_records(2).iter().zip(&pairs) {
+        assert_bytes(record, pair.bytes);
+    }
+    second.until_idle();
+    let later = stage.spliced(&second);
+    second.terminate();
+    assert!(second.wait().success());
+    // It goes on: so nothing is forgotten.
+    let mut third = manager.start(&stage, &config);
+    later.end();
+    assert_bytes(&third.until_records(1)[0], later.bytes);
+    third.terminate();
+    manager.until_empty();
+    assert!(third.wait().success());
+    stage.assert_nothing_left(&objects);
+}

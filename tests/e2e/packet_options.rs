@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Path `packet`: what both ends agree on in their handshakes with the balancer. Where it is the same, or can be translated, the flow leaves;
+//! where it is not, the flow stays, the metric says why, and every byte arrives all the same.
+
+use std::net::TcpStream;
+use std::process::Command;
+
+use lb_tests::net::{Namespace, Net};
+use lb_tests::size;
+
+use crate::packet_lab::{Family, Lab, Spliced};
+use crate::support::stream_both_ways;
+
+on_both_families! {
+    options_that_are_the_same_are_no_obstacle,
+    timestamps_of_one_end_alone_are_an_obstacle,
+    selective_acknowledgements_of_one_end_alone_are_an_obstacle,
+    congestion_notification_of_one_end_alone_is_an_obstacle,
+    windows_are_scaled_from_any_to_any,
+    packets_of_any_size_on_both_legs_are_no_obstacle,
+    a_smaller_segment_size_on_one_leg_is_an_obstacle,
+}
+
+/// A part of the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Client,
+    Balancer,
+    Server,
+}
+use Place::{Balancer, Client, Server};
+
+impl Place {
+    fn of(self, net: &Net) -> &Namespace {
+        match self {
+            Client => &net.client,
+            Balancer => &net.balancer,
+            Server => net.server(),
+        }
+    }
+}
+
+const TIMESTAMPS: &str = "tcp_timestamps";
+const SACK: &str = "tcp_sack";
+const SCALING: &str = "tcp_window_scaling";
+const ECN: &str = "tcp_ecn";
+
+/// A setting of a place (ip-sysctl.rst).
+type Setting<'a> = (Place, &'a str, &'a str);
+
+/// A new flow, whose handshakes go by these settings; afterwards they are as before.
+#[track_caller]
+fn pair_with(lab: &Lab, settings: &[Setting<'_>]) -> Spliced {
+    let set = |&(place, key, value): &Setting<'_>| {
+        let (place, key) = (place.of(&lab.net), format!("net/ipv4/{key}"));
+        let before = place.enter(|| std::fs::read_to_string(format!("/proc/sys/{key}")));
+        place.sysctl(&key, value);
+        (place, key, before.expect("a setting"))
+    };
+    let before: Vec<_> = settings.iter().map(set).collect();
+    let flow = Spliced::from(lab.pair());
+    before.iter().for_each(|(place, key, value)| place.sysctl(key, value.trim()));
+    flow
+}
+
+/// With each of these settings, a flow leaves the agent and is exact.
+#[track_caller]
+fn leave(family: Family, rows: &[&[Setting<'_>]]) {
+    let lab = Lab::start(family);
+    let flows: Vec<_> = rows.iter().map(|settings| pair_with(&lab, settings)).collect();
+    leave_and_are_exact(&lab, &flows);
+}
+
+#[track_caller]
+fn leave_and_are_exact(lab: &Lab, flows: &[Spliced]) {
+    lab.until_spliced(flows);
+    let beside = lab.bytes_beside();
+    converse(flows);
+    lab.assert_ended(flows.len(), "finished");
+    lab.assert_refused(&[]);
+    assert_eq!(lab.bytes_beside(), beside, "bytes that came after the flows had left");
+}
+
+/// With each of these settings, a flow stays, for this reason alone, and is exact.
+#[track_caller]
+fn stay(family: Family, rows: &[&[Setting<'_>]], reason: &str) {
+    let lab = Lab::start(family);
+    let flows: Vec<_> = rows.iter().map(|settings| pair_with(&lab, settings)).collect();
+    stay_and_are_exact(&lab, &flows, reason);
+}
+
+#[track_caller]
+fn stay_and_are_exact(lab: &Lab, flows: &[Spliced], reason: &str) {
+    converse(flows);
+    let records = lab.agent.until_records(flows.len());
+    for record in &records {
+        assert!(record.close() == "finished" && record.text("path") != "packet", "{record:?}");
+    }
+    let count = flows.len() as u64;
+    lab.assert_refused(&[(reason, count)]);
+    let all = lab.agent.scrape().count("lb_path_bytes_total", &[]);
+    assert_eq!((lab.bytes_beside(), all), (all, 2 * bytes() * count));
+}
+
+/// What goes each way.
+fn bytes() -> u64 {
+    size(4 << 20, 256 << 20)
+}
+
+/// Short messages, then streams, and an end.
+#[track_caller]
+fn converse(flows: &[Spliced]) {
+    const PINGS: u64 = 50;
+    for flow in flows {
+        (0..PINGS).for_each(|_| flow.ping());
+        stream_both_ways(&flow.client, &flow.server, bytes() - PINGS, bytes() - PINGS);
+    }
+}
+
+fn options_that_are_the_same_are_no_obstacle(family: Family) {
+    leave(
+        family,
+        &[
+            &[(Balancer, TIMESTAMPS, "0")],
+            &[(Client, TIMESTAMPS, "0"), (Server, TIMESTAMPS, "0")],
+            &[(Balancer, SACK, "0")],
+            &[(Client, SACK, "0"), (Server, SACK, "0")],
+            &[(Balancer, SCALING, "0")],
+            &[(Client, SCALING, "0"), (Server, SCALING, "0")],
+            &[(Client, TIMESTAMPS, "0"), (Balancer, SACK, "0"), (Server, TIMESTAMPS, "0")],
+            &[(Client, ECN, "1"), (Balancer, ECN, "1"), (Server, ECN, "1")],
+        ],
+    );
+}
+
+fn timestamps_of_one_end_alone_are_an_obstacle(family: Family) {
+    stay(family, &[&[(Client, TIMESTAMPS, "0")], &[(Server, TIMESTAMPS, "0")]], "timestamps-differ");
+}
+
+fn selective_acknowledgements_of_one_end_alone_are_an_obstacle(family: Family) {
+    stay(family, &[&[(Client, SACK, "0")], &[(Server, SACK, "0")]], "sack-differs");
+}
+
+fn congestion_notification_of_one_end_alone_is_an_obstacle(family: Family) {
+    stay(family, &[&[(Client, ECN, "1")], &[(Balancer, ECN, "1")]], "ecn-differs");
+}
+
+/// A shift follows from how much a socket may receive, and from the window that its route allows (net/ipv4/tcp_output.c,
+/// tcp_select_initial_window).
+fn windows_are_scaled_from_any_to_any(family: Family) {
+    leave(family, &[&[(Client, SCALING, "0")], &[(Server, SCALING, "0")]]);
+    let lab = Lab::start(family);
+    let flows = [(Client, Server, (2, 14)), (Server, Client, (14, 2))].map(|(narrow, wide, expected)| {
+        // What is nearer than the default route is the link to the balancer.
+        let of_link = link(&lab.net, family, narrow);
+        let route = |verb: &str| {
+            let mut command = Command::new("ip");
+            command.args([family.flag(), "route", verb, &of_link, "dev", "uplink", "window", "131072"]);
+            narrow.of(&lab.net).run(&mut command);
+        };
+        route("add");
+        let flow = pair_with(&lab, &[(wide, "tcp_rmem", "4096 131072 536870912")]);
+        let found = (shift(&lab.net.client, &flow.client), shift(lab.net.server(), &flow.server));
+        assert_eq!(found, expected);
+        route("del");
+        flow
+    });
+    leave_and_are_exact(&lab, &flows);
+}
+
+/// The balancer's address on the link to an end.
+fn link(net: &Net, family: Family, end: Place) -> String {
+    let own = family.of(end.of(net), 0).ip().to_string();
+    // Of a client and of a server it is the one before theirs.
+    format!("{}1", own.strip_suffix('2').expect("an end's address"))
+}
+
+/// The shift of an end: the second that `ss` tells, which is of the windows that it announces itself.
+fn shift(place: &Namespace, end: &TcpStream) -> u32 {
+    let [own, peer] =
+        [end.local_addr(), end.peer_addr()].map(|address| address.expect("connected").port().to_string());
+    let mut command = Command::new("ss");
+    command.args(["-tinH", "sport", "=", &format!(":{own}"), "and", "dport", "=", &format!(":{peer}")]);
+    let said = place.run(&mut command);
+    let shifts = said.split_whitespace().find_map(|word| word.strip_prefix("wscale:"));
+    let own = shifts.and_then(|shifts| shifts.split_once(',')?.1.parse().ok());
+    own.unwrap_or_else(|| panic!("no shift in: {said}"))
+}
+
+/// Both ends of a link take packets of so many bytes.
+fn resize(net: &Net, end: Place, mtu: u16) {
+    let (place, here) = match end {
+        Client => (&net.client, "client"),
+        Balancer | Server => (net.server(), "server0"),
+    };
+    for (place, interface) in [(place, "uplink"), (&*net.balancer, here)] {
+        place.run(Command::new("ip").args(["link", "set", interface, "mtu", &mtu.to_string()]));
+    }
+}
+
+fn packets_of_any_size_on_both_legs_are_no_obstacle(family: Family) {
+    let lab = Lab::start(family);
+    // In this order: what is there already goes through whatever comes.
+    let flows = [1280, 1400, 9000].map(|mtu| {
+        [Client, Server].into_iter().for_each(|end| resize(&lab.net, end, mtu));
+        Spliced::from(lab.pair())
+    });
+    leave_and_are_exact(&lab, &flows);
+}
+
+/// One end may send what does not fit on the other's link; nobody tells it yet to send less.
+fn a_smaller_segment_size_on_one_leg_is_an_obstacle(family: Family) {
+    let lab = Lab::start(family);
+    let flows = [Client, Server].map(|end| {
+        resize(&lab.net, end, 1400);
+        let flow = Spliced::from(lab.pair());
+        resize(&lab.net, end, 1500);
+        flow
+    });
+    stay_and_are_exact(&lab, &flows, "segment-size");
+}

@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Path `packet`: whatever two ends do with their streams, every byte arrives once and in its place.
+
+use std::net::TcpStream;
+use std::slice;
+use std::thread;
+use std::time::Duration;
+
+use lb_tests::config::Path;
+use lb_tests::net::Net;
+use lb_tests::peer::Service;
+use lb_tests::random::Random;
+use lb_tests::size;
+use lb_tests::stream::{
+    End, finish, receive, receive_at_most, receive_exactly, receive_in_pieces, say, send, send_in_pieces,
+    send_until_blocked,
+};
+
+use crate::packet_lab::{Family, Lab, Lines, Spliced};
+use crate::support::{allow_many_connections, assert_received, limit_socket_buffers, stream_both_ways};
+
+on_both_families! {
+    streams_both_ways_are_exact,
+    short_flows_race_for_the_path,
+    streams_that_never_wait_leave_the_agent,
+    a_server_may_speak_first,
+    a_reader_that_is_late_holds_up_the_other_end,
+    a_reader_that_is_slow_gets_everything,
+}
+
+fn streams_both_ways_are_exact(family: Family) {
+    let lab = Lab::start(family);
+    let flow = lab.spliced();
+    let beside = lab.bytes_beside();
+    let bytes = size(64 << 20, 5 << 30);
+    stream_both_ways(&flow.client, &flow.server, bytes, bytes);
+    lab.assert_ended(1, "finished");
+    assert_eq!(lab.bytes_beside(), beside, "bytes that came after the flow had left");
+}
+
+/// What one flow of [`short_flows_race_for_the_path`] is to carry: words that client and server both know, and in which pieces.
+#[derive(Clone, Copy)]
+struct Plan {
+    seed: u64,
+    /// Messages of one byte each way before anything else, at the client's leisure.
+    pings: usize,
+    up: u64,
+    down: u64,
+}
+
+impl Plan {
+    /// Of the seed, which the client sends first.
+    const LEN: u64 = 8;
+
+    /// Bytes of any size, from none to half a megabyte, most of them few.
+    fn new(seed: u64) -> Self {
+        let mut random = Random::new(seed);
+        let [up, down] = [(); 2].map(|()| {
+            let scale = random.below(20);
+            random.below(1 << scale) as u64
+        });
+        Self { seed, pings: random.below(40), up, down }
+    }
+
+    /// All that is carried.
+    fn bytes(self) -> u64 {
+        self.up + self.down + 2 * self.pings as u64 + Self::LEN
+    }
+
+    fn start(self, client: &TcpStream) {
+        say(client, &self.seed.to_be_bytes());
+        let mut random = Random::new(self.seed);
+        for _ in 0..self.pings {
+            say(client, b"?");
+            assert_eq!(receive_exactly(client, 1), b"?");
+            thread::sleep(Duration::from_micros(random.below(4_000) as u64));
+        }
+        self.follow(client, (self.seed, self.up), (self.seed + 1, self.down));
+    }
+
+    fn answer(server: &TcpStream) {
+        let seed = receive_exactly(server, Self::LEN as usize);
+        let plan = Self::new(u64::from_be_bytes(seed.try_into().expect("8 bytes")));
+        for _ in 0..plan.pings {
+            assert_eq!(receive_exactly(server, 1), b"?");
+            say(server, b"?");
+        }
+        plan.follow(server, (plan.seed + 1, plan.down), (plan.seed, plan.up));
+    }
+
+    /// Sends so many bytes of one pattern in pieces, with a pause now and then, and a FIN, while another pattern has to come.
+    fn follow(self, stream: &TcpStream, (sent, up): (u64, u64), (received, down): (u64, u64)) {
+        let mut random = Random::new(self.seed ^ sent);
+        let piece = || {
+            if random.below(8) == 0 {
+                thread::sleep(Duration::from_micros(random.below(1_500) as u64));
+            }
+            let scale = random.below(16);
+            1 + random.below(1 << scale)
+        };
+        thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                send_in_pieces(stream, sent, up, piece).expect("a reader that keeps reading");
+                finish(stream);
+            });
+            assert_received(&receive(stream, received), down, End::Finished);
+            sender.join().expect("no panic");
+        });
+    }
+}
+
+/// Many at a time, most of which end before they can leave; in others the first segment that is translated may be any of them.
+fn short_flows_race_for_the_path(family: Family) {
+    let net = Net::new(1);
+    allow_many_connections(&net);
+    // Above the ports that clients and sockets of the balancer's use.
+    let lab = Lab::with(net, family, Lines { global: "packet-ports = \"65001-65535\"", ..Lines::default() });
+    let address = lab.address();
+    let Lab { agent, listener, net, .. } = lab;
+    let server = Service::start(listener, |stream| Plan::answer(&stream));
+    let (racers, flows) = (12, size(200, 3_000_u64));
+    thread::scope(|scope| {
+        for racer in 0..racers {
+            let net = &net;
+            scope.spawn(move || {
+                for number in (racer..flows).step_by(racers as usize) {
+                    Plan::new(number * 2).start(&net.client.connect(address));
+                }
+            });
+        }
+    });
+    (0..flows).for_each(|_| server.outcome());
+    let records = agent.until_records(flows as usize);
+    assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
+    let carried: u64 = (0..flows).map(|number| Plan::new(number * 2).bytes()).sum();
+    assert_eq!(agent.scrape().count("lb_path_bytes_total", &[]), carried);
+    let away = agent.own_flows(Path::Packet);
+    println!("{away} of {flows} flows left the agent");
+    assert!((flows / 10..flows).contains(&away), "{away} of {flows} flows left the agent");
+}
+
+/// Nobody waits for anything, so that the flow only leaves because both ends are asked to pause. How much they send until then depends on
+/// when the agent gets a processor.
+fn streams_that_never_wait_leave_the_agent(family: Family) {
+    let lab = Lab::start(family);
+    for (flows, is_upwards) in (1..).zip([true, false]) {
+        let (flow, before) = (Spliced::from(lab.pair()), lab.bytes_beside());
+        let (from, to) = flow.towards(is_upwards);
+        let bytes = size(512 << 20, 5 << 30);
+        thread::scope(|scope| {
+            let sent = scope.spawn(|| {
+                let sum = send(from, 1, bytes).expect("a reader");
+                finish(from);
+                sum
+            });
+            let received = receive(to, 1);
+            assert_received(&received, bytes, End::Finished);
+            assert_eq!(received.sha256, sent.join().expect("no panic"));
+        });
+        finish(to);
+        assert_received(&receive(from, 0), 0, End::Finished);
+        lab.assert_closed(flows, "finished");
+        let beside = lab.bytes_beside() - before;
+        println!("{beside} of {bytes} bytes were carried before the flow left");
+        assert!(beside <= 256 << 20, "{beside} of {bytes} bytes were carried before the flow left");
+    }
+}
+
+fn a_server_may_speak_first(family: Family) {
+    let lab = Lab::start(family);
+    let flow = Spliced::from(lab.pair());
+    say(&flow.server, b"220 welcome");
+    assert_eq!(receive_exactly(&flow.client, 11), b"220 welcome");
+    lab.until_spliced(slice::from_ref(&flow));
+    let beside = lab.bytes_beside();
+    // And so it does after the flow has left.
+    thread::scope(|scope| {
+        let sent = scope.spawn(|| send(&flow.server, 7, 3_000_000).expect("a reader"));
+        let received = receive_at_most(&flow.client, 7, 3_000_000);
+        assert_received(&received, 3_000_000, End::Silent);
+        assert_eq!(received.sha256, sent.join().expect("no panic"));
+    });
+    say(&flow.client, b"QUIT");
+    assert_eq!(receive_exactly(&flow.server, 4), b"QUIT");
+    finish(&flow.server);
+    finish(&flow.client);
+    assert_received(&receive(&flow.client, 0), 0, End::Finished);
+    assert_received(&receive(&flow.server, 0), 0, End::Finished);
+    lab.assert_ended(1, "finished");
+    assert_eq!(lab.bytes_beside(), beside);
+}
+
+/// Windows are end to end: what the reader does not take waits at its sender, and nothing of it in between.
+fn a_reader_that_is_late_holds_up_the_other_end(family: Family) {
+    let net = Net::new(1);
+    limit_socket_buffers(&net, 256 << 10);
+    let lab = Lab::over(net, family);
+    let flows = lab.spliced_flows::<2>();
+    let beside = lab.bytes_beside();
+    let calm = Duration::from_millis(700);
+    thread::scope(|scope| {
+        for (flow, is_upwards) in flows.iter().zip([true, false]) {
+            scope.spawn(move || {
+                let (from, to) = flow.towards(is_upwards);
+                let taken = send_until_blocked(from, 5, calm);
+                assert!(taken < 2 << 20, "{taken} bytes were taken, and nobody read");
+                finish(from);
+                assert_received(&receive(to, 5), taken, End::Finished);
+                finish(to);
+                assert_received(&receive(from, 0), 0, End::Finished);
+            });
+        }
+    });
+    lab.assert_ended(2, "finished");
+    assert_eq!(lab.bytes_beside(), beside);
+}
+
+/// Now and then its window is shut, and opens by less than a segment.
+fn a_reader_that_is_slow_gets_everything(family: Family) {
+    let net = Net::new(1);
+    limit_socket_buffers(&net, 64 << 10);
+    let lab = Lab::over(net, family);
+    let flows = lab.spliced_flows::<2>();
+    let bytes = size(1 << 20, 64 << 20);
+    thread::scope(|scope| {
+        for (flow, is_upwards) in flows.iter().zip([true, false]) {
+            scope.spawn(move || read_slowly(flow, is_upwards, bytes));
+        }
+    });
+    lab.assert_ended(2, "finished");
+}
+
+fn read_slowly(flow: &Spliced, is_upwards: bool, bytes: u64) {
+    let (from, to) = flow.towards(is_upwards);
+    let (mut random, mut read) = (Random::new(11), 0_u64);
+    thread::scope(|scope| {
+        let sent = scope.spawn(|| {
+            let sum = send(from, 5, bytes).expect("a slow reader");
+            finish(from);
+            sum
+        });
+        let received = receive_in_pieces(to, 5, u64::MAX, || {
+            read += 1;
+            if read.is_multiple_of(64) {
+                thread::sleep(Duration::from_millis(20));
+            }
+            1 + random.below(3_000)
+        });
+        assert_received(&received, bytes, End::Finished);
+        assert_eq!(received.sha256, sent.join().expect("no panic"));
+    });
+    finish(to);
+    assert_received(&receive(from, 0), 0, End::Finished);
+}
