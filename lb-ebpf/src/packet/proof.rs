@@ -72,10 +72,11 @@ fn sum(skb: Skb, at: u32, len: u32) -> u64 {
     // (see `count` in `flow`).
     let (bytes, left) = unsafe { (&raw mut (*room).bytes, &raw mut (*room).left) };
     let bytes: *mut u8 = bytes.cast();
-    // SAFETY: as above, for every access to `left`.
+    // SAFETY: from `room`, as above.
     unsafe { left.write_volatile(len) };
     let (mut at, mut sum) = (at, 0);
     for _ in 0..CHUNKS {
+        // SAFETY: as above.
         let now = unsafe { left.read_volatile() };
         if now < CHUNK {
             break;
@@ -86,8 +87,10 @@ fn sum(skb: Skb, at: u32, len: u32) -> u64 {
         }
         sum = add(bytes, CHUNK, sum);
         at += CHUNK;
+        // SAFETY: as above.
         unsafe { left.write_volatile(now - CHUNK) };
     }
+    // SAFETY: as above.
     let rest = unsafe { left.read_volatile() };
     if rest == 0 {
         return u64::from(sum);
