@@ -11,7 +11,7 @@ use lb_tests::size;
 use lb_tests::wait::until;
 use rustix::process::Signal;
 
-use crate::packet_stage::{Objects, Pair, STATE, Stage, assert_bytes, kill, stop, until_said};
+use crate::packet_stage::{Objects, Pair, STATE, Stage, assert_bytes, has_links, kill, stop, until_said};
 
 /// Bulk both ways, ping-pong and an idle flow: none notices that the agent was killed, and the next one tells of each once, exactly.
 #[test]
@@ -184,7 +184,7 @@ fn bytes_are_counted_once_by_all_agents_together() {
     assert_bytes(&agent.until_records(1)[0], pair.bytes);
 }
 
-/// Where nobody keeps anything, flows end with their agent, loudly, and that is told.
+/// Where nobody keeps anything, flows end with their agent, loudly, and that is told. Before Linux 6.6 a killed agent cannot take them along.
 #[test]
 fn without_a_place_flows_end_with_their_agent() {
     let stage = Stage::new();
@@ -193,5 +193,9 @@ fn without_a_place_flows_end_with_their_agent() {
     until_said(&agent, "flows of path packet end with lb");
     let mut pair = stage.spliced(&agent);
     kill(&mut agent);
-    pair.assert_reset();
+    if has_links() {
+        return pair.assert_reset();
+    }
+    // Filters stay until somebody takes them off.
+    pair.ping();
 }
