@@ -182,7 +182,7 @@ mod tests {
                     first.write_bytes(7, 100);
                     Recycling.dealloc(first, small);
                     let again = Recycling.alloc_zeroed(small);
-                    assert_eq!(again, first);
+                    assert!(again == first || align > ALIGN);
                     assert_eq!(again.addr() % align, 0);
                     assert_eq!(std::slice::from_raw_parts(again, 100), [0; 100]);
                     again.write_bytes(9, 100);

@@ -8,10 +8,10 @@ use lb_tests::agent::Agent;
 use lb_tests::config::{Config, Path};
 use lb_tests::random::Random;
 use lb_tests::size;
-use lb_tests::wait::until;
+use lb_tests::wait::{until, until_some};
 use rustix::process::Signal;
 
-use crate::packet_stage::{Objects, Pair, STATE, Stage, assert_bytes, kill, stop, until_said};
+use crate::packet_stage::{Objects, Pair, STATE, Stage, assert_bytes, has_links, kill, stop, until_said};
 
 /// Bulk both ways, ping-pong and an idle flow: none notices that the agent was killed, and the next one tells of each once, exactly.
 #[test]
@@ -135,9 +135,11 @@ fn a_kill_between_flip_and_discard_costs_nothing() {
     let second = stage.agent();
     pair.stream(1 << 20);
     pair.end();
-    let records = second.until_records(1);
-    let told = records.iter().find(|record| record.text("client") == pair.client_address());
-    assert_bytes(told.expect("told of"), pair.bytes);
+    // Pairs before it may be told of, too.
+    let told = until_some("its line", || {
+        second.records().into_iter().find(|record| record.text("client") == pair.client_address())
+    });
+    assert_bytes(&told, pair.bytes);
 }
 
 /// Nobody looks while no agent runs; the programs remember.
@@ -184,7 +186,7 @@ fn bytes_are_counted_once_by_all_agents_together() {
     assert_bytes(&agent.until_records(1)[0], pair.bytes);
 }
 
-/// Where nobody keeps anything, flows end with their agent, loudly, and that is told.
+/// Where nobody keeps anything, flows end with their agent, loudly, and that is told. Before Linux 6.6 a killed agent cannot take them along.
 #[test]
 fn without_a_place_flows_end_with_their_agent() {
     let stage = Stage::new();
@@ -193,5 +195,9 @@ fn without_a_place_flows_end_with_their_agent() {
     until_said(&agent, "flows of path packet end with lb");
     let mut pair = stage.spliced(&agent);
     kill(&mut agent);
-    pair.assert_reset();
+    if has_links() {
+        return pair.assert_reset();
+    }
+    // Filters stay until somebody takes them off.
+    pair.ping();
 }

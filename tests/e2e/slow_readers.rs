@@ -13,8 +13,9 @@ use crate::support::{Relay, assert_received, limit_socket_buffers};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a reader has taken before it, or its socket's window, can show that to the sender.
-const MEAL: usize = 64 << 10;
+/// What a reader takes at a time: two segments of the largest size (GSO, 64 KiB), since a segment gives its room back, and opens the window, when all
+/// of it has been taken.
+const MEAL: usize = 128 << 10;
 
 /// The largest receive buffer, in bytes. What is in the reader's is acknowledged, so that its meals show the sender nothing any more.
 const RECEIVE_BUFFER: usize = 256 << 10;

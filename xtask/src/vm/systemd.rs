@@ -126,7 +126,7 @@ fn pack(modules: &Modules, programs: &Programs, system: &Path) -> Result<Initram
     initramfs.program("ip")?;
     initramfs.program_at(&programs.guest, Path::new("/init"))?;
     let mut plan = Vec::new();
-    for module in modules.with_dependencies(&["veth"])? {
+    for module in modules.with_dependencies(&["veth", "sch_ingress", "cls_bpf"])? {
         let file = Path::new("/modules").join(&module.name);
         initramfs.file(&file, 0o644, &module.image);
         plan.push(format!("module {}", file.display()));

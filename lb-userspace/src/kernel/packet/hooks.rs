@@ -115,8 +115,7 @@ impl Hooks {
     /// See [`super::Packet::left_interfaces`].
     pub fn left_interfaces(&self) -> Vec<String> {
         let links = self.left.keys().filter_map(|name| Direction::of(name)).map(|(_, number)| number);
-        let filters =
-            self.filters.iter().flat_map(|filters| filters.map.keys().flatten()).map(|[number, _]| number);
+        let filters = self.left_filters().into_iter().map(|(_, number)| number);
         let numbers: BTreeSet<u32> = links.chain(filters).collect();
         numbers.into_iter().filter_map(|number| net::interface_name(number).ok()).collect()
     }
@@ -126,6 +125,18 @@ impl Hooks {
         for name in std::mem::take(&mut self.left).keys() {
             keeper.forget(name);
         }
+        for (direction, number) in self.left_filters() {
+            if let Some(filters) = &mut self.filters {
+                filters.take_off(direction, number);
+            }
+        }
+    }
+
+    /// Where filters are that another agent has left, and that have not made way.
+    fn left_filters(&self) -> Vec<(Direction, u32)> {
+        let all = self.filters.iter().flat_map(|filters| filters.map.keys().flatten());
+        let places = all.filter_map(|[number, direction]| Some((Direction::from_number(direction)?, number)));
+        places.filter(|(direction, number)| !self.kept.contains(&direction.name(*number))).collect()
     }
 
     /// Puts a program at an interface.
@@ -188,6 +199,7 @@ impl Hooks {
             SchedClassifierLink::attached(place.name, attach_type, priority, handle.into(), None).ok()
         });
         let replaced = there.and_then(|there| program.attach_to_link(there).ok());
+        self.kept.insert(direction.name(place.number));
         let id = match replaced {
             Some(id) => id,
             None => {
@@ -205,6 +217,18 @@ impl Hooks {
 }
 
 impl Filters {
+    /// Takes one off, and forgets it.
+    fn take_off(&mut self, direction: Direction, number: u32) {
+        let key = [number, direction as u32];
+        let Ok([priority, handle]) = self.map.get(&key, 0) else { return };
+        if let (Ok(name), Ok(priority)) = (net::interface_name(number), u16::try_from(priority)) {
+            let attach_type = direction.attach_type();
+            // Dropped at once; what is gone is off.
+            drop(SchedClassifierLink::attached(&name, attach_type, priority, handle.into(), None));
+        }
+        let _ = self.map.remove(&key);
+    }
+
     fn of(fd: OwnedFd) -> Option<Self> {
         let map = MapData::from_fd(fd.try_clone().ok()?).ok()?;
         Some(Self { fd, map: Map::HashMap(map).try_into().ok()? })
@@ -249,6 +273,11 @@ impl Direction {
         Some((direction, number.parse().ok()?))
     }
 
+    /// As the map of filters has it.
+    fn from_number(number: u32) -> Option<Self> {
+        [Self::Ingress, Self::Egress].into_iter().find(|direction| *direction as u32 == number)
+    }
+
     fn kind(self) -> u32 {
         match self {
             Self::Ingress => bpf::TCX_INGRESS,
@@ -272,15 +301,12 @@ impl fmt::Debug for Hooks {
 
 /// Takes the programs off that are filters, by the map that says where they are.
 pub fn take_off(filters: OwnedFd) {
-    let Some(filters) = Filters::of(filters) else { return };
-    for ([number, direction], [priority, handle]) in filters.map.iter().flatten() {
-        let attach_type =
-            if direction == Direction::Ingress as u32 { Direction::Ingress } else { Direction::Egress };
-        let (Ok(name), Ok(priority)) = (net::interface_name(number), u16::try_from(priority)) else {
-            continue;
-        };
-        // Dropped at once; what is gone is off.
-        drop(SchedClassifierLink::attached(&name, attach_type.attach_type(), priority, handle.into(), None));
+    let Some(mut filters) = Filters::of(filters) else { return };
+    let all: Vec<[u32; 2]> = filters.map.keys().flatten().collect();
+    for [number, direction] in all {
+        if let Some(direction) = Direction::from_number(direction) {
+            filters.take_off(direction, number);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use lb_common::packet::record::{
 };
 
 use super::counters::Counters;
-use super::hooks::Hooks;
+use super::hooks::{Hooks, take_off};
 use super::kept::{self, Found, Incompatible, Keeper, KeptError, Layout};
 use super::keys::{Keys, ends};
 use super::ledger::{Ledger, Maps};
@@ -118,6 +118,10 @@ impl Packet {
         let incompatible = |found| KeptError::Incompatible { place: place.clone(), found };
         let judged = judge(&found, terms, network).map_err(incompatible)?;
         let Some(slots) = judged else {
+            if let Some(filters) = found.remove(kept::FILTERS) {
+                take_off(filters);
+                keeper.forget(kept::FILTERS);
+            }
             keeper.clear_all(&found);
             return Self::begin(object, terms, keeper, network);
         };

@@ -85,6 +85,21 @@ fn filters_stay_make_way_and_go() {
         assert!(!state.exists());
 
         drop(attached(&state));
+        let (packet, _) = open(&state, 8);
+        assert_eq!(filters(), BTreeSet::new(), "what is made anew leaves nothing of the old");
+        drop(packet);
+        drop(attached(&state));
+        let (mut packet, _) = open(&state, 4);
+        assert_eq!(packet.left_interfaces(), ["client"]);
+        let attachment = packet.attach("client").expect("an interface");
+        assert!(packet.left_interfaces().is_empty());
+        drop((packet, attachment));
+        let (mut packet, _) = open(&state, 4);
+        packet.detach_rest();
+        assert_eq!(filters(), BTreeSet::new(), "an interface that nobody wants any more");
+        drop(packet);
+
+        drop(attached(&state));
         assert_eq!(filters().len(), 2);
         assert_eq!(flush(&state).expect("nobody runs"), Flushed::Flows(0));
         assert_eq!(filters(), BTreeSet::new());
