@@ -133,6 +133,6 @@ pub fn chosen(programs: &Programs, filter: Option<&str>, scope: Scope) -> Result
 
 /// Whether a test is about what a kernel does and no other test shows, in a short time.
 fn is_for_ci(test: &Test) -> bool {
-    let prefixes = ["kernel::", "sockmap", "packet", links::PREFIX];
+    let prefixes = ["kernel::", "sockmap", "packet::", links::PREFIX];
     prefixes.iter().any(|prefix| test.name.starts_with(prefix))
 }
