@@ -311,7 +311,7 @@ pub fn take_off(filters: OwnedFd) {
 }
 
 /// Whether the kernel has links for these programs: since 6.6.
-fn has_tcx() -> bool {
+pub(super) fn has_tcx() -> bool {
     #[cfg(test)]
     if WITHOUT_LINKS.get() {
         return false;
