@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a connection costs on which nothing moves, beside HAProxy on the same machine.
 
+use std::collections::{BTreeMap, HashMap};
 use std::net::TcpStream;
 use std::time::Duration;
 
@@ -18,6 +19,13 @@ use crate::support::{PORT, SERVER_PORT, allow_many_connections};
 
 /// Ports of frontends and of servers: each pair of them leads to as many connections as an address has ports.
 const LANES: u16 = 4;
+
+/// Lengths of a request, as that of a short ClientHello, and of its answer, in bytes.
+const REQUEST_LEN: usize = 517;
+const ANSWER_LEN: usize = 200;
+
+/// Connections that are opened at a time.
+const TOGETHER: usize = 100;
 
 /// How long both have to give back what they need no more.
 const SETTLING: Duration = Duration::from_secs(1);
@@ -97,19 +105,38 @@ fn cost(net: &Net, lanes: &[Listener], process: &Process, flows: usize) -> Cost 
 
 /// Connections that have carried a request and an answer, both ends.
 fn open(net: &Net, lanes: &[Listener], count: usize) -> Vec<(TcpStream, TcpStream)> {
-    net.client.enter(|| {
-        (0..count)
-            .map(|number| {
-                let lane = number % lanes.len();
-                let frontend = net.frontend(PORT + lane as u16);
-                let client = try_connect_here(frontend).unwrap_or_else(|error| panic!("{number}: {error}"));
-                let server = lanes[lane].accept();
-                say(&client, &[7; 517]);
-                assert_eq!(receive_exactly(&server, 517), [7; 517]);
-                say(&server, &[8; 200]);
-                assert_eq!(receive_exactly(&client, 200), [8; 200]);
-                (client, server)
-            })
-            .collect()
-    })
+    let numbers: Vec<_> = (0..count).collect();
+    net.client.enter(|| numbers.chunks(TOGETHER).flat_map(|numbers| open_some(net, lanes, numbers)).collect())
+}
+
+/// As many at a time, step by step: one after the other, each would cost every process a wake-up at each step.
+fn open_some(net: &Net, lanes: &[Listener], numbers: &[usize]) -> Vec<(TcpStream, TcpStream)> {
+    let lane = |number: usize| number % lanes.len();
+    let connect = |&number: &usize| {
+        let frontend = net.frontend(PORT + lane(number) as u16);
+        let client = try_connect_here(frontend).unwrap_or_else(|error| panic!("{number}: {error}"));
+        say(&client, &request(number));
+        (number, client)
+    };
+    let clients: BTreeMap<_, _> = numbers.iter().map(connect).collect();
+    // They may come in another order.
+    let accept = |&number: &usize| {
+        let server = lanes[lane(number)].accept();
+        let request: [u8; REQUEST_LEN] = receive_exactly(&server, REQUEST_LEN).try_into().expect("so many");
+        say(&server, &[8; ANSWER_LEN]);
+        (request, server)
+    };
+    let mut servers: HashMap<_, _> = numbers.iter().map(accept).collect();
+    let pair = |(number, client): (usize, TcpStream)| {
+        assert_eq!(receive_exactly(&client, ANSWER_LEN), [8; ANSWER_LEN]);
+        (client, servers.remove(&request(number)).expect("each request comes to a server once"))
+    };
+    clients.into_iter().map(pair).collect()
+}
+
+/// What a client asks, each something else.
+fn request(number: usize) -> [u8; REQUEST_LEN] {
+    let mut request = [7; REQUEST_LEN];
+    request[..size_of::<usize>()].copy_from_slice(&number.to_be_bytes());
+    request
 }

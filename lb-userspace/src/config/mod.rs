@@ -24,6 +24,7 @@ mod render;
 mod resolver;
 mod root;
 mod route;
+mod route_names;
 mod source;
 mod source_address;
 mod suggest;

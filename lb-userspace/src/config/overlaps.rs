@@ -4,10 +4,9 @@
 //! That an exact name lies inside a wildcard is what precedence is for, and no warning.
 
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher};
 
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
+use hashbrown::DefaultHashBuilder;
 use regex_syntax::hir::{Hir, HirKind, Look};
 
 use super::NamePattern;
@@ -39,51 +38,34 @@ struct Claim {
 }
 
 /// All patterns, found by what they are. Nothing is copied, and of a pattern that stands once nothing is kept but its place: there
-/// may be millions of them.
+/// may be millions of them. That is also why they are sorted by their hashes, which goes through memory in order; a table would not.
 struct Index<'r> {
     routes: &'r [RouteRead],
-    hasher: RandomState,
-    /// The first claim to each pattern.
-    first: HashTable<Claim>,
+    hasher: DefaultHashBuilder,
+    /// All claims with the hash of what they are to, in the order of both.
+    sorted: Vec<(u64, Claim)>,
     /// All claims to the patterns that have several, in order, by the first.
     shared: BTreeMap<Claim, Vec<Claim>>,
 }
 
 impl<'r> Index<'r> {
     fn new(routes: &'r [RouteRead]) -> Self {
-        let count = routes.iter().map(|read| read.route.names.len().max(1)).sum();
-        let (hasher, first) = (RandomState::new(), HashTable::with_capacity(count));
-        let mut index = Self { routes, hasher, first, shared: BTreeMap::new() };
-        for (route, read) in routes.iter().enumerate() {
-            for name in 0..read.route.names.len().max(1) {
-                index.add(Claim { route, name });
-            }
-        }
-        index
-    }
-
-    fn add(&mut self, claim: Claim) {
-        let Self { routes, hasher, first, shared } = self;
-        let pattern = pattern(routes, claim);
-        let known = first.entry(
-            hash(hasher, pattern),
-            |known| self::pattern(routes, *known) == pattern,
-            |known| hash(hasher, self::pattern(routes, *known)),
-        );
-        match known {
-            Entry::Occupied(known) => {
-                shared.entry(*known.get()).or_insert_with(|| vec![*known.get()]).push(claim);
-            }
-            Entry::Vacant(place) => {
-                place.insert(claim);
-            }
-        }
+        let hasher = DefaultHashBuilder::default();
+        let claims = routes.iter().enumerate().flat_map(|(route, read)| {
+            (0..read.route.names.len().max(1)).map(move |name| Claim { route, name })
+        });
+        let mut sorted: Vec<_> = claims.map(|claim| (hash(&hasher, pattern(routes, claim)), claim)).collect();
+        sorted.sort_unstable();
+        let shared = shared(routes, &sorted);
+        Self { routes, hasher, sorted, shared }
     }
 
     /// All claims to a pattern, in order.
     fn claims(&self, wanted: &NamePattern) -> &[Claim] {
-        let is_wanted = |known: &Claim| pattern(self.routes, *known) == Some(wanted);
-        match self.first.find(hash(&self.hasher, Some(wanted)), is_wanted) {
+        let wanted_hash = hash(&self.hasher, Some(wanted));
+        let from = self.sorted.partition_point(|(hash, _)| *hash < wanted_hash);
+        let alike = self.sorted[from..].iter().take_while(|(hash, _)| *hash == wanted_hash);
+        match alike.map(|(_, claim)| claim).find(|known| pattern(self.routes, **known) == Some(wanted)) {
             Some(first) => self.shared.get(first).map_or(std::slice::from_ref(first), Vec::as_slice),
             None => &[],
         }
@@ -122,7 +104,7 @@ impl<'r> Index<'r> {
 
     fn warn(&self, cx: &Context<'_>, claim: Claim, text: String) {
         let read = &self.routes[claim.route];
-        let place = read.places.get(claim.name).unwrap_or(&read.place).clone();
+        let place = read.places.get(claim.name).unwrap_or_else(|| read.place.clone());
         let name = read.route.names.get(claim.name);
         cx.warn(warning(place, &read.path, name, text));
     }
@@ -183,13 +165,28 @@ impl<'r> Index<'r> {
     }
 }
 
+/// See [`Index::shared`].
+fn shared(routes: &[RouteRead], sorted: &[(u64, Claim)]) -> BTreeMap<Claim, Vec<Claim>> {
+    let mut shared = BTreeMap::<_, Vec<_>>::new();
+    for alike in sorted.chunk_by(|(first, _), (second, _)| first == second) {
+        for &(_, claim) in &alike[1..] {
+            let is_same = |known: &&(u64, Claim)| pattern(routes, known.1) == pattern(routes, claim);
+            // It finds itself, if nothing before it is the same.
+            if let Some(&(_, first)) = alike.iter().find(is_same).filter(|(_, first)| *first != claim) {
+                shared.entry(first).or_insert_with(|| vec![first]).push(claim);
+            }
+        }
+    }
+    shared
+}
+
 /// What a claim is to; `None` for a route without names.
 fn pattern(routes: &[RouteRead], claim: Claim) -> Option<&NamePattern> {
     routes[claim.route].route.names.get(claim.name)
 }
 
 /// Equal patterns have equal ones.
-fn hash(hasher: &RandomState, pattern: Option<&NamePattern>) -> u64 {
+fn hash(hasher: &DefaultHashBuilder, pattern: Option<&NamePattern>) -> u64 {
     let (kind, text) = match pattern {
         None => (0_u8, ""),
         Some(NamePattern::Exact(name)) => (1, &**name),

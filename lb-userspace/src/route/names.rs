@@ -1,18 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A table of a million names in little memory: the names stand one behind the other in one allocation, and the hash table
 //! holds their places only.
+//!
+//! Names come into it from the configuration alone, so that no client can make them meet: its hash need not be the slow kind that
+//! withstands such attempts.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::BuildHasher;
 
-use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
+use hashbrown::{DefaultHashBuilder, HashTable};
 
 use super::sets::SetId;
 
 /// Names, each with the routes it belongs to.
 #[derive(Debug)]
 pub(super) struct NameTable {
-    hasher: RandomState,
+    hasher: DefaultHashBuilder,
     /// Where in `entries` each name's entry begins.
     places: HashTable<usize>,
     entries: Entries,
@@ -31,7 +34,7 @@ impl NameTable {
         let (count, bytes) =
             names.fold((0, 0), |(count, bytes), name| (count + 1, bytes + HEADER_BYTES + name.len()));
         Self {
-            hasher: RandomState::new(),
+            hasher: DefaultHashBuilder::default(),
             places: HashTable::with_capacity(count),
             entries: Entries(Vec::with_capacity(bytes)),
         }

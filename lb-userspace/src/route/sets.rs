@@ -13,8 +13,13 @@ pub(super) struct RouteSets {
     /// Positions of routes, in the order of the file.
     sets: Vec<Box<[usize]>>,
     /// The set that another set and a further route make.
-    extended: HashMap<(Option<SetId>, usize), SetId>,
+    extended: HashMap<Extension, SetId>,
+    /// The last of them that was asked for: the names of a route come one after the other.
+    last: Option<(Extension, SetId)>,
 }
+
+/// A set, or none, and a route behind it.
+type Extension = (Option<SetId>, usize);
 
 /// The position of a set in [`RouteSets`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,20 +37,26 @@ impl RouteSets {
     /// The routes of a frontend, no sets yet.
     pub(super) fn new(routes: &[Route]) -> Self {
         let target = |route: &Route| Target { backend: route.backend, alpn: route.alpn.clone().into() };
-        Self { routes: routes.iter().map(target).collect(), sets: Vec::new(), extended: HashMap::new() }
+        let routes = routes.iter().map(target).collect();
+        Self { routes, sets: Vec::new(), extended: HashMap::new(), last: None }
     }
 
     /// The set of the routes in `set` and a route behind them.
     pub(super) fn extend(&mut self, set: Option<SetId>, route: usize) -> SetId {
-        let Self { sets, extended, .. } = self;
-        *extended.entry((set, route)).or_insert_with(|| {
+        let Self { sets, extended, last, .. } = self;
+        if let Some((_, known)) = last.filter(|(extension, _)| *extension == (set, route)) {
+            return known;
+        }
+        let extended = *extended.entry((set, route)).or_insert_with(|| {
             let before = set.map_or(&[][..], |SetId(set)| &sets[set as usize]);
             // A name that stands twice in a route is in its set once.
             let more = Some(route).filter(|route| !before.contains(route));
             let longer = before.iter().copied().chain(more).collect();
             sets.push(longer);
             SetId(u32::try_from(sets.len() - 1).expect("memory ends before there are 2^32 sets"))
-        })
+        });
+        *last = Some(((set, route), extended));
+        extended
     }
 
     /// The route of a set that takes a client: the first whose ALPN condition holds, or else the first without one.

@@ -46,7 +46,7 @@ pub const PATHS: &[LbPath] = &[
         // Not to be had as required: every flow begins in user space.
         settings: "path = \"packet\"\npromote-after-bytes = \"0B\"",
         is_choice: false,
-        is_on_request: true,
+        is_on_request: false,
     },
     LbPath {
         word: "copy",
