@@ -66,7 +66,10 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
             state: config.global.packet_state.as_deref(),
         };
         let (mut packet, bells, orphans) = kernel::open_packet(&terms)?;
-        let attachments = attach(&mut packet, &config.global.packet_interfaces, !orphans.is_empty());
+        let tested = packet.test(&mut |step| tracing::debug!(?step, "path packet"));
+        let attachments = tested
+            .map_err(OpenError::from)
+            .and_then(|()| attach(&mut packet, &config.global.packet_interfaces, !orphans.is_empty()));
         let packet = Arc::new(packet);
         let (attachments, error) = match attachments {
             Ok(attachments) => (attachments, None),
@@ -142,7 +145,9 @@ pub(super) fn open(
         Err(error) => {
             metrics.paths.note(PathKind::Packet, error.availability());
             let error = anyhow::Error::new(error);
-            tracing::warn!("path packet is off, its flows are carried by splice and copy: {error:#}");
+            tracing::warn!(
+                "path packet is off, its flows are carried by splice and copy: {error:#} (`lb doctor` says more)"
+            );
             None
         }
     }
