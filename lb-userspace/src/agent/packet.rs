@@ -14,7 +14,7 @@ use crate::kernel::packet::{self, AttachError, Attachment, OpenTerms, Orphan};
 use crate::kernel::{self, Bells, LoadError, Packet};
 use crate::net;
 use crate::observe::metrics::ProcessMetrics;
-use crate::path::packet::{Common, Grace, Ports, Stay};
+use crate::path::packet::{Canary, Common, Grace, Ports, Stay};
 
 pub(super) mod adoption;
 
@@ -138,6 +138,7 @@ pub(super) fn open(
                 stay,
                 grace,
                 ports: Ports::new(config.global.packet_ports.clone()),
+                canary: Arc::new(Canary::new(metrics.paths.clone())),
                 refused: metrics.paths.packet.clone(),
             };
             Some((common, orphans))
