@@ -74,7 +74,7 @@ impl Canary {
 
     /// A flow gets nowhere.
     fn note_stuck(&self) {
-        let count = |state| (state < STUCK_MAX).then_some(state + 1);
+        let count = |state: u32| (state < STUCK_MAX).then(|| state + 1);
         let before = self.state.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count);
         if before == Ok(STUCK_MAX - 1) {
             self.metrics.note(PathKind::Packet, Availability::NoProgress);
