@@ -119,6 +119,8 @@ labelled! {
         Interfaces => "interfaces",
         /// What another agent has left of path `packet` cannot be taken over, or belongs to one that is running.
         State => "state",
+        /// The first flows on path `packet` got nowhere.
+        NoProgress => "no-progress",
     }
 }
 

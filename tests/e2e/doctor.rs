@@ -18,7 +18,7 @@ fn root_lacks_nothing_and_sees_every_step() {
     let findings = examine(Path::Sockmap, |launch| launch, 0);
     assert_eq!(lacking(&findings), "");
     for subject in
-        ["release", "bpf(2)", "BTF", "cgroup v2", "user", "open files", "copy", "splice", "sockmap"]
+        ["release", "bpf(2)", "BTF", "cgroup v2", "user", "open files", "copy", "splice", "sockmap", "packet"]
     {
         find(&findings, subject);
     }

@@ -134,7 +134,7 @@ impl Lab {
     }
 
     /// Sockets of the balancer's that have a connection with a server from this port.
-    fn sockets(&self, port: u16) -> usize {
+    pub(crate) fn sockets(&self, port: u16) -> usize {
         let mut command = Command::new("ss");
         self.net.balancer.run(command.args(["-tnH", "sport", "=", &format!(":{port}")])).lines().count()
     }

@@ -28,6 +28,8 @@ on_both_families! {
     a_route_by_another_interface_is_waited_out,
     a_way_to_the_server_that_gets_narrower_is_told,
     a_way_to_the_client_that_gets_narrower_is_told,
+    an_own_link_to_the_server_that_gets_narrower_is_told,
+    an_own_link_to_the_client_that_gets_narrower_is_told,
 }
 
 fn ip(place: &Namespace, arguments: &[&str]) {
@@ -226,7 +228,7 @@ fn a_way_to_the_server_that_gets_narrower_is_told(family: Family) {
     let server = Some(far.server());
     let lab = Lab::with(net, family, Lines { server, ..Lines::default() });
     let flow = lab.spliced();
-    narrows(&lab, &flow, [&lab.net.servers[0], &lab.net.servers[1]], true);
+    narrows(&lab, &flow, [(&lab.net.servers[0], "inner"), (&lab.net.servers[1], "outer")], true);
 }
 
 /// The same with a client, in the middle of a download.
@@ -240,13 +242,27 @@ fn a_way_to_the_client_that_gets_narrower_is_told(family: Family) {
     let client = lab.net.servers[1].connect(lab.address());
     let flow = Spliced { client, server: lab.listener.accept() };
     lab.until_spliced(slice::from_ref(&flow));
-    narrows(&lab, &flow, [&lab.net.client, &lab.net.servers[1]], false);
+    narrows(&lab, &flow, [(&lab.net.client, "inner"), (&lab.net.servers[1], "outer")], false);
 }
 
-/// The link between a router and an end takes less, while bytes go over it; they arrive, and those that come then, in segments of their own or
+/// No router is there that could tell: the balancer has to.
+fn an_own_link_to_the_server_that_gets_narrower_is_told(family: Family) {
+    let lab = Lab::start(family);
+    let flow = lab.spliced();
+    narrows(&lab, &flow, [(&lab.net.balancer, "server0"), (lab.net.server(), "uplink")], true);
+}
+
+/// The same towards the client, in the middle of a download.
+fn an_own_link_to_the_client_that_gets_narrower_is_told(family: Family) {
+    let lab = Lab::start(family);
+    let flow = lab.spliced();
+    narrows(&lab, &flow, [(&lab.net.balancer, "client"), (&lab.net.client, "uplink")], false);
+}
+
+/// A link takes less, given by its two interfaces, while bytes go over it; they arrive, and those that come then, in segments of their own or
 /// many at once.
 #[track_caller]
-fn narrows(lab: &Lab, flow: &Spliced, [router, end]: [&Namespace; 2], is_upwards: bool) {
+fn narrows(lab: &Lab, flow: &Spliced, link: [(&Namespace, &str); 2], is_upwards: bool) {
     let beside = lab.bytes_beside();
     let (from, to) = flow.towards(is_upwards);
     let bytes = size(32 << 20, 1 << 30);
@@ -256,8 +272,9 @@ fn narrows(lab: &Lab, flow: &Spliced, [router, end]: [&Namespace; 2], is_upwards
         let received = receive_in_pieces(to, 1, bytes, || {
             reads += 1;
             if reads == 50 {
-                ip(router, &["link", "set", "inner", "mtu", "1300"]);
-                ip(end, &["link", "set", "outer", "mtu", "1300"]);
+                for (place, interface) in link {
+                    ip(place, &["link", "set", interface, "mtu", "1300"]);
+                }
             }
             1 << 16
         });

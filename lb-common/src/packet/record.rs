@@ -88,8 +88,9 @@ pub struct Way {
     pub addresses: Addresses<[u32; 4]>,
     /// The number of the interface by which they leave. The next hop is what the routes say there.
     pub interface: u32,
-    /// Nothing yet; fills a word.
-    pub spare: u32,
+    /// When the end was last told that what it sends is too large for that interface, in milliseconds of the programs' clock, cut to 32 bits;
+    /// 0: never. Programs write it without the lock: what comes of two at once is one message more.
+    pub told_ms: u32,
     /// Segments that were translated. What the interface or the kernel has made of several counts as all of them.
     pub segments: u64,
     /// Their payload in bytes, whatever came twice included.
@@ -304,6 +305,10 @@ labelled! {
         Announced => "announced",
         /// ICMP errors handed on to the end that they are for.
         Returned => "returned",
+        /// Too large for the link by which they would leave: dropped, and the end is to be told.
+        TooBig => "too-big",
+        /// ICMP errors made of some of them, for the end that sent them.
+        Told => "told",
         /// Not believed, because the checksum was wrong; like others they are passed or translated.
         Corrupt => "corrupt",
         /// Dropped, because somebody else held the flow's lock for too long.

@@ -12,6 +12,7 @@ use lb_common::packet::record::{
     Counter, Entry, Key, LOCKED_BY_PROGRAM, QUIESCE, Record, UNLOCKED, refused, side, slot,
 };
 use lb_common::packet::tcp::Translation;
+use lb_common::packet::too_big::is_due;
 
 use super::Fate;
 use crate::maps::{PACKET_BELLS, PACKET_COUNTERS, PACKET_FLOWS, PACKET_KEYS};
@@ -205,6 +206,26 @@ impl Found {
                 Side::Client => (&raw const (*record).to_server.interface).read_volatile(),
                 Side::Server => (&raw const (*record).to_client.interface).read_volatile(),
             }
+        }
+    }
+
+    /// Whether the end may be told now that what it sends is too large; from then on it is not, for a while.
+    #[inline(always)]
+    pub fn may_be_told(self) -> bool {
+        let record = self.record();
+        // SAFETY: as in `phase`; nobody else but programs writes the word, and whoever reads it reads it whole.
+        unsafe {
+            let told = match self.side() {
+                Side::Client => &raw mut (*record).to_server.told_ms,
+                Side::Server => &raw mut (*record).to_client.told_ms,
+            };
+            // The helper takes nothing and returns the time since boot.
+            let now_ms = (bpf_ktime_get_ns() / 1_000_000) as u32;
+            let is_due = is_due(now_ms, told.read_volatile());
+            if is_due {
+                told.write_volatile(now_ms);
+            }
+            is_due
         }
     }
 

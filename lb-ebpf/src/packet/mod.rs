@@ -7,6 +7,7 @@ mod icmp;
 mod proof;
 mod segment;
 mod skb;
+mod too_big;
 mod translate;
 mod version;
 
@@ -138,6 +139,10 @@ fn send_on<V: Version, const LINK: u32>(
     seen: &Seen,
     found: Found,
 ) -> Fate {
+    let mtu = too_big::narrower_link::<V>(skb, seen, found.interface(found.side()));
+    if mtu != 0 {
+        return too_big::tell::<V, LINK>(skb, head, found, mtu);
+    }
     let (to, by) = (found.addresses(found.side()), found.translation(found.side()));
     let mut code = translate::<V, LINK>(skb, head, to, by, seen.is_plain());
     if code == 0 && seen.options_len() != 0 && !seen.is_plain() {

@@ -6,10 +6,11 @@
 use core::mem::MaybeUninit;
 use core::ptr;
 
-use aya_ebpf::bindings::{__sk_buff, BPF_F_PSEUDO_HDR, TC_ACT_REDIRECT};
+use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
+use aya_ebpf::bindings::{__sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_PSEUDO_HDR, TC_ACT_REDIRECT};
 use aya_ebpf::helpers::{
-    bpf_csum_update, bpf_l4_csum_replace, bpf_redirect_neigh, bpf_skb_change_head, bpf_skb_load_bytes,
-    bpf_skb_store_bytes,
+    bpf_check_mtu, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect_neigh, bpf_skb_adjust_room,
+    bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use lb_common::packet::checksum::Difference;
 
@@ -112,6 +113,30 @@ pub fn correct_pseudo(skb: Skb, offset: u32, change: Difference) -> bool {
 pub fn correct_sum(skb: Skb, change: Difference) {
     // SAFETY: as in `store`.
     unsafe { bpf_csum_update(skb, change.for_kernel() as u32) };
+}
+
+/// Bytes that a packet may have behind the link header to leave by an interface; 0: there is none with this number.
+#[inline(always)]
+pub fn mtu(skb: Skb, interface: u32) -> u32 {
+    let mut mtu = 0;
+    // SAFETY: the helper reads this program's own context, and writes the number. What it says of the packet itself is of no use: of one that
+    // is to be cut it looks at nothing, or wants a header to be noted that need not be.
+    unsafe { bpf_check_mtu(skb.cast(), interface, &raw mut mtu, 0, 0) };
+    mtu
+}
+
+/// Cuts so many bytes out behind the link header, and has the packet end after so many: one that was made of many is one then. What it has
+/// behind the link header is to be written anew.
+///
+/// A checksum that is still to be made is not made any more if what is cut out has the beginning of what it is over (include/linux/skbuff.h,
+/// skb_postpull_rcsum; for these helpers since Linux 6.2 and later releases of older series, "bpf: pull before calling skb_postpull_rcsum()"). One that was checked counts as not checked.
+#[inline(always)]
+pub fn cut(skb: Skb, out: u32, len: u32) -> bool {
+    let (out, fixed) = (-(out as i32), u64::from(BPF_F_ADJ_ROOM_FIXED_GSO));
+    // SAFETY: the helpers change the packet of this program's own context, of which nothing is held here.
+    unsafe {
+        bpf_skb_adjust_room(skb, out, BPF_ADJ_ROOM_MAC, fixed) == 0 && bpf_skb_change_tail(skb, len, 0) == 0
+    }
 }
 
 /// Sends the packet out at an interface, to the next hop that the routes say for its addresses there.

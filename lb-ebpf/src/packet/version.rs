@@ -11,6 +11,8 @@ use lb_common::packet::ip::{
 };
 use lb_common::packet::reason::Untranslatable;
 use lb_common::packet::record::{Key, V4, V6, v4_mapped};
+use lb_common::packet::tcp::Tcp;
+use lb_common::packet::too_big;
 
 use super::skb::{Plain, Skb, load};
 
@@ -34,6 +36,8 @@ pub trait Version: Copy {
     const PROTOCOL_WORD: u32;
     /// Its words as they lie in the packet.
     type Words: Plain;
+    /// The headers of IP and ICMP, likewise.
+    type Message: Plain;
 
     /// What is behind a header with such a word.
     fn kind(word: u32) -> Kind;
@@ -61,6 +65,8 @@ pub trait Version: Copy {
     fn in_sum(changes: &Changes) -> Option<Difference>;
     /// What the checksum of an ICMP message follows, of what was changed in its own addresses and those of the header that it quotes.
     fn in_message(change: Difference) -> Difference;
+    /// What goes in front of its own headers, to tell who sent it that it is too large.
+    fn too_big(self, tcp: Tcp, mtu: u32) -> Self::Message;
     /// Where TCP begins, behind whatever is there, from the header on, which begins at an offset; 0: nowhere, or in another fragment.
     fn find_tcp(&self, skb: Skb, offset: u32) -> u32;
 }
@@ -88,6 +94,7 @@ impl Version for Ipv4 {
     const LEN: u32 = IPV4_HEADER;
     const PROTOCOL_WORD: u32 = 8;
     type Words = [u32; 5];
+    type Message = [u32; 7];
 
     #[inline(always)]
     fn kind(word: u32) -> Kind {
@@ -160,6 +167,11 @@ impl Version for Ipv4 {
     }
 
     #[inline(always)]
+    fn too_big(self, tcp: Tcp, mtu: u32) -> [u32; 7] {
+        too_big::ipv4(self, tcp, mtu).map(u32::to_be)
+    }
+
+    #[inline(always)]
     fn find_tcp(&self, _skb: Skb, offset: u32) -> u32 {
         match self.bytes_before_tcp() {
             Some(len) => offset + len,
@@ -172,6 +184,7 @@ impl Version for Ipv6 {
     const LEN: u32 = IPV6_HEADER;
     const PROTOCOL_WORD: u32 = 4;
     type Words = [u32; 10];
+    type Message = [u32; 12];
 
     #[inline(always)]
     fn kind(word: u32) -> Kind {
@@ -249,6 +262,11 @@ impl Version for Ipv6 {
     #[inline(always)]
     fn in_message(change: Difference) -> Difference {
         change
+    }
+
+    #[inline(always)]
+    fn too_big(self, tcp: Tcp, mtu: u32) -> [u32; 12] {
+        too_big::ipv6(self, tcp, mtu).map(u32::to_be)
     }
 
     #[inline(always)]

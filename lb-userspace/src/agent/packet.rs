@@ -14,7 +14,7 @@ use crate::kernel::packet::{self, AttachError, Attachment, OpenTerms, Orphan};
 use crate::kernel::{self, Bells, LoadError, Packet};
 use crate::net;
 use crate::observe::metrics::ProcessMetrics;
-use crate::path::packet::{Common, Grace, Ports, Stay};
+use crate::path::packet::{Canary, Common, Grace, Ports, Stay};
 
 pub(super) mod adoption;
 
@@ -66,7 +66,10 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
             state: config.global.packet_state.as_deref(),
         };
         let (mut packet, bells, orphans) = kernel::open_packet(&terms)?;
-        let attachments = attach(&mut packet, &config.global.packet_interfaces, !orphans.is_empty());
+        let tested = packet.test(&mut |step| tracing::debug!(?step, "path packet"));
+        let attachments = tested
+            .map_err(OpenError::from)
+            .and_then(|()| attach(&mut packet, &config.global.packet_interfaces, !orphans.is_empty()));
         let packet = Arc::new(packet);
         let (attachments, error) = match attachments {
             Ok(attachments) => (attachments, None),
@@ -135,6 +138,7 @@ pub(super) fn open(
                 stay,
                 grace,
                 ports: Ports::new(config.global.packet_ports.clone()),
+                canary: Arc::new(Canary::new(metrics.paths.clone())),
                 refused: metrics.paths.packet.clone(),
             };
             Some((common, orphans))
@@ -142,7 +146,9 @@ pub(super) fn open(
         Err(error) => {
             metrics.paths.note(PathKind::Packet, error.availability());
             let error = anyhow::Error::new(error);
-            tracing::warn!("path packet is off, its flows are carried by splice and copy: {error:#}");
+            tracing::warn!(
+                "path packet is off, its flows are carried by splice and copy: {error:#} (`lb doctor` says more)"
+            );
             None
         }
     }

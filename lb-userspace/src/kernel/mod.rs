@@ -82,12 +82,11 @@ pub fn load_sockmap(flows: u32, overdraft_max: u64) -> Result<(Sockmap, Calls), 
     Sockmap::load(OBJECT, flows, overdraft_max)
 }
 
-/// Loads the kernel's side of path `packet` for so many flows at the same time.
+/// Loads the kernel's side of path `packet` for so many flows at the same time, which go with it: to be tried, and not to be attached.
 ///
 /// # Errors
 ///
 /// See [`LoadError`].
-#[cfg(test)]
 pub fn load_packet(flows: u32) -> Result<(Packet, Bells), LoadError> {
     Packet::load(OBJECT, flows)
 }

@@ -12,6 +12,7 @@ mod options;
 mod proof;
 mod record;
 mod rows;
+mod too_big;
 mod transitions;
 mod translation;
 mod world;

@@ -49,6 +49,8 @@ pub(super) struct Finding {
 pub(super) struct Wishes {
     /// Whether path `sockmap` is.
     pub(super) sockmap: bool,
+    /// Whether path `packet` is.
+    pub(super) packet: bool,
     /// The capabilities that this needs.
     pub(super) capabilities: Vec<Capability>,
     /// How many flows path `sockmap` is for.
@@ -65,6 +67,7 @@ impl Wishes {
         let Some(config) = config else {
             return Self {
                 sockmap: true,
+                packet: true,
                 capabilities: Capability::FOR_SOCKMAP.to_vec(),
                 flows: FLOWS_DEFAULT,
                 overdraft: OVERDRAFT_DEFAULT,
@@ -74,6 +77,7 @@ impl Wishes {
         let divided = Descriptors::divide(machine.descriptors(), config);
         Self {
             sockmap: needs::wants_sockmap(config),
+            packet: needs::wants_packet(config),
             capabilities: needs::capabilities(config, machine.system.port_start),
             flows: divided.connections,
             overdraft: Limits::new(config.global.sockmap_memory, config.global.sockmap_direction_memory)
@@ -97,10 +101,14 @@ pub(super) fn all(machine: &Machine, wishes: &Wishes, paths: &Paths) -> Vec<Find
     let mut findings = kernel(machine, wishes);
     findings.extend(process(machine, wishes));
     findings.extend(carried(machine, wishes, paths));
-    findings.extend(paths.steps.iter().map(|step| {
-        let finding = Finding::fine("self-test of path sockmap", step.behaviour, "holds");
-        Finding { took: Some(step.took), ..finding }
-    }));
+    for (section, steps) in
+        [("self-test of path sockmap", &paths.steps), ("self-test of path packet", &paths.packet_steps)]
+    {
+        findings.extend(steps.iter().map(|step| {
+            let finding = Finding::fine(section, step.behaviour, "holds");
+            Finding { took: Some(step.took), ..finding }
+        }));
+    }
     findings
 }
 
@@ -199,15 +207,17 @@ fn carried(machine: &Machine, wishes: &Wishes, paths: &Paths) -> Vec<Finding> {
             Finding::absent(SECTION, "splice", true, format!("off: {error}"), cure)
         }
     };
-    let sockmap = match &paths.sockmap {
-        Ok(()) => Finding::fine(SECTION, "sockmap", "available"),
+    let inside = |name, is_wanted: bool, path: &Result<(), LoadError>| match path {
+        Ok(()) => Finding::fine(SECTION, name, "available"),
         Err(error) => {
-            let unasked = if wishes.sockmap { "" } else { " (the configuration does not ask for it)" };
+            let unasked = if is_wanted { "" } else { " (the configuration does not ask for it)" };
             let text = format!("off: {}{unasked}", chain(error));
-            Finding::absent(SECTION, "sockmap", wishes.sockmap, text, cure(error, machine))
+            Finding::absent(SECTION, name, is_wanted, text, cure(error, machine))
         }
     };
-    vec![Finding::fine(SECTION, "copy", "available"), splice, sockmap]
+    let sockmap = inside("sockmap", wishes.sockmap, &paths.sockmap);
+    let packet = inside("packet", wishes.packet, &paths.packet);
+    vec![Finding::fine(SECTION, "copy", "available"), splice, sockmap, packet]
 }
 
 /// An error with its causes.
@@ -221,7 +231,7 @@ fn chain(error: &LoadError) -> String {
     text
 }
 
-/// What to change so that path `sockmap` is available.
+/// What to change so that a path inside the kernel is available.
 fn cure(error: &LoadError, machine: &Machine) -> String {
     match error {
         LoadError::NoPrivilege(Lack::Capabilities(missing)) => grant(missing),

@@ -16,17 +16,24 @@ pub(super) struct Paths {
     pub(super) sockmap: Result<(), LoadError>,
     /// The steps of its self-test that passed.
     pub(super) steps: Vec<Step>,
+    pub(super) packet: Result<(), LoadError>,
+    /// Likewise.
+    pub(super) packet_steps: Vec<Step>,
 }
 
 /// Tries every path; `sockmap` for so many flows, and so many bytes beyond their shares. All privileges are gone afterwards.
 pub(super) fn examine(flows: u32, overdraft: u64) -> Paths {
     let mut steps = Vec::new();
+    let mut packet_steps = Vec::new();
     let loaded = kernel::load_sockmap(flows, overdraft);
+    // On maps of its own, with no interface: an lb that runs is not disturbed.
+    let packet =
+        kernel::load_packet(1).and_then(|(packet, _bells)| packet.test(&mut |step| packet_steps.push(step)));
     // Where that fails the test runs with privileges, and is as good.
     let _ = privileges::give_up();
     let sockmap =
         loaded.and_then(|(sockmap, _calls)| kernel::test_sockmap(&sockmap, &mut |step| steps.push(step)));
-    Paths { splice: try_splice(), sockmap, steps }
+    Paths { splice: try_splice(), sockmap, steps, packet, packet_steps }
 }
 
 /// Moves bytes from socket to socket through a pipe.

@@ -13,9 +13,11 @@ mod keys;
 mod ledger;
 mod open;
 mod records;
+mod self_test;
 mod slots;
 
 use std::fmt;
+use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
@@ -25,7 +27,7 @@ use aya::maps::{MapData, RingBuf};
 use lb_common::packet::record::{PACKET_EGRESS, PACKET_EGRESS_L3, PACKET_INGRESS, PACKET_INGRESS_L3};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{LoadError, from_map};
+use super::{LoadError, Step, from_map, load_packet};
 use hooks::Hooks;
 use kept::Keeper;
 use slots::Slots;
@@ -104,6 +106,20 @@ impl Packet {
     /// The process has no descriptors left.
     pub fn keys(&self) -> Result<Keys, LoadError> {
         open::keys(&self.keys)
+    }
+
+    /// Tries whether the kernel does what the path relies on, and tells each step that it passes; see [`self_test`]. Whatever flows another agent
+    /// has left are not touched. To be called with all privileges.
+    ///
+    /// # Errors
+    /// [`LoadError::SelfTest`]; or, where flows have every slot, that the programs cannot be loaded once more.
+    pub fn test(&self, passed: &mut dyn FnMut(Step)) -> Result<(), LoadError> {
+        if let Some(slot) = self.slot() {
+            return self_test::run(self, &slot, passed).map_err(LoadError::SelfTest);
+        }
+        let (other, _bells) = load_packet(1)?;
+        let slot = other.slot().ok_or_else(|| LoadError::Memory(io::ErrorKind::Other.into()))?;
+        self_test::run(&other, &slot, passed).map_err(LoadError::SelfTest)
     }
 
     /// What the programs count.

@@ -90,7 +90,6 @@ impl Packet {
     ///
     /// # Errors
     /// See [`LoadError`].
-    #[cfg(test)]
     pub fn load(object: &[u8], flows: u32) -> Result<(Self, Bells), LoadError> {
         let slots = flows.clamp(1, SLOTS_LIMIT);
         let loaded = Loaded::new(object, slots)?;

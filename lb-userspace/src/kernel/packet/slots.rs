@@ -196,6 +196,11 @@ impl Slot {
         self.slots.ledger.note_counted(self.number, counted);
     }
 
+    /// Says beforehand that there is no flow whose line would have to be written, whatever an agent finds here.
+    pub fn disown(&self) {
+        self.slots.ledger.note_logged(self.number);
+    }
+
     /// Leaves flow and place to the next agent.
     pub fn leave(&self) {
         self.is_left.store(true, Ordering::Relaxed);

@@ -23,7 +23,7 @@ use lb_common::packet::sequence::is_before;
 use lb_common::reason::{PacketObstacle, PathKind};
 
 use super::entry::{self, Basis, Obstacle};
-use super::{Port, Spliced, Station};
+use super::{Port, Progress, Spliced, Station};
 use crate::net::{self, Socket, repair};
 use crate::path::drain::drain;
 use crate::path::flow::{Ending, Run};
@@ -179,6 +179,10 @@ impl<'a> Approach<'a> {
         if run.is_over() {
             return self.settle();
         }
+        if self.station.common.canary.is_off() {
+            self.station.common.refused.note(PacketObstacle::Unavailable);
+            return self.settle();
+        }
         if matches!(self.state, State::Unwatched) && run.is_between_bytes() {
             self.begin(run.carried());
         }
@@ -223,7 +227,8 @@ impl<'a> Approach<'a> {
         match begun {
             Ok((slot, basis)) => {
                 let slot = Arc::new(slot);
-                self.spliced = Some(Spliced { slot, _port: Some(port), station: Rc::clone(self.station) });
+                let (station, before) = (Rc::clone(self.station), Progress::default());
+                self.spliced = Some(Spliced { slot, _port: Some(port), station, before });
                 (self.basis, self.before) = (basis, carried);
                 self.state = State::Watched(Box::pin(self.station.common.grace.pass()));
             }

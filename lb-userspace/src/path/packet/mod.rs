@@ -8,6 +8,7 @@
 //! what it goes by, it outlives the agent, and the next one takes it up ([`Spliced::adopt`]).
 
 mod approach;
+mod canary;
 mod entry;
 mod grace;
 mod ports;
@@ -23,7 +24,10 @@ use std::time::Duration;
 
 use lb_common::reason::{CloseReason, PathKind};
 
+use canary::{Progress, Trial};
+
 pub use approach::carry_until_spliced;
+pub use canary::Canary;
 pub use grace::Grace;
 pub use ports::{Port, Ports};
 pub use stay::{OnItsOwn, Stay};
@@ -51,6 +55,8 @@ pub struct Common {
     pub grace: Grace,
     /// Where connections to servers come from.
     pub ports: Arc<Ports>,
+    /// What the first flows have shown.
+    pub canary: Arc<Canary>,
     /// `lb_path_fallbacks_total{path="packet",reason}`
     pub refused: PacketRefusals,
 }
@@ -82,6 +88,8 @@ pub struct Spliced {
     slot: Arc<Slot>,
     _port: Option<Arc<Port>>,
     station: Rc<Station>,
+    /// What had been carried when this agent got it.
+    before: Progress,
 }
 
 impl Drop for Spliced {
@@ -97,7 +105,8 @@ impl Spliced {
     /// A flow that another agent has left, and the port that it has.
     pub fn adopt(station: &Rc<Station>, orphan: Orphan, port: Option<Port>) -> Self {
         orphan.slot.take_up();
-        Self { slot: Arc::new(orphan.slot), _port: port.map(Arc::new), station: Rc::clone(station) }
+        let before = orphan.slot.edit(|record| Progress::of(record));
+        Self { slot: Arc::new(orphan.slot), _port: port.map(Arc::new), station: Rc::clone(station), before }
     }
 
     /// What the log drops when it has written the flow's line.

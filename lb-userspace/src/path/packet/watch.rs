@@ -11,7 +11,7 @@ use lb_common::packet::record::RUNG;
 use lb_common::reason::{CloseReason, PathKind};
 use rustix::time::{ClockId, clock_gettime};
 
-use super::{Spliced, reason_of};
+use super::{Progress, Spliced, Trial, reason_of};
 use crate::config;
 use crate::path::meter::Meter;
 use crate::path::silence::shorter;
@@ -25,11 +25,13 @@ const LOOK_MAX: Duration = Duration::from_secs(16);
 /// Waits for the end of a flow. `meter` is up to date to [`LOOK_MIN`] while something moves, and exactly at the end.
 pub async fn watch(spliced: &Spliced, backend: &config::Backend, meter: &mut Meter) -> FlowEnd {
     let (mut wait, mut seen_ns) = (LOOK_MIN, 0);
+    let (canary, mut trial) = (&spliced.station.common.canary, Trial::from(spliced.before));
     loop {
-        let flow = spliced.slot.edit(|record| {
+        let (flow, progress) = spliced.slot.edit(|record| {
             record.flags &= !RUNG;
-            record.flow
+            (record.flow, Progress::of(record))
         });
+        trial.look(canary, progress, now_ns());
         let packet = PathKind::Packet.index();
         // A flow that has left user space does not come back.
         let delivered = [flow.delivered_to_server, flow.delivered_to_client];
@@ -42,7 +44,8 @@ pub async fn watch(spliced: &Spliced, backend: &config::Backend, meter: &mut Met
             Ok(left) => left,
             Err(flow_end) => return flow_end,
         };
-        wait = if flow.seen_ns == seen_ns { (wait * 2).min(LOOK_MAX) } else { LOOK_MIN };
+        let is_calm = flow.seen_ns == seen_ns && !canary.is_listening();
+        wait = if is_calm { (wait * 2).min(LOOK_MAX) } else { LOOK_MIN };
         seen_ns = flow.seen_ns;
         rest(spliced, wait.min(left)).await;
     }

@@ -62,7 +62,7 @@ pub enum Fate {
 pub struct Bench {
     pub family: Family,
     pub link: Link,
-    packet: Packet,
+    pub packet: Packet,
     bells: Bells,
     pub keys: Keys,
     pub slot: Slot,

@@ -11,7 +11,7 @@ use super::model::{self, Shape, pseudo_sum, sum};
 const ROUTER: u8 = 7;
 
 /// A message from one address to another that quotes what it was sent for.
-fn message(family: Family, from: &[u8], to: &[u8], hops: u8, kind: [u8; 8], quotation: &[u8]) -> Vec<u8> {
+pub fn message(family: Family, from: &[u8], to: &[u8], hops: u8, kind: [u8; 8], quotation: &[u8]) -> Vec<u8> {
     let len = u16::try_from(8 + quotation.len()).expect("a short packet");
     let mut packet = Vec::new();
     if family == Family::V4 {

@@ -16,7 +16,7 @@ use super::super::ledger::{Ledger, Maps};
 use super::super::records::Records;
 use super::super::slots::Slots;
 use super::super::{Attachment, OpenTerms, Orphan, Packet};
-use super::bench::loaded;
+use super::bench::{Family, loaded, record};
 use super::place::Row;
 use crate::kernel::open_packet;
 
@@ -144,6 +144,36 @@ fn an_empty_state_takes_the_size_that_is_wanted() {
         let slots: Vec<_> = std::iter::from_fn(|| packet.slot()).collect();
         assert_eq!(slots.len(), flows as usize);
     }
+}
+
+/// An agent that is killed while it tests the programs leaves a flow that nobody ever had.
+#[test]
+fn what_a_self_test_leaves_is_no_flow() {
+    if loaded(1).is_none() {
+        return;
+    }
+    let bpffs = Bpffs::new();
+    let state = bpffs.0.path().join("lb");
+    let leave = |is_tested: bool| {
+        let (packet, orphans) = open(&state, 4);
+        let (slot, mut keys) = (packet.slot().expect("a slot"), packet.keys().expect("descriptors"));
+        if is_tested {
+            slot.disown();
+        } else {
+            slot.note_carried([0; 2], [0; 2]);
+        }
+        let mut flow = record(Family::V4, Phase::Spliced);
+        // From one of the ports that are this agent's.
+        flow.flow.to_server.ports = 61_000 << 16 | 443;
+        slot.begin(flow);
+        keys.publish(&slot).expect("nobody has them");
+        std::mem::forget(slot);
+        orphans.len()
+    };
+    assert_eq!(leave(true), 0);
+    assert_eq!(leave(false), 0);
+    let (packet, orphans) = open(&state, 4);
+    assert_eq!((orphans.len(), packet.keys().expect("descriptors").entries()), (1, 2));
 }
 
 /// Which flows of an agent that is gone are taken up: those that have left user space, and whose line was not written.

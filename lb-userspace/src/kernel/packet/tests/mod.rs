@@ -14,6 +14,8 @@ mod model;
 mod net;
 mod place;
 mod refusals;
+mod self_test;
+mod too_big;
 mod translation;
 mod tun;
 

@@ -22,28 +22,43 @@ const PATIENCE: Timespec = Timespec { tv_sec: 20, tv_nsec: 0 };
 /// Who is behind a device with Ethernet.
 const NEIGHBOUR: &str = "02:00:00:00:00:77";
 
+/// What the other end of a device says in front of each frame, if it is to say anything (include/uapi/linux/virtio_net.h, struct
+/// virtio_net_hdr): zeros, where everything has been done.
+pub const NOTE: usize = 10;
+
 /// A device, by name, with its other end.
-struct Device {
+pub struct Device {
     name: &'static str,
     link: Link,
     end: File,
+    has_notes: bool,
 }
 
 impl Device {
-    fn new(name: &'static str, link: Link) -> Self {
+    pub fn new(name: &'static str, link: Link) -> Self {
+        Self::with(name, link, false)
+    }
+
+    /// One whose other end may leave checksums and cutting to the kernel, and does not the same for it.
+    pub fn with_notes(name: &'static str, link: Link) -> Self {
+        Self::with(name, link, true)
+    }
+
+    fn with(name: &'static str, link: Link, has_notes: bool) -> Self {
         let end = File::options().read(true).write(true).open("/dev/net/tun").expect("/dev/net/tun");
         let kind = if link == Link::Ethernet { libc::IFF_TAP } else { libc::IFF_TUN };
-        let flags = libc::c_short::try_from(kind | libc::IFF_NO_PI).expect("small flags");
+        let notes = if has_notes { libc::IFF_VNET_HDR } else { 0 };
+        let flags = libc::c_short::try_from(kind | libc::IFF_NO_PI | notes).expect("small flags");
         let mut request = request(name, libc::__c_anonymous_ifr_ifru { ifru_flags: flags });
         // SAFETY: TUNSETIFF reads the request and writes the name into it, which is live.
         let result = unsafe { libc::ioctl(end.as_raw_fd(), libc::TUNSETIFF, &raw mut request) };
         assert_eq!(result, 0, "{name}: {}", io::Error::last_os_error());
         ip(&["link", "set", name, "up"]);
-        Self { name, link, end }
+        Self { name, link, end, has_notes }
     }
 
     /// Sends what is for an address to this device.
-    fn route(&self, family: Family, to: &[u8]) {
+    pub fn route(&self, family: Family, to: &[u8]) {
         let to = text(to);
         let version = if family == Family::V4 { "-4" } else { "-6" };
         ip(&[version, "route", "add", &to, "dev", self.name]);
@@ -55,20 +70,32 @@ impl Device {
 
     /// A packet comes in here.
     fn receives(&mut self, packet: &[u8]) {
+        let note: &[u8] = if self.has_notes { &[0; NOTE] } else { &[] };
+        self.receives_noted(note, packet);
+    }
+
+    /// The same with a note in front of the frame.
+    pub fn receives_noted(&mut self, note: &[u8], packet: &[u8]) {
         let header = if self.link == Link::Ethernet { ethernet(packet) } else { Vec::new() };
-        self.end.write_all(&[&header[..], packet].concat()).expect("the device is up");
+        self.end.write_all(&[note, &header[..], packet].concat()).expect("the device is up");
     }
 
     /// The next TCP packet that goes out here; others are the kernel's own.
     fn sends(&mut self) -> Vec<u8> {
+        self.next(|packet| protocol(packet) == Some(6))
+    }
+
+    /// The next packet of a kind that goes out here.
+    pub fn next(&mut self, is_it: impl Fn(&[u8]) -> bool) -> Vec<u8> {
+        let note_len = if self.has_notes { NOTE } else { 0 };
         let header_len = if self.link == Link::Ethernet { 14 } else { 0 };
         let mut frame = [0; 2_000];
         loop {
             let mut fds = [PollFd::new(&self.end, PollFlags::IN)];
             assert_ne!(poll(&mut fds, Some(&PATIENCE)), Ok(0), "nothing goes out at {}", self.name);
             let len = self.end.read(&mut frame).expect("the device is up");
-            let (header, packet) = frame[..len].split_at(header_len);
-            if protocol(packet) == Some(6) {
+            let (header, packet) = frame[note_len..len].split_at(header_len);
+            if is_it(packet) {
                 assert!(header.is_empty() || header[..6] == [2, 0, 0, 0, 0, 0x77], "to whom: {header:?}");
                 assert!(header.is_empty() || header[12..] == ethernet(packet)[12..], "what: {header:?}");
                 return packet.to_vec();
@@ -78,7 +105,7 @@ impl Device {
 }
 
 /// The protocol behind an IP header.
-fn protocol(packet: &[u8]) -> Option<u8> {
+pub fn protocol(packet: &[u8]) -> Option<u8> {
     match packet.first()? >> 4 {
         4 => packet.get(9).copied(),
         6 => packet.get(6).copied(),
@@ -132,7 +159,7 @@ fn carry(packet: &mut Packet, family: Family, [client_link, server_link]: [Link;
 }
 
 /// A spliced flow between the two devices.
-fn begin(packet: &Packet, family: Family, device: &Device) -> (Keys, Slot) {
+pub fn begin(packet: &Packet, family: Family, device: &Device) -> (Keys, Slot) {
     let index = |name| name_to_index(any_socket(), name).expect("an interface");
     let mut record = record(family, Phase::Spliced);
     (record.to_server.interface, record.to_client.interface) = (index("server"), index(device.name));
