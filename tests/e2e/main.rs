@@ -44,6 +44,7 @@ mod mistakes;
 mod names;
 mod overlaps;
 mod packet;
+mod packet_cut;
 mod packet_differential;
 mod packet_ends;
 mod packet_forged;

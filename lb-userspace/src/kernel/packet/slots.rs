@@ -112,7 +112,7 @@ impl Slots {
                 orphans.push(Orphan { slot, story, tally });
                 continue;
             }
-            slots.records.edit(number, |record| record.flow.phase = Phase::Gone as u32);
+            slots.records.end(number);
             if told.is_some() {
                 slots.ledger.forget(number);
             }
@@ -177,6 +177,11 @@ impl Slot {
         self.slots.records.edit(self.number, change)
     }
 
+    /// Ends the flow for the programs: see [`Records::end`].
+    pub fn end(&self) -> Record {
+        self.slots.records.end(self.number)
+    }
+
     /// Writes down who the flow is, before it may leave user space for the first time.
     ///
     /// # Errors
@@ -236,7 +241,7 @@ impl Drop for Slot {
         if *self.is_told.get_mut() {
             self.slots.ledger.forget(self.number);
         }
-        self.edit(|record| record.flow.phase = Phase::Gone as u32);
+        self.end();
         lock(&self.slots.free).push_back((self.number, Some(Instant::now())));
     }
 }

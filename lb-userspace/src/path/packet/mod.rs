@@ -8,6 +8,7 @@
 //! what it goes by, it outlives the agent, and the next one takes it up ([`Spliced::adopt`]).
 
 mod approach;
+mod cut;
 mod entry;
 mod grace;
 mod ports;
@@ -29,7 +30,7 @@ pub use ports::{Port, Ports};
 pub use stay::{OnItsOwn, Stay};
 pub use watch::watch;
 
-use crate::kernel::packet::{Keys, Orphan, Receipt, Slot};
+use crate::kernel::packet::{Keys, Orphan, Receipt, Resets, Slot};
 use crate::kernel::{LoadError, Packet};
 use crate::net::{self, repair};
 use crate::observe::metrics::PacketRefusals;
@@ -51,6 +52,8 @@ pub struct Common {
     pub grace: Grace,
     /// Where connections to servers come from.
     pub ports: Arc<Ports>,
+    /// For both ends of flows that the agent ends; `None`: it may not send any.
+    pub resets: Option<Arc<Resets>>,
     /// `lb_path_fallbacks_total{path="packet",reason}`
     pub refused: PacketRefusals,
 }
@@ -75,7 +78,8 @@ impl Station {
     }
 }
 
-/// A flow that the programs carry. Dropping it ends that: whatever comes then, the host answers with a reset.
+/// A flow that the programs carry. Dropping it ends that: whatever comes then, the host answers with a reset. Who sends nothing hears of that
+/// only from [`Spliced::cut`].
 #[derive(Debug)]
 pub struct Spliced {
     // Given back in this order: nobody finds the flow any more when its port becomes free.
@@ -138,7 +142,7 @@ impl Spliced {
         Ok(())
     }
 
-    /// The flow has ended. What ended by itself is left to its late segments for a while.
+    /// The flow has ended. What ended by itself is left to its late segments for a while; what the agent has ended is [cut](Self::cut).
     pub fn end(self, reason: CloseReason) {
         if matches!(
             reason,
@@ -147,7 +151,7 @@ impl Spliced {
                 | CloseReason::ServerDown
                 | CloseReason::ActiveServerUp
         ) {
-            return;
+            return self.cut();
         }
         spawn(async move {
             sleep(LINGER).await;

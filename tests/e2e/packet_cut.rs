@@ -1,0 +1,371 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Path `packet`: flows that the agent ends. Both ends get a reset, though nobody here has a socket of theirs, and though they may say nothing.
+
+use std::net::TcpStream;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lb_tests::agent::Agent;
+use lb_tests::config::{Config, Path};
+use lb_tests::net::{Listener, Namespace, Net};
+use lb_tests::peer::{Service, echo};
+use lb_tests::size;
+use lb_tests::stream::{End, finish, receive, receive_all, receive_exactly, say, send, send_until_blocked};
+use lb_tests::wait::until;
+
+use crate::packet_lab::{Family, Lab, Lines, Spliced};
+use crate::packet_stage::{Stage, kill};
+use crate::support::{PORT, SERVER_PORT};
+
+on_both_families! {
+    a_server_that_goes_down_resets_both_ends_of_flows_that_are_idle,
+    a_server_that_goes_down_resets_both_ends_of_flows_that_are_busy,
+    an_end_that_has_everything_and_has_not_said_so_is_reset,
+    an_end_that_has_lost_something_is_reset,
+    a_client_that_waits_for_room_is_reset,
+    an_end_that_has_sent_its_last_byte_is_reset,
+    flows_that_are_silent_for_too_long_are_reset_at_both_ends,
+    many_flows_are_cut_at_once_and_leave_nothing_behind,
+}
+
+/// The port that checks go to, so that a server can be marked down while it serves.
+const CHECK_PORT: u16 = 7000;
+
+/// How soon an end hears of it, from when the server is down.
+const SOON: Duration = Duration::from_secs(2);
+
+/// A lab whose server's sessions end when it goes down; and a second server, to which the next port leads, which stays up.
+struct Ward {
+    lab: Lab,
+    beside: Listener,
+    health: Option<Service<()>>,
+    _others_health: Service<()>,
+}
+
+impl Ward {
+    fn start(family: Family) -> Self {
+        Self::with(family, "")
+    }
+
+    /// With these lines in the table `global`.
+    fn with(family: Family, global: &str) -> Self {
+        let net = Net::new(2);
+        let [health, others_health] = [0, 1].map(|index| echo(&net.servers[index], CHECK_PORT));
+        let config = Config::new().global(global).path(Path::Packet);
+        let address = |index: usize| family.of(&net.servers[index], SERVER_PORT);
+        let config = config
+            .tcp("in", family.of(&net.balancer, PORT), "out", "")
+            .backend("out", address(0), LINES)
+            .tcp("in2", family.of(&net.balancer, PORT + 1), "beside", "")
+            .pool("beside", LINES)
+            .server("beside", "other", address(1), "");
+        let [listener, beside] = [0, 1].map(|index| net.servers[index].listen(SERVER_PORT));
+        let lab = Lab { agent: Agent::start(&net, &config), listener, net, family };
+        Self { lab, beside, health: Some(health), _others_health: others_health }
+    }
+
+    /// A flow to the server that stays up.
+    #[track_caller]
+    fn bystander(&self) -> Spliced {
+        let address = self.lab.family.of(&self.lab.net.balancer, PORT + 1);
+        let flow = Spliced::from((self.lab.net.client.connect(address), self.beside.accept()));
+        self.lab.until_spliced(std::slice::from_ref(&flow));
+        flow
+    }
+
+    /// Lets the checks fail, and waits until the server is down.
+    #[track_caller]
+    fn take_down(&mut self) {
+        self.health = None;
+        self.lab.agent.until_count("lb_server_up", &[("server", "only")], 0);
+    }
+
+    /// Lets the checks succeed again.
+    #[track_caller]
+    fn bring_up(&mut self) {
+        self.health = Some(echo(self.lab.net.server(), CHECK_PORT));
+        self.lab.agent.until_count("lb_server_up", &[("server", "only")], 1);
+    }
+
+    /// Asserts that so many flows have ended because the server is down, by log and metrics, and nobody else's.
+    #[track_caller]
+    fn assert_cut(&self, flows: usize) {
+        self.lab.assert_closed(flows, "server-down");
+        for record in self.lab.agent.records() {
+            assert_eq!((record.text("server"), record.text("termination")), ("only", "DD"));
+        }
+        let scrape = self.lab.agent.scrape();
+        assert_eq!(scrape.count("lb_server_connections_active", &[("server", "only")]), 0);
+        let closed = scrape.count("lb_connections_closed_total", &[("reason", "server-down")]);
+        assert_eq!(closed, flows as u64);
+    }
+}
+
+/// Of both backends.
+const LINES: &str = "on-marked-down = \"shutdown-sessions\"\n\
+    check = { type = \"tcp\", port = 7000, interval = \"100ms\", rise = 1, fall = 1 }\n";
+
+/// Asserts that an end that says nothing is reset, and soon.
+#[track_caller]
+fn assert_reset(end: &TcpStream) {
+    let begun = Instant::now();
+    assert_eq!(receive_all(end), (Vec::new(), End::Reset));
+    assert!(begun.elapsed() < SOON, "after {:?}", begun.elapsed());
+}
+
+fn a_server_that_goes_down_resets_both_ends_of_flows_that_are_idle(family: Family) {
+    let mut ward = Ward::start(family);
+    let bystander = ward.bystander();
+    let flows: [_; 10] = ward.lab.spliced_flows();
+    ward.take_down();
+    let begun = Instant::now();
+    for flow in &flows {
+        assert_reset(&flow.client);
+        assert_reset(&flow.server);
+    }
+    assert!(begun.elapsed() < SOON, "after {:?}", begun.elapsed());
+    ward.assert_cut(flows.len());
+    (0..10).for_each(|_| bystander.ping());
+}
+
+fn a_server_that_goes_down_resets_both_ends_of_flows_that_are_busy(family: Family) {
+    const ENDLESS: u64 = u64::MAX;
+    let mut ward = Ward::start(family);
+    let bystander = ward.bystander();
+    let flows: [_; 4] = ward.lab.spliced_flows();
+    let ended = thread::scope(|scope| {
+        let ends = flows.iter().flat_map(|flow| [&flow.client, &flow.server]);
+        let busy: Vec<_> = ends
+            .map(|end| {
+                let sender = scope.spawn(move || send(end, 1, ENDLESS).expect_err("nobody ends cleanly"));
+                let reader = scope.spawn(move || (receive(end, 1), Instant::now()));
+                (sender, reader)
+            })
+            .collect();
+        let moved = || ward.lab.agent.scrape().count("lb_path_bytes_total", &[("path", "packet")]);
+        until("bytes to go both ways", || moved() > 64 << 20);
+        ward.health = None;
+        ward.lab.agent.until_count("lb_server_up", &[("server", "only")], 0);
+        let down = Instant::now();
+        for (sender, reader) in busy {
+            let (received, ended) = reader.join().expect("no panic");
+            assert_eq!((received.end, received.wrong_at), (End::Reset, None));
+            assert!(ended.saturating_duration_since(down) < SOON);
+            drop(sender.join().expect("no panic"));
+        }
+        flows.len()
+    });
+    ward.assert_cut(ended);
+    (0..10).for_each(|_| bystander.ping());
+}
+
+/// Makes a namespace lose what it sends or gets, by where it is on its way there and what it says (nft(8)), until [`mend`].
+#[track_caller]
+fn lose(place: &Namespace, hook: &str, what: &str) {
+    for words in [
+        "add table inet wall".to_owned(),
+        format!("add chain inet wall {hook} {{ type filter hook {hook} priority 0 ; }}"),
+        format!("add rule inet wall {hook} {what} counter drop"),
+    ] {
+        place.run(Command::new("nft").arg(words));
+    }
+}
+
+/// Whether every rule of [`lose`] has lost something.
+#[track_caller]
+fn has_lost(place: &Namespace) -> bool {
+    let listing = place.run(Command::new("nft").args(["list", "table", "inet", "wall"]));
+    listing.contains("counter packets ") && !listing.contains("counter packets 0 ")
+}
+
+/// Ends [`lose`].
+#[track_caller]
+fn mend(place: &Namespace) {
+    place.run(Command::new("nft").args(["delete", "table", "inet", "wall"]));
+}
+
+/// What the server acknowledges without saying anything else.
+const ACKNOWLEDGEMENTS: &str = "tcp sport 6000 tcp flags & (fin | syn | rst | psh) == 0x0";
+
+/// As with a delayed acknowledgement: what the balancer has heard last is not what the end expects.
+fn an_end_that_has_everything_and_has_not_said_so_is_reset(family: Family) {
+    let mut ward = Ward::start(family);
+    let flow = ward.lab.spliced();
+    lose(ward.lab.net.server(), "output", ACKNOWLEDGEMENTS);
+    say(&flow.client, b"?");
+    assert_eq!(receive_exactly(&flow.server, 1), b"?");
+    ward.take_down();
+    assert_reset(&flow.server);
+    assert_reset(&flow.client);
+    assert!(has_lost(ward.lab.net.server()), "the balancer has heard that it came");
+    ward.assert_cut(1);
+}
+
+/// It expects neither what was sent to it nor what it has acknowledged. It says so itself, and whoever has sent that is gone.
+fn an_end_that_has_lost_something_is_reset(family: Family) {
+    let mut ward = Ward::start(family);
+    let flow = ward.lab.spliced();
+    let server = ward.lab.net.server();
+    flow.client.set_nodelay(true).expect("a socket");
+    lose(server, "output", ACKNOWLEDGEMENTS);
+    say(&flow.client, b"first");
+    assert_eq!(receive_exactly(&flow.server, 5), b"first");
+    // Longer than the first by a byte: with headers, 58 over IPv4.
+    let lengths = if family == Family::V4 { "> 57" } else { "> 77" };
+    lose(server, "input", &format!("tcp dport 6000 meta length {lengths}"));
+    say(&flow.client, b"second");
+    until("both to be lost", || has_lost(server));
+    ward.lab.net.client.run(Command::new("ip").args(["link", "set", "uplink", "down"]));
+    mend(server);
+    ward.take_down();
+    assert_reset(&flow.server);
+    ward.assert_cut(1);
+}
+
+/// One end sends more than the other reads.
+fn a_client_that_waits_for_room_is_reset(family: Family) {
+    let mut ward = Ward::start(family);
+    let flow = ward.lab.spliced();
+    send_until_blocked(&flow.client, 1, Duration::from_millis(300));
+    ward.take_down();
+    let begun = Instant::now();
+    assert_eq!(receive_all(&flow.client).1, End::Reset);
+    assert_eq!(receive(&flow.server, 1).end, End::Reset);
+    assert!(begun.elapsed() < SOON, "after {:?}", begun.elapsed());
+    ward.assert_cut(1);
+}
+
+fn an_end_that_has_sent_its_last_byte_is_reset(family: Family) {
+    let mut ward = Ward::start(family);
+    let flows = ward.lab.spliced_flows::<2>();
+    for (flow, is_upwards) in flows.iter().zip([true, false]) {
+        let (from, to) = flow.towards(is_upwards);
+        finish(from);
+        assert_eq!(receive_all(to), (Vec::new(), End::Finished));
+    }
+    ward.take_down();
+    for (flow, is_upwards) in flows.iter().zip([true, false]) {
+        let (from, to) = flow.towards(is_upwards);
+        assert_reset(from);
+        // It has read to the end, so that a socket tells it nothing but its error.
+        until("it to be reset", || to.take_error().expect("a socket").is_some());
+    }
+    ward.assert_cut(2);
+}
+
+fn flows_that_are_silent_for_too_long_are_reset_at_both_ends(family: Family) {
+    let lines = Lines { backend: "idle-timeout = \"3s\"", ..Lines::default() };
+    let lab = Lab::with(Net::new(1), family, lines);
+    let flow = lab.spliced();
+    assert_eq!(receive_all(&flow.client), (Vec::new(), End::Reset));
+    assert_reset(&flow.server);
+    lab.assert_closed(1, "idle-timeout");
+}
+
+/// As many as there are ports and places for: after each time all are free again. Others go on meanwhile.
+fn many_flows_are_cut_at_once_and_leave_nothing_behind(family: Family) {
+    let flows = size(250, 1_000);
+    let last = 61_000 + flows;
+    let global = format!("max-connections = {}\npacket-ports = \"61000-{last}\"", flows + 1);
+    let mut ward = Ward::with(family, &global);
+    let bystander = ward.bystander();
+    for round in 1..=size(2, 5) {
+        let pairs: Vec<Spliced> = (0..flows).map(|_| Spliced::from(ward.lab.pair())).collect();
+        ward.lab.until_spliced(&pairs);
+        let worst = thread::scope(|scope| {
+            let ends = scope.spawn(|| pairs.iter().for_each(|flow| assert_reset_slowly(flow)));
+            ward.health = None;
+            let mut worst = Duration::ZERO;
+            while !ends.is_finished() {
+                let begun = Instant::now();
+                bystander.ping();
+                worst = worst.max(begun.elapsed());
+            }
+            ends.join().expect("no panic");
+            worst
+        });
+        assert!(worst < SOON, "somebody else waited for {worst:?}");
+        ward.assert_cut(round * usize::from(flows));
+        ward.bring_up();
+        // Ports and places are kept as long as resets go out.
+        thread::sleep(Duration::from_millis(1_500));
+    }
+    bystander.ping();
+    ward.lab.assert_refused(&[]);
+}
+
+#[track_caller]
+fn assert_reset_slowly(flow: &Spliced) {
+    for end in [&flow.client, &flow.server] {
+        assert_eq!(receive_all(end), (Vec::new(), End::Reset));
+    }
+}
+
+/// As with any other flow: the agent that has let it in need not be the one that ends it.
+#[test]
+fn a_flow_that_another_agent_has_left_is_cut() {
+    let stage = Stage::new();
+    let health = echo(stage.net.server(), CHECK_PORT);
+    let server = stage.net.server().address(SERVER_PORT);
+    let config = stage.global("").path(Path::Packet).tcp("in", stage.net.frontend(PORT), "out", "");
+    let config = config.backend("out", server, LINES);
+    let mut first = Agent::start(&stage.net, &config);
+    let pairs = [stage.spliced(&first), stage.spliced(&first)];
+    kill(&mut first);
+    let second = Agent::start(&stage.net, &config);
+    second.until_count("lb_server_connections_active", &[("server", "only")], 2);
+    drop(health);
+    second.until_count("lb_server_up", &[("server", "only")], 0);
+    for pair in &pairs {
+        assert_reset(&pair.client);
+        assert_reset(&pair.server);
+    }
+    for record in second.until_records(2) {
+        assert_eq!((record.close(), record.text("path")), ("server-down", "packet"));
+    }
+    second.until_count("lb_server_connections_active", &[("server", "only")], 0);
+}
+
+/// Whoever does not answer is told by the end of the agent itself, where nobody keeps the flow.
+#[test]
+fn flows_that_nobody_keeps_are_cut_when_the_agent_ends() {
+    let lines = Lines { global: "packet-state = \"off\"\ndrain-timeout = \"100ms\"", ..Lines::default() };
+    let mut lab = Lab::with(Net::new(1), Family::V4, lines);
+    let flow = lab.spliced();
+    lab.agent.terminate();
+    assert!(lab.agent.wait().success());
+    assert_reset(&flow.client);
+    assert_reset(&flow.server);
+}
+
+/// The path is there, but ends hear of it when they speak; with the capability, which is then given up, at once.
+#[test]
+fn resets_take_a_capability_at_start_and_none_later() {
+    let needed = ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_NET_RAW"];
+    for is_granted in [false, true] {
+        let net = Net::new(1);
+        let lines = "idle-timeout = \"2s\"";
+        let config = Config::new().path(Path::Packet).tcp("in", net.frontend(PORT), "out", "");
+        let config = config.backend("out", net.server().address(SERVER_PORT), lines);
+        let listener = net.server().listen(SERVER_PORT);
+        let granted = if is_granted { &needed[..] } else { &needed[..3] };
+        let agent = Agent::launch(&net).with_capabilities(granted).start(&config);
+        let lab = Lab { agent, listener, net, family: Family::V4 };
+        let flow = lab.spliced();
+        lab.assert_closed(1, "idle-timeout");
+        let is_told = lab.agent.process.stderr().iter().any(|line| line.contains("CAP_NET_RAW is missing"));
+        assert_eq!(is_told, !is_granted);
+        if is_granted {
+            assert_reset(&flow.client);
+            assert_reset(&flow.server);
+            continue;
+        }
+        flow.client.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket");
+        assert_eq!(receive_all(&flow.client), (Vec::new(), End::Silent));
+        for end in [&flow.client, &flow.server] {
+            say(end, b"?");
+            assert_eq!(receive_all(end), (Vec::new(), End::Reset));
+        }
+    }
+}
