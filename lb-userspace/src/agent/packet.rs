@@ -166,7 +166,7 @@ fn tell_lack(resets: io::Result<Resets>) -> Option<Arc<Resets>> {
         .inspect_err(|error| {
             tracing::warn!(
                 %error,
-                "ends of flows on path packet that lb cuts hear of it when they next send something: CAP_NET_RAW is missing"
+                "ends of flows on path packet that lb cuts hear of it when they next send something: there is no raw socket, which takes CAP_NET_RAW"
             );
         })
         .ok()

@@ -288,6 +288,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_ended_tells_how_it_was_and_is_gone() {
+        let slots = slots(1);
+        let slot = slots.take(Instant::now()).expect("one slot");
+        slot.begin(record());
+        slot.edit(|record| (record.flow.phase, record.flow.client.sent) = (Phase::Spliced as u32, 7));
+        let before = slot.end();
+        assert_eq!((before.flow.phase(), before.flow.client.sent), (Phase::Spliced, 7));
+        assert_eq!(slot.edit(|record| *record).flow, Flow { phase: Phase::Gone as u32, ..before.flow });
+        assert!(slots.listed().is_empty());
+    }
+
+    #[test]
     fn a_slot_belongs_to_one_flow_at_a_time_and_rests_between_two() {
         let slots = slots(2);
         let now = Instant::now();
