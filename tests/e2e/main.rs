@@ -52,6 +52,7 @@ mod packet_kill;
 mod packet_limits;
 mod packet_manager;
 mod packet_options;
+mod packet_resets;
 mod packet_restart;
 mod packet_stage;
 mod packet_streams;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Path `packet`: flows that the agent ends. Both ends get a reset, though nobody here has a socket of theirs, and though they may say nothing.
+//! Path `packet`: flows of a server that goes down. Both ends get a reset, though nobody here has a socket of theirs, and though they may say
+//! nothing.
 
 use std::io::ErrorKind;
 use std::net::TcpStream;
@@ -15,7 +16,7 @@ use lb_tests::size;
 use lb_tests::stream::{End, finish, receive, receive_all, receive_exactly, say, send, send_until_blocked};
 use lb_tests::wait::until;
 
-use crate::packet_lab::{Family, Lab, Lines, Spliced};
+use crate::packet_lab::{Family, Lab, Spliced};
 use crate::packet_stage::{Stage, kill};
 use crate::support::{PORT, SERVER_PORT};
 
@@ -27,12 +28,11 @@ on_both_families! {
     a_reset_that_gets_lost_is_sent_again,
     a_client_that_waits_for_room_is_reset,
     an_end_that_has_sent_its_last_byte_is_reset,
-    flows_that_are_silent_for_too_long_are_reset_at_both_ends,
     many_flows_are_cut_at_once_and_leave_nothing_behind,
 }
 
 /// The port that checks go to, so that a server can be marked down while it serves.
-const CHECK_PORT: u16 = 7000;
+pub(crate) const CHECK_PORT: u16 = 7000;
 
 /// How soon an end hears of it, from when the server is down.
 const SOON: Duration = Duration::from_secs(2);
@@ -106,12 +106,13 @@ impl Ward {
 }
 
 /// Lines of backends, and of their servers.
-const CHECK: &str = "check = { type = \"tcp\", port = 7000, interval = \"100ms\", rise = 1, fall = 1 }";
+pub(crate) const CHECK: &str =
+    "check = { type = \"tcp\", port = 7000, interval = \"100ms\", rise = 1, fall = 1 }";
 const SHUTDOWN: &str = "on-marked-down = \"shutdown-sessions\"";
 
 /// Asserts that an end that says nothing is reset, and soon.
 #[track_caller]
-fn assert_reset(end: &TcpStream) {
+pub(crate) fn assert_reset(end: &TcpStream) {
     let begun = Instant::now();
     assert_eq!(receive_all(end), (Vec::new(), End::Reset));
     assert!(begun.elapsed() < SOON, "after {:?}", begun.elapsed());
@@ -274,15 +275,6 @@ fn an_end_that_has_sent_its_last_byte_is_reset(family: Family) {
     ward.assert_cut(2);
 }
 
-fn flows_that_are_silent_for_too_long_are_reset_at_both_ends(family: Family) {
-    let lines = Lines { backend: "idle-timeout = \"3s\"", ..Lines::default() };
-    let lab = Lab::with(Net::new(1), family, lines);
-    let flow = lab.spliced();
-    assert_eq!(receive_all(&flow.client), (Vec::new(), End::Reset));
-    assert_reset(&flow.server);
-    lab.assert_closed(1, "idle-timeout");
-}
-
 /// As many as there are ports and places for: after each time all are free again. Others go on meanwhile.
 fn many_flows_are_cut_at_once_and_leave_nothing_behind(family: Family) {
     let flows = size(250_usize, 1_000);
@@ -346,47 +338,4 @@ fn a_flow_that_another_agent_has_left_is_cut() {
         assert_eq!((record.close(), record.text("path")), ("server-down", "packet"));
     }
     second.until_count("lb_server_connections_active", &[("server", "only")], 0);
-}
-
-/// Whoever does not answer is told by the end of the agent itself, where nobody keeps the flow.
-#[test]
-fn flows_that_nobody_keeps_are_cut_when_the_agent_ends() {
-    let lines = Lines { global: "packet-state = \"off\"\ndrain-timeout = \"100ms\"", ..Lines::default() };
-    let mut lab = Lab::with(Net::new(1), Family::V4, lines);
-    let flow = lab.spliced();
-    lab.agent.terminate();
-    assert!(lab.agent.wait().success());
-    assert_reset(&flow.client);
-    assert_reset(&flow.server);
-}
-
-/// The path is there, but ends hear of it when they speak; with the capability, which is then given up, at once.
-#[test]
-fn resets_take_a_capability_at_start_and_none_later() {
-    let needed = ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_NET_RAW"];
-    for is_granted in [false, true] {
-        let net = Net::new(1);
-        let lines = "idle-timeout = \"2s\"";
-        let config = Config::new().path(Path::Packet).tcp("in", net.frontend(PORT), "out", "");
-        let config = config.backend("out", net.server().address(SERVER_PORT), lines);
-        let listener = net.server().listen(SERVER_PORT);
-        let granted = if is_granted { &needed[..] } else { &needed[..3] };
-        let agent = Agent::launch(&net).with_capabilities(granted).start(&config);
-        let lab = Lab { agent, listener, net, family: Family::V4 };
-        let flow = lab.spliced();
-        lab.assert_closed(1, "idle-timeout");
-        let is_told = lab.agent.process.stderr().iter().any(|line| line.contains("which takes CAP_NET_RAW"));
-        assert_eq!(is_told, !is_granted);
-        if is_granted {
-            assert_reset(&flow.client);
-            assert_reset(&flow.server);
-            continue;
-        }
-        flow.client.set_read_timeout(Some(Duration::from_secs(2))).expect("a socket");
-        assert_eq!(receive_all(&flow.client), (Vec::new(), End::Silent));
-        for end in [&flow.client, &flow.server] {
-            say(end, b"?");
-            assert_eq!(receive_all(end), (Vec::new(), End::Reset));
-        }
-    }
 }

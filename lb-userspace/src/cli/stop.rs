@@ -82,7 +82,7 @@ fn stop(state: &Path, is_flushed: bool, patience: Duration) -> Result<(), StopEr
         });
         if let Flushed::Flows { are_told: false, .. } = flushed {
             output::error_line(format_args!(
-                "their ends get a reset with the next that they send: without CAP_NET_RAW not at once"
+                "their ends get a reset with the next that they send, and not at once: CAP_NET_RAW is missing, or this lb cannot read what another has left"
             ));
         }
     }

@@ -79,15 +79,15 @@ pub fn flush(directory: &Path) -> Result<Flushed, FlushError> {
     }
     drop(found);
     // Each flow has two.
-    Ok(Flushed::Flows { count: keys.div_ceil(2), are_told: reset(&ended) })
+    let count = keys.div_ceil(2);
+    Ok(Flushed::Flows { count, are_told: count == 0 || ended.is_some_and(|ended| reset(&ended)) })
 }
 
-/// Ends all flows, for whom programs that run yet may not silence what this host sends; how they were. None where that cannot be read, or
+/// Ends all flows, for whom programs that run yet may not silence what this host sends; how they were. `None`: that cannot be read, or
 /// is of another network: then this host resets each end as soon as it sends something.
-fn end_all(found: &Found) -> Vec<Record> {
-    let Some(layout) = found.get(LAYOUT).and_then(|map| read_layout(map).ok()) else { return Vec::new() };
-    let records = found.get(FLOWS).and_then(|map| Records::map(map, layout.slots).ok());
-    let Some(records) = records.filter(|_| layout.network == net::network()) else { return Vec::new() };
+fn end_all(found: &Found) -> Option<Vec<Record>> {
+    let layout = read_layout(found.get(LAYOUT)?).ok().filter(|layout| layout.network == net::network())?;
+    let records = Records::map(found.get(FLOWS)?, layout.slots).ok()?;
     let end = |slot: u32| {
         records.break_lock(slot);
         records.end(slot)
@@ -95,7 +95,7 @@ fn end_all(found: &Found) -> Vec<Record> {
     let is_open = |record: &Record| {
         matches!(record.flow.phase(), Phase::Spliced | Phase::Closing) && !record.flow.is_over()
     };
-    (0..layout.slots).map(end).filter(is_open).collect()
+    Some((0..layout.slots).map(end).filter(is_open).collect())
 }
 
 /// Sends both ends of these flows resets; whether this process may.
