@@ -19,13 +19,15 @@ pub enum Capability {
     NetAdmin,
     /// Lets BPF programs read the kernel's own structures.
     Perfmon,
+    /// Sends packets with headers of its own.
+    NetRaw,
     /// Binds ports below net.ipv4.ip_unprivileged_port_start.
     NetBindService,
 }
 
 impl Capability {
     /// All that the agent can need.
-    pub const ALL: [Self; 4] = [Self::Bpf, Self::NetAdmin, Self::Perfmon, Self::NetBindService];
+    pub const ALL: [Self; 5] = [Self::Bpf, Self::NetAdmin, Self::Perfmon, Self::NetRaw, Self::NetBindService];
 
     /// Those that path `sockmap` needs until it is loaded.
     pub const FOR_SOCKMAP: [Self; 3] = [Self::Bpf, Self::NetAdmin, Self::Perfmon];
@@ -39,6 +41,7 @@ impl Capability {
             Self::Bpf => "CAP_BPF",
             Self::NetAdmin => "CAP_NET_ADMIN",
             Self::Perfmon => "CAP_PERFMON",
+            Self::NetRaw => "CAP_NET_RAW",
             Self::NetBindService => "CAP_NET_BIND_SERVICE",
         }
     }
@@ -53,6 +56,7 @@ impl Capability {
             Self::Perfmon => {
                 "lets path sockmap see in the kernel how much a socket has accepted, and path packet read what it has copied"
             }
+            Self::NetRaw => "lets path packet reset both ends of a flow at once that lb ends",
             Self::NetBindService => "binds low ports",
         }
     }
@@ -62,6 +66,7 @@ impl Capability {
             Self::Bpf => CapabilitySet::BPF,
             Self::NetAdmin => CapabilitySet::NET_ADMIN,
             Self::Perfmon => CapabilitySet::PERFMON,
+            Self::NetRaw => CapabilitySet::NET_RAW,
             Self::NetBindService => CapabilitySet::NET_BIND_SERVICE,
         }
     }

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use lb_tests::agent::{Agent, Record};
 use lb_tests::config::{Config, Path};
 use lb_tests::process::text;
+use lb_tests::stream::{End, receive_all};
 use lb_tests::wait::until;
 use serde_json::Value;
 
@@ -156,7 +157,7 @@ fn a_flush_leaves_nothing_and_resets_whom_it_ends() {
     for is_killed in [false, true] {
         let stage = Stage::new();
         let mut agent = stage.agent();
-        let mut pairs = [stage.spliced(&agent), stage.spliced(&agent)];
+        let pairs = [stage.spliced(&agent), stage.spliced(&agent)];
         let objects = Objects::of(&agent);
         if is_killed {
             kill(&mut agent);
@@ -170,7 +171,11 @@ fn a_flush_leaves_nothing_and_resets_whom_it_ends() {
             (expected, String::new(), true)
         );
         stage.assert_nothing_left(&objects);
-        pairs.iter_mut().for_each(Pair::assert_reset);
+        for pair in &pairs {
+            for end in [&pair.client, &pair.server] {
+                assert_eq!(receive_all(end), (Vec::new(), End::Reset));
+            }
+        }
         let again = stage.verb(&["stop", "--flush"]);
         let nothing = format!("nothing is kept in {}\n", stage.bpffs.path(STATE).display());
         assert_eq!((text(&again.stdout), again.status.success()), (nothing, true));

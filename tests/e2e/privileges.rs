@@ -103,7 +103,14 @@ fn without_cgroup_v2_the_path_is_available() {
 /// What `lb check --explain` says is needed is enough, and what it says is kept is what every thread has.
 #[test]
 fn capabilities_are_those_that_explain_names() {
-    for (path, port) in [(Path::Sockmap, 443), (Path::Sockmap, PORT), (Path::Auto, 443), (Path::Auto, PORT)] {
+    for (path, port) in [
+        (Path::Sockmap, 443),
+        (Path::Sockmap, PORT),
+        (Path::Packet, 443),
+        (Path::Packet, PORT),
+        (Path::Auto, 443),
+        (Path::Auto, PORT),
+    ] {
         let net = Net::new(1);
         let _server = net.server().listen(SERVER_PORT);
         let config = Config::new().path(path).tcp("in", net.frontend(port), "out", "");
@@ -111,15 +118,18 @@ fn capabilities_are_those_that_explain_names() {
         let explained =
             text(&Agent::launch(&net).unprivileged().verb(&["check", "--explain"], &config).stdout);
         let needed = named(&explained, "at start");
-        let expected = FOR_SOCKMAP.iter().filter(|_| path == Path::Sockmap);
+        let expected = FOR_SOCKMAP.iter().filter(|_| path != Path::Auto);
+        let expected = expected.chain((path == Path::Packet).then_some(&"CAP_NET_RAW"));
         let expected = expected.chain((port < 1024).then_some(&"CAP_NET_BIND_SERVICE"));
         assert_eq!(needed, expected.copied().collect::<Vec<_>>(), "{explained}");
         let kept = set_of(&named(&explained, "afterwards"));
         for launch in [Agent::launch(&net).with_capabilities(&needed), Agent::launch(&net)] {
             let agent = launch.start(&config);
             assert_sets(&agent.process, kept);
-            let inside = agent.scrape().value("lb_path_available", &[("path", "sockmap")]);
-            assert_eq!(inside > 0.0, path == Path::Sockmap);
+            for (own, label) in [(Path::Sockmap, "sockmap"), (Path::Packet, "packet")] {
+                let is_there = agent.scrape().value("lb_path_available", &[("path", label)]);
+                assert_eq!(is_there > 0.0, path == own, "{label}");
+            }
         }
     }
 }
@@ -212,6 +222,7 @@ fn set_of(names: &[&str]) -> u64 {
     let bit = |name: &&str| match *name {
         "CAP_NET_BIND_SERVICE" => 1 << 10,
         "CAP_NET_ADMIN" => 1 << 12,
+        "CAP_NET_RAW" => 1 << 13,
         "CAP_PERFMON" => 1 << 38,
         "CAP_BPF" => 1 << 39,
         other => panic!("{other}"),
@@ -219,7 +230,7 @@ fn set_of(names: &[&str]) -> u64 {
     names.iter().map(bit).sum()
 }
 
-/// Asserts that each thread has these capabilities, whatever set is looked at, and can gain none (proc_pid_status(5)).
+/// Asserts that each thread has these capabilities, hands none on, and can gain none (proc_pid_status(5)).
 #[track_caller]
 fn assert_sets(process: &Process, expected: u64) {
     let threads = std::fs::read_dir(format!("/proc/{}/task", process.pid())).expect("a living process");
@@ -227,7 +238,8 @@ fn assert_sets(process: &Process, expected: u64) {
     for thread in threads {
         let file = thread.expect("a thread").path().join("status");
         let status = std::fs::read_to_string(file).expect("a living thread");
-        for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
+        // What another program could inherit is nothing.
+        for (set, expected) in [("CapInh", 0), ("CapPrm", expected), ("CapEff", expected), ("CapAmb", 0)] {
             assert!(status.contains(&format!("{set}:\t{expected:016x}\n")), "{set} in {status}");
         }
         assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");

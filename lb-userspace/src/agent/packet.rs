@@ -10,7 +10,7 @@ use lb_common::reason::{Availability, PathKind};
 use crate::config::Config;
 use crate::config::needs::wants_packet;
 use crate::kernel::packet::kept::Keeper;
-use crate::kernel::packet::{self, AttachError, Attachment, OpenTerms, Orphan};
+use crate::kernel::packet::{self, AttachError, Attachment, OpenTerms, Orphan, Resets};
 use crate::kernel::{self, Bells, LoadError, Packet};
 use crate::net;
 use crate::observe::metrics::ProcessMetrics;
@@ -31,6 +31,7 @@ pub(super) struct Attached {
     bells: Bells,
     interfaces: usize,
     orphans: Vec<Orphan>,
+    resets: io::Result<Resets>,
 }
 
 /// Why the path is off.
@@ -80,7 +81,7 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
         let stay = Stay::new(Arc::clone(&packet), attachments, left);
         match error {
             Some(error) => Err(error),
-            None => Ok(Attached { stay, packet, bells, interfaces, orphans }),
+            None => Ok(Attached { stay, packet, bells, interfaces, orphans, resets: Resets::open() }),
         }
     })
 }
@@ -123,13 +124,13 @@ pub(super) fn open(
     config: &Config,
     metrics: &ProcessMetrics,
 ) -> Option<(Common, Vec<Orphan>)> {
-    let opened = loaded?.and_then(|Attached { stay, packet, bells, interfaces, orphans }| {
+    let opened = loaded?.and_then(|Attached { stay, packet, bells, interfaces, orphans, resets }| {
         let grace = Grace::start().map_err(OpenError::Grace)?;
         listen(bells)?;
-        Ok((stay, packet, interfaces, orphans, grace))
+        Ok((stay, packet, interfaces, orphans, grace, tell_lack(resets)))
     });
     match opened {
-        Ok((stay, kernel, interfaces, orphans, grace)) => {
+        Ok((stay, kernel, interfaces, orphans, grace, resets)) => {
             metrics.paths.note(PathKind::Packet, Availability::Available);
             tracing::info!(interfaces, left = orphans.len(), "path packet is available");
             tell_keeper(kernel.keeper());
@@ -139,6 +140,7 @@ pub(super) fn open(
                 grace,
                 ports: Ports::new(config.global.packet_ports.clone()),
                 canary: Arc::new(Canary::new(metrics.paths.clone())),
+                resets,
                 refused: metrics.paths.packet.clone(),
             };
             Some((common, orphans))
@@ -162,6 +164,19 @@ fn tell_keeper(keeper: &Keeper) {
         }
         keeper => tracing::info!(%keeper, "flows of path packet go on when lb ends"),
     }
+}
+
+/// Says what becomes of flows that this agent ends, if it may not send resets.
+fn tell_lack(resets: io::Result<Resets>) -> Option<Arc<Resets>> {
+    resets
+        .inspect_err(|error| {
+            tracing::warn!(
+                %error,
+                "ends of flows on path packet that lb cuts hear of it when they next send something: there is no raw socket, which takes CAP_NET_RAW"
+            );
+        })
+        .ok()
+        .map(Arc::new)
 }
 
 impl OpenError {

@@ -90,6 +90,10 @@ fn capabilities(config: &Config, system: &System) -> Vec<String> {
         let names = privileges::list(&Capability::FOR_PACKET);
         lines
             .push(format!("{names}: path packet is loaded, and CAP_NET_ADMIN stays; without them it is off"));
+        lines.push(format!(
+            "{}: both ends of a flow on path packet get a reset at once where lb ends it; without it, with the next that they send",
+            Capability::NetRaw
+        ));
     }
     if wants_sockmap(config) {
         let names = privileges::list(&Capability::FOR_SOCKMAP);

@@ -75,10 +75,16 @@ fn stop(state: &Path, is_flushed: bool, patience: Duration) -> Result<(), StopEr
         None => {}
     }
     if is_flushed {
-        output::line(match flush(state)? {
+        let flushed = flush(state)?;
+        output::line(match flushed {
             Flushed::Nothing => format!("nothing is kept in {}", state.display()),
-            Flushed::Flows(flows) => format!("{} is gone, and {flows} flows with it", state.display()),
+            Flushed::Flows { count, .. } => format!("{} is gone, and {count} flows with it", state.display()),
         });
+        if let Flushed::Flows { are_told: false, .. } = flushed {
+            output::error_line(format_args!(
+                "their ends get a reset with the next that they send, and not at once: CAP_NET_RAW is missing, or this lb cannot read what another has left"
+            ));
+        }
     }
     Ok(())
 }

@@ -31,8 +31,9 @@ const PER_WORKER_INSIDE: u64 = 5;
 /// Descriptors of the process for path `sockmap`: maps, program, its BTF.
 const INSIDE: u64 = 12;
 
-/// Descriptors of the process for path `packet`: maps, four programs, their BTF, and a link for each direction of 64 interfaces.
-const PACKET: u64 = 24 + 2 * 64;
+/// Descriptors of the process for path `packet`: maps, four programs, their BTF, a link for each direction of 64 interfaces, and
+/// two sockets for resets.
+const PACKET: u64 = 26 + 2 * 64;
 
 /// Most connections to the admin surface. One more is there for the moment in which it takes the place of another; that one is
 /// in the reserve.
@@ -212,6 +213,9 @@ pub fn capabilities(config: &Config, unprivileged_port_start: u16) -> Vec<Capabi
     if wants_sockmap(config) || wants_packet(config) {
         // The same for both.
         needed.extend(Capability::FOR_SOCKMAP);
+    }
+    if wants_packet(config) {
+        needed.push(Capability::NetRaw);
     }
     if !privileged_binds(config, unprivileged_port_start).is_empty() {
         needed.push(Capability::NetBindService);

@@ -37,7 +37,8 @@ async fn run(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, slot: Se
         tracing::error!(%error, "a flow on path packet is broken: both ends are reset");
         let (spliced, journal) = leaving.end();
         // In this order: while programs know the flow, they let no reset of its sockets out.
-        drop((spliced, legs));
+        spliced.cut();
+        drop(legs);
         return finish(&worker, *journal, CloseReason::PathFailed);
     }
     discard(legs);
@@ -66,7 +67,8 @@ async fn watch(worker: &Worker, mut leaving: Leaving, may_be_cut: &Option<Arc<Se
     finish(worker, *journal, flow_end.reason);
 }
 
-/// A flow that goes on when the agent ends, if somebody keeps what it goes by. Dropping it before its end leaves it to the next agent.
+/// A flow that goes on when the agent ends, if somebody keeps what it goes by. Dropping it before its end leaves it to the next
+/// agent; if nobody keeps it until then, both ends get a reset.
 struct Leaving(Option<(Spliced, Box<Journal>, OnItsOwn)>);
 
 impl Leaving {
@@ -99,9 +101,12 @@ impl Leaving {
 impl Drop for Leaving {
     fn drop(&mut self) {
         let Some((spliced, journal, on_its_own)) = self.0.take() else { return };
-        if spliced.leave().is_ok() {
-            journal.leave();
-            on_its_own.outlive();
+        match spliced.leave() {
+            Ok(()) => {
+                journal.leave();
+                on_its_own.outlive();
+            }
+            Err(spliced) => spliced.cut_once(),
         }
     }
 }

@@ -155,8 +155,9 @@ fn is_locked_up(_: &Guest) {
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
             assert!(status.contains(&format!("{set}:\t0000000000000000\n")), "{set} in {status}");
         }
-        // The bounding set is what the unit grants: CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_PERFMON, CAP_BPF (linux/capability.h).
-        let bounding = format!("CapBnd:\t{:016x}\n", 1_u64 << 10 | 1 << 12 | 1 << 38 | 1 << 39);
+        // The bounding set is what the unit grants: CAP_NET_BIND_SERVICE, CAP_NET_ADMIN, CAP_NET_RAW, CAP_PERFMON, CAP_BPF
+        // (linux/capability.h).
+        let bounding = format!("CapBnd:\t{:016x}\n", 1_u64 << 10 | 1 << 12 | 1 << 13 | 1 << 38 | 1 << 39);
         for line in [&bounding, "NoNewPrivs:\t1\n", "Seccomp:\t2\n", &format!("Uid:\t{user}\t{user}\t")] {
             assert!(status.contains(line), "{line:?} in {status}");
         }

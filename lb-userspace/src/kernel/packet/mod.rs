@@ -13,6 +13,7 @@ mod keys;
 mod ledger;
 mod open;
 mod records;
+mod resets;
 mod self_test;
 mod slots;
 
@@ -37,6 +38,7 @@ pub use counters::{Counters, Counts};
 pub use keys::{KeyRefusal, Keys, ends, family, ports, way};
 pub use ledger::{STORY_BYTES, Tally};
 pub use open::{OpenError, OpenTerms};
+pub use resets::Resets;
 pub use slots::{Listed, Orphan, Receipt, Slot};
 
 /// The programs.

@@ -12,6 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
+use lb_common::packet::flow::Phase;
 use lb_common::packet::record::{Entry, LOCKED_BY_AGENT, Record, UNLOCKED};
 
 use crate::kernel::mapped::Mapped;
@@ -56,6 +57,18 @@ impl Records {
         // SAFETY: the record lies in the mapping, beside the lock. Only who has the lock changes it, and that is us until this function ends; what
         // programs read without it, they only read. It is made of numbers, so that any bytes are a record.
         change(unsafe { &mut (*entry).record })
+    }
+
+    /// Ends a flow for the programs: whatever comes of it from here on is the host's. How it was at that moment.
+    ///
+    /// # Panics
+    /// As [`Self::edit`].
+    pub fn end(&self, slot: u32) -> Record {
+        self.edit(slot, |record| {
+            let before = *record;
+            record.flow.phase = Phase::Gone as u32;
+            before
+        })
     }
 
     /// Takes a lock and never gives it back, as an agent does that is killed.

@@ -112,7 +112,7 @@ impl Slots {
                 orphans.push(Orphan { slot, story, tally });
                 continue;
             }
-            slots.records.edit(number, |record| record.flow.phase = Phase::Gone as u32);
+            slots.records.end(number);
             if told.is_some() {
                 slots.ledger.forget(number);
             }
@@ -175,6 +175,11 @@ impl Slot {
     /// Reads or changes the record, for as short as possible: see [`Records::edit`].
     pub fn edit<R>(&self, change: impl FnOnce(&mut Record) -> R) -> R {
         self.slots.records.edit(self.number, change)
+    }
+
+    /// Ends the flow for the programs: see [`Records::end`].
+    pub fn end(&self) -> Record {
+        self.slots.records.end(self.number)
     }
 
     /// Writes down who the flow is, before it may leave user space for the first time.
@@ -241,7 +246,7 @@ impl Drop for Slot {
         if *self.is_told.get_mut() {
             self.slots.ledger.forget(self.number);
         }
-        self.edit(|record| record.flow.phase = Phase::Gone as u32);
+        self.end();
         lock(&self.slots.free).push_back((self.number, Some(Instant::now())));
     }
 }
@@ -285,6 +290,18 @@ mod tests {
     fn record() -> Record {
         let (end, by) = (End::default(), Translation::default());
         Record::new(Flow::tracked([end, end], by, by), V4, Way::default(), Way::default())
+    }
+
+    #[test]
+    fn what_is_ended_tells_how_it_was_and_is_gone() {
+        let slots = slots(1);
+        let slot = slots.take(Instant::now()).expect("one slot");
+        slot.begin(record());
+        slot.edit(|record| (record.flow.phase, record.flow.client.sent) = (Phase::Spliced as u32, 7));
+        let before = slot.end();
+        assert_eq!((before.flow.phase(), before.flow.client.sent), (Phase::Spliced, 7));
+        assert_eq!(slot.edit(|record| *record).flow, Flow { phase: Phase::Gone as u32, ..before.flow });
+        assert!(slots.listed().is_empty());
     }
 
     #[test]

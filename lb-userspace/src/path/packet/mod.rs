@@ -9,6 +9,7 @@
 
 mod approach;
 mod canary;
+mod cut;
 mod entry;
 mod grace;
 mod ports;
@@ -33,7 +34,7 @@ pub use ports::{Port, Ports};
 pub use stay::{OnItsOwn, Stay};
 pub use watch::watch;
 
-use crate::kernel::packet::{Keys, Orphan, Receipt, Slot};
+use crate::kernel::packet::{Keys, Orphan, Receipt, Resets, Slot};
 use crate::kernel::{LoadError, Packet};
 use crate::net::{self, repair};
 use crate::observe::metrics::PacketRefusals;
@@ -57,6 +58,8 @@ pub struct Common {
     pub ports: Arc<Ports>,
     /// What the first flows have shown.
     pub canary: Arc<Canary>,
+    /// For both ends of flows that the agent ends; `None`: it may not send any.
+    pub resets: Option<Arc<Resets>>,
     /// `lb_path_fallbacks_total{path="packet",reason}`
     pub refused: PacketRefusals,
 }
@@ -81,7 +84,8 @@ impl Station {
     }
 }
 
-/// A flow that the programs carry. Dropping it ends that: whatever comes then, the host answers with a reset.
+/// A flow that the programs carry. Dropping it ends that: whatever comes then, the host answers with a reset. Who sends nothing hears of that
+/// only from [`Spliced::cut`].
 #[derive(Debug)]
 pub struct Spliced {
     // Given back in this order: nobody finds the flow any more when its port becomes free.
@@ -147,7 +151,7 @@ impl Spliced {
         Ok(())
     }
 
-    /// The flow has ended. What ended by itself is left to its late segments for a while.
+    /// The flow has ended. What ended by itself is left to its late segments for a while; what the agent has ended is [cut](Self::cut).
     pub fn end(self, reason: CloseReason) {
         if matches!(
             reason,
@@ -156,7 +160,7 @@ impl Spliced {
                 | CloseReason::ServerDown
                 | CloseReason::ActiveServerUp
         ) {
-            return;
+            return self.cut();
         }
         spawn(async move {
             sleep(LINGER).await;

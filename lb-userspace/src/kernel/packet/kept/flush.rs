@@ -1,21 +1,37 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Takes away what an agent has left, with the flows in it. Their ends are reset by this host as soon as they send something.
+//! Takes away what an agent has left, with the flows in it. Both ends of each get a reset.
 
 use std::io;
 use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use lb_common::packet::flow::Phase;
+use lb_common::packet::record::Record;
 
 use super::pins::Pins;
-use super::{FILTERS, KEYS, KeptError, LAYOUT, Why, read_layout};
+use super::{FILTERS, FLOWS, Found, KEYS, KeptError, LAYOUT, Why, read_layout};
 use crate::kernel::bpf;
 use crate::kernel::packet::hooks::take_off;
+use crate::kernel::packet::records::Records;
+use crate::kernel::packet::resets::Resets;
+use crate::net;
+
+/// After how long resets are sent again: one may get lost.
+const AGAIN: Duration = Duration::from_millis(250);
 
 /// What was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flushed {
     /// Nothing.
     Nothing,
-    /// Maps and programs with so many flows, which are gone.
-    Flows(usize),
+    /// Maps and programs with flows, which are gone.
+    Flows {
+        /// So many.
+        count: usize,
+        /// Whether their ends have got resets.
+        are_told: bool,
+    },
 }
 
 /// Why it stays.
@@ -53,10 +69,43 @@ pub fn flush(directory: &Path) -> Result<Flushed, FlushError> {
     }
     let (pins, mut found) = Pins::open(directory)?.map_err(FlushError::Closed)?;
     let keys = found.get(KEYS).map_or(0, |keys| bpf::count(keys).unwrap_or(0));
+    let ended = end_all(&found);
     if let Some(filters) = found.remove(FILTERS) {
         take_off(filters);
     }
     pins.clear();
+    if found.is_empty() {
+        return Ok(Flushed::Nothing);
+    }
+    drop(found);
     // Each flow has two.
-    Ok(if found.is_empty() { Flushed::Nothing } else { Flushed::Flows(keys.div_ceil(2)) })
+    let count = keys.div_ceil(2);
+    Ok(Flushed::Flows { count, are_told: count == 0 || ended.is_some_and(|ended| reset(&ended)) })
+}
+
+/// Ends all flows, for whom programs that run yet may not silence what this host sends; how they were. `None`: that cannot be read, or
+/// is of another network: then this host resets each end as soon as it sends something.
+fn end_all(found: &Found) -> Option<Vec<Record>> {
+    let layout = read_layout(found.get(LAYOUT)?).ok().filter(|layout| layout.network == net::network())?;
+    let records = Records::map(found.get(FLOWS)?, layout.slots).ok()?;
+    let end = |slot: u32| {
+        records.break_lock(slot);
+        records.end(slot)
+    };
+    let is_open = |record: &Record| {
+        matches!(record.flow.phase(), Phase::Spliced | Phase::Closing) && !record.flow.is_over()
+    };
+    Some((0..layout.slots).map(end).filter(is_open).collect())
+}
+
+/// Sends both ends of these flows resets; whether this process may.
+fn reset(ended: &[Record]) -> bool {
+    if ended.is_empty() {
+        return true;
+    }
+    let Ok(resets) = Resets::open() else { return false };
+    ended.iter().for_each(|record| resets.send(record));
+    thread::sleep(AGAIN);
+    ended.iter().for_each(|record| resets.send(record));
+    true
 }

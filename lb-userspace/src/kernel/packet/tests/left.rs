@@ -101,7 +101,7 @@ fn filters_stay_make_way_and_go() {
 
         drop(attached(&state));
         assert_eq!(filters().len(), 2);
-        assert_eq!(flush(&state).expect("nobody runs"), Flushed::Flows(0));
+        assert_eq!(flush(&state).expect("nobody runs"), Flushed::Flows { count: 0, are_told: true });
         assert_eq!(filters(), BTreeSet::new());
     });
 }

@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The end of a flow that the agent decides: both ends get a reset at once, whether they speak or not.
+
+use std::time::Duration;
+
+use lb_common::packet::record::Record;
+
+use super::Spliced;
+use crate::runtime::{sleep, spawn};
+
+/// When resets are sent again, each from the one before: one may get lost, and so may the answer to one whose number was not quite right. An end that
+/// has got it has forgotten the connection, and whoever has its port by then knows that the number is not his (RFC 5961 section 3.2).
+const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(750)];
+
+impl Spliced {
+    /// Ends the flow at both ends. Its port and its place are others' when resets have been sent often enough.
+    pub fn cut(self) {
+        let (record, resets) = (self.stop(), self.station.common.resets.clone());
+        let Some(resets) = resets else { return };
+        resets.send(&record);
+        spawn(async move {
+            for pause in AGAIN {
+                sleep(pause).await;
+                resets.send(&record);
+            }
+            drop(self);
+        });
+    }
+
+    /// The same where nobody is there any more to send anything again.
+    pub fn cut_once(self) {
+        let record = self.stop();
+        if let Some(resets) = &self.station.common.resets {
+            resets.send(&record);
+        }
+    }
+
+    /// Takes the flow from the programs; how it was then. Nobody finds it any more, and nobody silences what this host sends of it.
+    fn stop(&self) -> Record {
+        let record = self.slot.end();
+        self.station.keys.borrow_mut().withdraw(&self.slot);
+        record
+    }
+}
