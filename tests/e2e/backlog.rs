@@ -4,6 +4,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
+use lb_tests::agent::Agent;
 use lb_tests::config::Path;
 use lb_tests::kernel::tcp_sockets;
 use lb_tests::net::Net;
@@ -14,7 +15,12 @@ use lb_tests::stream::{
 use lb_tests::wait::until;
 use rustix::process::Signal;
 
-use crate::support::{Relay, assert_carried_so_far, assert_nothing_left, limit_socket_buffers, median};
+use crate::support::{
+    Relay, SERVER_PORT, assert_carried_so_far, assert_nothing_left, limit_socket_buffers, median, tcp_config,
+};
+
+/// What tcp_rmem and tcp_wmem allow a socket.
+const BUFFER: u64 = 128 << 10;
 
 /// A sender counts as blocked when nobody has taken a byte of it for so long.
 const CALM: Duration = Duration::from_millis(500);
@@ -106,7 +112,13 @@ fn a_reset_reaches_one_who_never_reads(path: Path) {
 /// the servers see a reset, not an end behind a part, and the kernel has its memory back.
 fn what_a_server_never_reads_ends_loudly_in_time(path: Path) {
     const TIMEOUT: Duration = Duration::from_secs(2);
-    let relay = small(path, "idle-timeout = \"2s\"\nhalf-close-timeout = \"2s\"");
+    let net = Net::new(1);
+    limit_socket_buffers(&net, BUFFER);
+    // Enough for all of them inside the kernel.
+    let config = tcp_config(&net, path, "idle-timeout = \"2s\"\nhalf-close-timeout = \"2s\"");
+    let listener = net.server().listen(SERVER_PORT);
+    let relay =
+        Relay { agent: Agent::start(&net, &config.global("sockmap-memory = \"4GiB\"")), listener, net };
     let (flows, bytes) = (size(100, 1_000), 200_000);
     let sockets = tcp_sockets();
     let servers: Vec<TcpStream> = (0..flows).map(|_| left_alone(&relay, bytes)).collect();
@@ -123,7 +135,8 @@ fn what_a_server_never_reads_ends_loudly_in_time(path: Path) {
     }
     drop(servers);
     assert_nothing_left(&relay.agent, path);
-    assert!(relay.agent.own_flows(path) >= flows as u64, "not all were handed over");
+    let own = relay.agent.own_flows(path);
+    assert!(own >= flows as u64, "{own} of {flows} flows over {path:?}");
     assert_carried_so_far(&relay.agent, path, flows as u64 * 10_000);
     // Each flow had four; other tests have some, too.
     until("sockets to be freed", || tcp_sockets() < sockets + flows as u64);
@@ -161,6 +174,6 @@ fn fill_both((client, server): &(TcpStream, TcpStream)) -> (u64, u64) {
 /// On a network with small buffers, so that it is filled quickly.
 fn small(path: Path, backend_lines: &str) -> Relay {
     let net = Net::new(1);
-    limit_socket_buffers(&net, 128 << 10);
+    limit_socket_buffers(&net, BUFFER);
     Relay::over(net, path, backend_lines)
 }

@@ -18,8 +18,8 @@ use lb_tests::wait::until;
 use rustix::process::Signal;
 
 use crate::support::{
-    INSIDE, Relay, SERVER_PORT, allow_many_connections, assert_carried_so_far, assert_received,
-    limit_socket_buffers, median, tcp_config,
+    INSIDE, Relay, SERVER_PORT, allow_many_connections, assert_received, limit_socket_buffers, median,
+    tcp_config,
 };
 
 /// What tcp_rmem and tcp_wmem allow a socket in these tests.
@@ -208,25 +208,39 @@ fn flows_that_stand_still_starve_no_other() {
 }
 
 /// Many flows whose servers take nothing: memory stays within what is configured, the kernel has little to do for them, and another
-/// flow goes on.
+/// flow goes on. Who goes on when others hold the memory is spliced.
 #[test]
 fn stalled_flows_cost_little_and_hold_up_nobody() {
+    stand_still(size(300, 2_000), 128, "", 1);
+}
+
+/// The same with as much memory as they want, so that all of them stand still inside the kernel.
+#[test]
+fn stalled_flows_inside_the_kernel_cost_little_and_hold_up_nobody() {
+    stand_still(size(300, 5_000), 4096, INSIDE, 99);
+}
+
+/// So many flows, which share so much memory in MiB. At least `percent` of what they bring must go inside the kernel.
+#[track_caller]
+fn stand_still(flows: usize, mib: u64, backend_lines: &str, percent: u64) {
     let net = Net::new(1);
     limit_socket_buffers(&net, SMALL_SOCKET);
     allow_many_connections(&net);
-    // They are to stand still inside the kernel. A half of the memory is for shares, of which each direction needs one.
-    let mib = size(128, 512);
-    let config = tcp_config(&net, Path::Sockmap, INSIDE).global(&format!("sockmap-memory = \"{mib}MiB\""));
+    let config =
+        tcp_config(&net, Path::Sockmap, backend_lines).global(&format!("sockmap-memory = \"{mib}MiB\""));
     let listener = net.server().listen(SERVER_PORT);
     let relay = Relay { agent: Agent::start(&net, &config), listener, net };
     let pair = relay.handed_over(Path::Sockmap);
     let rounds = size(200, 6_000);
     let before = round_trips("a message before flows stand still", &pair, rounds.min(1_000));
-    let flows: Vec<_> = (0..size(300, 5_000)).map(|_| relay.pair()).collect();
+    let flows: Vec<_> = (0..flows).map(|_| relay.pair()).collect();
     let taken = at_once(&flows, |_, (client, _)| send_until_blocked(client, 1, Duration::from_millis(200)));
     // Metrics may be a second behind.
     until("every flow to be inside the kernel", || relay.agent.own_flows(Path::Sockmap) > flows.len() as u64);
-    assert_carried_so_far(&relay.agent, Path::Sockmap, flows.len() as u64 * 10_000);
+    // As much as a send buffer and a receive buffer hold, at least.
+    let count = || relay.agent.scrape().count("lb_path_bytes_total", &[]);
+    until("bytes to be counted", || count() >= flows.len() as u64 * 10_000);
+    relay.agent.assert_inside(percent);
     let shares = relay.agent.scrape().count("lb_sockmap_memory_bytes", &[]);
     assert!(shares <= mib << 20, "{shares} bytes inside the kernel");
     let sum: u64 = taken.iter().sum();

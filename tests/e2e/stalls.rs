@@ -48,7 +48,7 @@ fn a_server_that_reads_nothing_of_256_mib_costs_what_is_configured(path: Path) {
 /// In small buffers, since each byte takes as long as a segment of 64 KiB.
 fn a_server_that_reads_nothing_of_single_bytes_costs_what_is_configured(path: Path) {
     let most = |client: &TcpStream| send_pieces_until_blocked_or(client, 1, 1, CALM, SINGLES_SENT);
-    costs_what_is_configured(path, size(8 << 10, 256 << 10), SINGLES_SENT, 1, most);
+    costs_what_is_configured(path, size(64 << 10, 256 << 10), SINGLES_SENT, 1, most);
 }
 
 /// `send` sends at most `most` bytes, to sockets that hold so much, and says how many were taken.

@@ -20,7 +20,7 @@ struct Group {
 const GROUPS: [Group; 24] = [
     // Loading, and the self-test.
     Group { program: "unit", prefix: "kernel::", least: 48, size: Size::Small },
-    Group { program: "e2e", prefix: "sockmap", least: 14, size: Size::Small },
+    Group { program: "e2e", prefix: "sockmap", least: 15, size: Size::Small },
     Group { program: "e2e", prefix: "packet::", least: 8, size: Size::Small },
     Group { program: "e2e", prefix: "packet_kill::", least: 6, size: Size::Small },
     Group { program: "e2e", prefix: "packet_restart::", least: 10, size: Size::Small },
