@@ -30,7 +30,7 @@ const GROUPS: [Group; 24] = [
     Group { program: "e2e", prefix: "transfer::", least: 16, size: Size::Small },
     Group { program: "e2e", prefix: "ends::", least: 44, size: Size::Small },
     Group { program: "e2e", prefix: "backpressure::", least: 8, size: Size::Small },
-    Group { program: "e2e", prefix: "stalls::", least: 8, size: Size::Small },
+    Group { program: "e2e", prefix: "stalls::", least: 5, size: Size::Small },
     Group { program: "e2e", prefix: "early_data::", least: 8, size: Size::Small },
     // What else path sockmap promises.
     Group { program: "e2e", prefix: "hand_over::sockmap", least: 7, size: Size::Small },
