@@ -9,15 +9,15 @@ use lb_tests::config::{Config, Path};
 use lb_tests::net::Net;
 use lb_tests::size;
 use lb_tests::stream::{End, finish, receive_all, receive_exactly, say};
-use rustix::net::SendFlags;
 
 use crate::support::{
-    PORT, Relay, SERVER_PORT, assert_nothing_left, required, stream_both_ways, until_handed_over,
+    PORT, Relay, SERVER_PORT, assert_nothing_left, required, stream_both_ways, until_handed_over, urge,
 };
 
 on_all_paths! {
     flows_between_all_families_go_the_same_way,
     urgent_bytes_stay_where_they_are_in_the_stream,
+    an_end_behind_an_urgent_byte_holds_up_neither,
     clients_of_multipath_tcp_are_served,
     a_balancer_of_multipath_tcp_serves,
     flows_of_several_workers_go_the_same_way,
@@ -66,8 +66,7 @@ fn urgent_bytes_stay_where_they_are_in_the_stream(path: Path) {
         let (from, to) = if is_upwards { (&client, &server) } else { (&server, &client) };
         for _ in 0..size(20, 1_000) {
             say(from, b"before");
-            let sent = rustix::net::send(from, b"!", SendFlags::OOB).expect("room for a byte");
-            assert_eq!(sent, 1);
+            urge(from);
             say(from, b"behind");
             assert_eq!(receive_exactly(to, 13), b"before!behind");
         }
@@ -80,6 +79,38 @@ fn urgent_bytes_stay_where_they_are_in_the_stream(path: Path) {
     relay.assert_nothing_left(path);
     let records = relay.agent.until_records(2);
     assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
+    assert_carried_urgent_bytes(&relay.agent, path);
+}
+
+/// With and without other bytes between both.
+fn an_end_behind_an_urgent_byte_holds_up_neither(path: Path) {
+    let relay = Relay::start(path);
+    let rounds = size(4, 400);
+    for round in 0..rounds {
+        let (client, server) = relay.handed_over(path);
+        let (from, to) = if round % 2 == 0 { (&client, &server) } else { (&server, &client) };
+        say(from, b"before");
+        urge(from);
+        let rest: &[u8] = if round / 2 % 2 == 0 { b"behind" } else { b"" };
+        say(from, rest);
+        finish(from);
+        assert_eq!(receive_all(to), ([b"before!", rest].concat(), End::Finished), "round {round}");
+        say(to, b"still there");
+        finish(to);
+        assert_eq!(receive_all(from), (b"still there".to_vec(), End::Finished));
+    }
+    relay.assert_nothing_left(path);
+    let records = relay.agent.until_records(rounds);
+    assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
+    assert_carried_urgent_bytes(&relay.agent, path);
+}
+
+/// What has an urgent byte in it, splice(2) leaves to recv(2).
+#[track_caller]
+fn assert_carried_urgent_bytes(agent: &Agent, path: Path) {
+    if path != Path::Splice {
+        agent.assert_share(path, 99);
+    }
 }
 
 fn clients_of_multipath_tcp_are_served(path: Path) {

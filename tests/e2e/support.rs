@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
 
 use lb_tests::agent::Agent;
 use lb_tests::config::{Config, Path};
@@ -11,6 +12,7 @@ use lb_tests::net::{Listener, Net};
 use lb_tests::peer::{Report, Service, ask, reporter};
 use lb_tests::stream::{End, Received, finish, receive_all, receive_at_most, receive_exactly, say, send};
 use lb_tests::wait::until;
+use rustix::net::SendFlags;
 
 /// Makes tests of scenarios that take a path: one in module `splice` and one in module `copy`.
 macro_rules! on_both_paths {
@@ -141,6 +143,12 @@ pub(crate) fn stream_both_ways(client: &TcpStream, server: &TcpStream, up: u64, 
     }
 }
 
+/// Sends one byte, `!`, as urgent (send(2), MSG_OOB).
+#[track_caller]
+pub(crate) fn urge(stream: &TcpStream) {
+    assert_eq!(rustix::net::send(stream, b"!", SendFlags::OOB), Ok(1));
+}
+
 /// Waits until so many open flows have carried something both ways by the path itself, by its own counters. What the program in the
 /// kernel has counted shows at once; metrics, when the agent next looks.
 #[track_caller]
@@ -149,6 +157,22 @@ pub(crate) fn until_handed_over(agent: &Agent, path: Path, flows: usize) {
         Path::Sockmap => redirected(&agent.process).values().filter(|bytes| **bytes > 0).count() == flows * 2,
         _ => agent.own_flows(path) >= flows as u64,
     });
+}
+
+/// Waits until so many bytes are counted, also of flows that are open, and asserts that 99 % of all went the way that `path` itself is.
+/// Whatever becomes of a flow later, so far that was its way.
+#[track_caller]
+pub(crate) fn assert_carried_so_far(agent: &Agent, path: Path, bytes: u64) {
+    until("bytes to be counted", || agent.scrape().count("lb_path_bytes_total", &[]) >= bytes);
+    agent.assert_share(path, 99);
+}
+
+/// The time that half of these do not exceed. It is printed, with the longest.
+pub(crate) fn median(what: &str, mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
+    println!("{what}: {median:?} (median of {}), {longest:?} at most", times.len());
+    median
 }
 
 /// Asserts that nothing is left of flows: no connection, no memory, no socket that the program in the kernel can find.

@@ -16,7 +16,7 @@ use lb_tests::stream::{
 };
 use lb_tests::wait::until;
 
-use crate::support::{Relay, assert_received, limit_socket_buffers};
+use crate::support::{Relay, assert_received, limit_socket_buffers, urge};
 
 /// More than a direction may have waiting and the sockets hold, in bytes.
 const FLOOD: u64 = 12 << 20;
@@ -173,6 +173,47 @@ fn a_reset_in_the_middle_of_what_is_spliced_comes_across() {
     }
     relay.agent.until_idle();
     assert!(relay.agent.records().iter().all(|record| record.close().ends_with("reset")));
+}
+
+/// splice(2) stops in front of an urgent byte, and behind an end no map takes the sender's socket again. It is one byte of the stream all
+/// the same (RFC 6093 section 2), in the middle of it and at its end.
+#[test]
+fn urgent_bytes_of_what_is_spliced_arrive_also_with_the_end_behind_them() {
+    let relay = relay();
+    let rounds = size(4, 100_u64);
+    for round in 0..rounds {
+        let (client, server) = relay.handed_over(Path::Sockmap);
+        let (from, to) = if round % 2 == 0 { (&client, &server) } else { (&server, &client) };
+        let before = withdrawals(&relay.agent);
+        let pauses = || relay.agent.scrape().count("lb_sockmap_pauses_total", &[]);
+        let paused = pauses();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                for seed in [1, 2] {
+                    send(from, seed, FLOOD).expect("a reader that comes late");
+                    urge(from);
+                }
+                if round / 2 % 2 == 0 {
+                    say(from, b"behind");
+                }
+                finish(from);
+            });
+            until("the direction to pause", || pauses() > paused);
+            for seed in [1, 2] {
+                assert_received(&receive_at_most(to, seed, FLOOD), FLOOD, End::Silent);
+                assert_eq!(receive_exactly(to, 1), b"!");
+            }
+            let rest: &[u8] = if round / 2 % 2 == 0 { b"behind" } else { b"" };
+            assert_eq!(receive_all(to), (rest.to_vec(), End::Finished), "round {round}");
+        });
+        assert!(withdrawals(&relay.agent) > before, "round {round}: not spliced");
+        say(to, b"still there");
+        finish(to);
+        assert_eq!(receive_all(from), (b"still there".to_vec(), End::Finished));
+    }
+    relay.assert_nothing_left(Path::Sockmap);
+    let records = relay.agent.until_records(rounds as usize);
+    assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
 }
 
 /// Small pieces for some tenths of a second.

@@ -241,7 +241,8 @@ impl Lane {
                 let stop = self.pump.run(from, to, tools);
                 self.is_exhausted = sight.is_gone && matches!(stop, Stop::Sender | Stop::SenderGone);
                 let may_enter = !sight.is_gone && !sight.has_fin && !self.pump.is_holding();
-                if may_enter && self.is_at_a_loss(legs, stop) && self.enter(legs) == Entry::Inside {
+                // The program needs no pipe.
+                if may_enter && stop == Stop::Scarcity && self.enter(legs) == Entry::Inside {
                     return Some(WAIT_MIN);
                 }
                 self.await_stop(stop)

@@ -1,15 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! User space moves what the program may not judge any more: what the socket has received since it was taken out of the map.
 //!
-//! With splice(2), for recv(2) may not find it: the kernel leaves a socket that was judged once with the recv(2) of such sockets,
-//! which takes an empty message queue behind a FIN for the end (net/ipv4/tcp_bpf.c, tcp_bpf_recvmsg_parser). Nor does splice(2) say
-//! when a direction has ended; only counters do.
+//! With splice(2), which does not say when a direction has ended; only counters do. It also stops in front of an urgent byte, for good
+//! (net/ipv4/tcp.c, tcp_read_sock): that one is copied.
 
 use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::pipe::SpliceFlags;
 
+use crate::net;
 use crate::path::{Pipe, Tools};
 
 /// Asked of one splice(2).
@@ -73,6 +74,7 @@ impl Pump {
             if !self.is_holding()
                 && let Some(stop) = self.take(from, tools)
             {
+                let Some(stop) = self.copy_a_byte_after(stop, from, to) else { continue };
                 return stop;
             }
             let Some((pipe, len)) = &mut self.pipe else { continue };
@@ -98,13 +100,41 @@ impl Pump {
         }
         let (pipe, len) = self.pipe.as_mut()?;
         match splice(from, &pipe.writer, SPLICE_CHUNK) {
-            // Nor is it told from a FIN.
+            // A FIN, or an urgent byte.
             Ok(0) => Some(Stop::Sender),
             Ok(taken) => {
                 *len = taken;
                 None
             }
             Err(error) => Some(why(&error, Stop::Sender, Stop::SenderGone)),
+        }
+    }
+
+    /// If splice(2) has found nothing and there is something, delivers a byte of that. It is taken only then, so that it is never held.
+    /// `Some`: there is nothing, or else it was not to be delivered.
+    ///
+    /// A socket that is out of the map has the usual recv(2) where bytes wait, and else one that says EAGAIN or 0
+    /// (net/core/sock_map.c, sock_map_del_link; net/ipv4/tcp_bpf.c, tcp_bpf_recvmsg): 0 is no more than what splice(2) said.
+    fn copy_a_byte_after(&mut self, stop: Stop, from: &OwnedFd, to: &OwnedFd) -> Option<Stop> {
+        // Also of a FIN, and of segments that came too early.
+        let may_wait = || net::received_memory(from).is_ok_and(|bytes| bytes > 0);
+        if stop != Stop::Sender || !may_wait() {
+            return Some(stop);
+        }
+        let mut byte = [0];
+        match recv(from, &mut byte, RecvFlags::DONTWAIT | RecvFlags::PEEK) {
+            Ok((_, 0)) => return Some(Stop::Sender),
+            Ok(_) => {}
+            Err(error) => return Some(why(&error, Stop::Sender, Stop::SenderGone)),
+        }
+        if let Err(error) = send(to, &byte, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            return Some(why(&error, Stop::Receiver, Stop::ReceiverGone));
+        }
+        self.spliced += 1;
+        match recv(from, &mut byte, RecvFlags::DONTWAIT) {
+            Ok((_, 1)) => None,
+            // It would be delivered twice.
+            _ => Some(Stop::SenderGone),
         }
     }
 }

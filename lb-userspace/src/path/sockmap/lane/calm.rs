@@ -1,20 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What becomes of a direction in which nothing moves, or of which user space cannot move anything: the program has it again.
+//! What becomes of a direction in which nothing moves: the program has it again.
 
 use lb_common::layout::Allowed;
 
-use super::{Lane, State, WAIT_MAX};
+use super::{Lane, State};
 use crate::net;
 use crate::path::sockmap::legs::Legs;
-use crate::path::sockmap::pump::Stop;
 
 impl Lane {
-    /// Whether user space cannot move what there is: all pipes are lent, or splice(2) stops in front of urgent data.
-    pub(super) fn is_at_a_loss(&self, legs: &Legs, stop: Stop) -> bool {
-        let waits = || net::received_memory(legs.socket(self.sender)).is_ok_and(|bytes| bytes > 0);
-        stop == Stop::Scarcity || stop == Stop::Sender && self.wait == WAIT_MAX && waits()
-    }
-
     /// Nothing moves, and neither side has ended: leaves the direction to the program again; whether there is something new to look at.
     pub(in super::super) fn rejoin(&mut self, legs: &Legs) -> bool {
         if self.state != State::Withdrawn || self.backlog > 0 || self.pump.is_holding() {
