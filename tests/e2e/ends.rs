@@ -18,7 +18,9 @@ use lb_tests::stream::{
 use lb_tests::wait::until;
 use rustix::process::Signal;
 
-use crate::support::{PORT, Relay, SERVER_PORT, assert_received, tcp_config};
+use crate::support::{
+    PORT, Relay, SERVER_PORT, assert_carried_so_far, assert_received, required, tcp_config,
+};
 
 on_all_paths! {
     half_close_reaches_the_server,
@@ -181,7 +183,7 @@ fn curl_reports_an_error_when_nginx_is_killed(path: Path) {
 
 fn a_killed_agent_resets_both_ends(path: Path) {
     let net = Net::new(1);
-    let config = tcp_config(&net, path, "")
+    let config = tcp_config(&net, path, required(path))
         .passthrough("tls", &[net.frontend(PORT + 1)], "client-hello-timeout = \"30s\"")
         .route("tls", "alpha.example", "out");
     let listener = net.server().listen(SERVER_PORT);
@@ -200,6 +202,7 @@ fn a_killed_agent_resets_both_ends(path: Path) {
     std::thread::scope(|scope| {
         let sender = scope.spawn(|| send(&busy.0, 1, u64::MAX).expect_err("nobody can take so much"));
         assert_received(&receive_at_most(&busy.1, 1, 10_000_000), 10_000_000, End::Silent);
+        assert_carried_so_far(&agent, path, 10_000_000);
         agent.process.signal(Signal::KILL);
         let end = receive_all(&busy.1).1;
         assert_eq!(end, End::Reset);

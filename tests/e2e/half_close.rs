@@ -2,26 +2,36 @@
 //! One direction ends while the other goes on, or while its own bytes still wait: no end comes early, none is lost, and no byte.
 
 use std::net::TcpStream;
+use std::sync::mpsc::sync_channel;
 use std::thread::sleep;
 use std::time::Duration;
 
 use lb_tests::config::Path;
 use lb_tests::net::Net;
 use lb_tests::size;
-use lb_tests::stream::{End, finish, receive, receive_all, receive_in_pieces, say, send, send_until_blocked};
+use lb_tests::stream::{
+    End, finish, receive, receive_all, receive_at_most, receive_in_pieces, say, send, send_until_blocked,
+};
 
 use crate::support::{Relay, assert_received, limit_socket_buffers, required};
+
+/// Part of a stream, in bytes, and how many may be on their way: more than buffers of 128 KiB hold, and less than a direction may have
+/// waiting inside the kernel before it pauses.
+const PIECE: u64 = 256 << 10;
+const PIECES_AHEAD: usize = 4;
 
 on_all_paths! {
     the_end_of_a_client_leaves_a_stream_to_it_alone,
     the_end_of_a_server_leaves_a_stream_to_it_alone,
+    a_stream_that_pauses_behind_an_end_is_exact,
     an_end_in_the_middle_of_a_stream_to_a_slow_reader_arrives,
     a_short_body_and_its_end_wait_for_a_late_reader,
     a_long_body_and_its_end_wait_for_a_late_reader,
     ends_of_both_directions_wait_behind_what_nobody_reads,
 }
 
-/// An end in a segment of its own, because everything before it has arrived; then, or in the middle of it, a stream to who has ended.
+/// An end in a segment of its own, because everything before it has arrived; then, or in the middle of it, a stream to who has ended and
+/// is slow. It never brings more than a direction may have waiting, so that all of it goes the same way.
 fn the_end_of_a_client_leaves_a_stream_to_it_alone(path: Path) {
     a_stream_to_who_has_ended(path, |pair| pair);
 }
@@ -32,31 +42,67 @@ fn the_end_of_a_server_leaves_a_stream_to_it_alone(path: Path) {
 
 /// `roles` says who ends and reads slowly, and who streams.
 fn a_stream_to_who_has_ended(path: Path, roles: impl Fn((TcpStream, TcpStream)) -> (TcpStream, TcpStream)) {
-    let relay = Relay::with(path, required(path));
-    let bytes = size(30_000_000, 256 << 20);
-    for has_begun in [false, true] {
+    let net = Net::new(1);
+    limit_socket_buffers(&net, 128 << 10);
+    let relay = Relay::over(net, path, required(path));
+    let pieces = size(30_000_000, 256 << 20) / PIECE;
+    for ends_before in [0, pieces / 4] {
         let (reader, sender) = roles(relay.handed_over(path));
+        let end = || {
+            finish(&reader);
+            assert_eq!(receive_all(&sender), (Vec::new(), End::Finished));
+        };
+        if ends_before == 0 {
+            end();
+        }
         std::thread::scope(|scope| {
-            if !has_begun {
-                finish(&reader);
-                assert_eq!(receive_all(&sender), (Vec::new(), End::Finished));
+            let (begun, finished) = sync_channel(PIECES_AHEAD);
+            let sender = &sender;
+            // If nobody reads any more, nobody hears of it, either.
+            let begins = move |piece: &u64| begun.send(*piece).is_ok();
+            scope.spawn(move || {
+                let pieces = (0..pieces).take_while(begins);
+                pieces.for_each(|piece| _ = send(sender, piece, PIECE).expect("a slow reader"));
+            });
+            for piece in 0..pieces {
+                if piece > 0 && piece == ends_before {
+                    end();
+                }
+                sleep(Duration::from_millis(4));
+                assert_received(&receive_at_most(&reader, piece, PIECE), PIECE, End::Silent);
+                assert_eq!(finished.recv(), Ok(piece));
             }
-            let sent = scope.spawn(|| send(&sender, 1, bytes).expect("a slow reader"));
-            if has_begun {
-                // Long enough for a backlog to build up.
-                sleep(Duration::from_millis(200));
-                finish(&reader);
-                assert_eq!(receive_all(&sender), (Vec::new(), End::Finished));
-            }
-            let received = read_slowly(&reader, bytes);
-            assert_received(&received, bytes, End::Silent);
-            assert_eq!(received.sha256, sent.join().expect("no panic"));
         });
         finish(&sender);
         assert_eq!(receive_all(&reader), (Vec::new(), End::Finished));
     }
     relay.assert_nothing_left(path);
-    // Towards one who has ended, the agent's socket of the other is in a state in which no socket map takes it again after a pause.
+    relay.agent.assert_share(path, 99);
+    assert!(relay.agent.records().iter().all(|record| record.close() == "finished"));
+}
+
+/// As much as comes, whoever ends. Towards one who has ended, the agent's socket of the other is in a state in which no socket map takes it
+/// again after a pause: from then on, user space carries the stream.
+fn a_stream_that_pauses_behind_an_end_is_exact(path: Path) {
+    let relay = Relay::with(path, required(path));
+    let bytes = size(30_000_000, 256 << 20);
+    for is_upwards in [true, false] {
+        let (client, server) = relay.handed_over(path);
+        let (sender, reader) = if is_upwards { (&client, &server) } else { (&server, &client) };
+        std::thread::scope(|scope| {
+            let sent = scope.spawn(|| send(sender, 1, bytes).expect("a slow reader"));
+            // Long enough for a backlog to build up.
+            sleep(Duration::from_millis(200));
+            finish(reader);
+            assert_eq!(receive_all(sender), (Vec::new(), End::Finished));
+            let received = read_slowly(reader, bytes);
+            assert_received(&received, bytes, End::Silent);
+            assert_eq!(received.sha256, sent.join().expect("no panic"));
+        });
+        finish(sender);
+        assert_eq!(receive_all(reader), (Vec::new(), End::Finished));
+    }
+    relay.assert_nothing_left(path);
     let has_paused = relay.agent.scrape().count("lb_sockmap_pauses_total", &[]) > 0;
     relay.agent.assert_share(path, if has_paused { 1 } else { 99 });
     assert!(relay.agent.records().iter().all(|record| record.close() == "finished"));
@@ -104,9 +150,9 @@ fn a_short_body_and_its_end_wait_for_a_late_reader(path: Path) {
     }
 }
 
-/// So long that it fills everything on its way.
+/// So long that it fills everything on its way. What the agent's socket holds when the end has come, user space carries.
 fn a_long_body_and_its_end_wait_for_a_late_reader(path: Path) {
-    a_body_waits(path, size(20_000_000, 256 << 20), 0);
+    a_body_waits(path, size(20_000_000, 256 << 20), 99);
 }
 
 /// In both directions. At least `percent` must go by the path itself.

@@ -18,12 +18,16 @@ use lb_tests::wait::until;
 use rustix::process::Signal;
 
 use crate::support::{
-    PORT, Relay, SERVER_PORT, allow_many_connections, assert_nothing_left, assert_received,
+    PORT, Relay, SERVER_PORT, allow_many_connections, assert_nothing_left, assert_received, median,
 };
 
 /// Within this time a server must have what a client has sent, however silent that is then. It takes milliseconds; two cores may be busy
 /// with other tests.
 const PROMPTLY: Duration = Duration::from_secs(2);
+
+/// The same for a half of them, with time for others: 50 ms should be enough. What comes only when the agent looks after the flow takes
+/// a second.
+const USUALLY: Duration = Duration::from_millis(200);
 
 on_all_paths! {
     the_hello_of_a_client_that_then_waits_is_passed_on_at_once,
@@ -39,16 +43,19 @@ fn the_hello_of_a_client_that_then_waits_is_passed_on_at_once(path: Path) {
     let passthrough = Passthrough::start(path, "");
     let wire = Hello::named("alpha.example").wire();
     let flows = size(20, 200);
-    let mut open = Vec::new();
+    let (mut open, mut times) = (Vec::new(), Vec::new());
     for _ in 0..flows {
         let client = passthrough.client();
         let begin = Instant::now();
         say(&client, &wire);
         let server = passthrough.listener.accept();
         assert!(receive_exactly(&server, wire.len()) == wire, "the hello was changed");
-        assert!(begin.elapsed() < PROMPTLY, "{:?} for a hello", begin.elapsed());
+        times.push(begin.elapsed());
         open.push((client, server));
     }
+    assert!(times.iter().all(|time| *time < PROMPTLY), "{times:?} for a hello");
+    let usual = median(&format!("a hello to its server, {path:?}"), times);
+    assert!(usual < USUALLY, "{usual:?} for a hello");
     // Nobody has sent anything else.
     until_carried(&passthrough.agent, path, flows, wire.len() as u64);
     drop(open);

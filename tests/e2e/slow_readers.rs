@@ -9,7 +9,7 @@ use lb_tests::net::Net;
 use lb_tests::size;
 use lb_tests::stream::{End, finish, receive_exactly, receive_in_pieces, send_until_blocked};
 
-use crate::support::{Relay, assert_received, limit_socket_buffers};
+use crate::support::{Relay, assert_carried_so_far, assert_received, limit_socket_buffers};
 
 const TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -86,6 +86,8 @@ fn a_byte_a_second_keeps_a_flow_within_its_timeout(path: Path) {
     let relay = Relay::with(path, &format!("idle-timeout = \"{}s\"", size(20, 1200)));
     let (client, server) = relay.handed_over(path);
     let taken = send_until_blocked(&client, 1, Duration::from_millis(500));
+    // At least what the server's socket holds.
+    assert_carried_so_far(&relay.agent, path, 64 << 10);
     finish(&client);
     let mut seconds = size(5, 600);
     let received = receive_in_pieces(&server, 1, u64::MAX, || {

@@ -3,7 +3,8 @@
 
 use std::io::Write as _;
 use std::net::TcpStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use lb_tests::agent::Agent;
@@ -17,7 +18,8 @@ use lb_tests::wait::until;
 use rustix::process::Signal;
 
 use crate::support::{
-    INSIDE, Relay, SERVER_PORT, allow_many_connections, assert_received, limit_socket_buffers, tcp_config,
+    INSIDE, Relay, SERVER_PORT, allow_many_connections, assert_received, limit_socket_buffers, median,
+    tcp_config,
 };
 
 /// What tcp_rmem and tcp_wmem allow a socket in these tests.
@@ -50,31 +52,79 @@ fn an_agent_that_sleeps_costs_no_connection() {
     let relay = relay();
     let tries = size(3, 20);
     for _ in 0..tries {
-        let (client, server) = relay.pair();
-        say(&client, b"begin");
-        assert_eq!(receive_exactly(&server, 5), b"begin");
+        let pair = relay.handed_over(Path::Sockmap);
         relay.agent.process.signal(Signal::STOP);
-        let taken = std::thread::scope(|scope| {
-            let up = scope.spawn(|| send_until_blocked(&client, 1, CALM));
-            let down = scope.spawn(|| send_until_blocked(&server, 2, CALM));
-            [up, down].map(|sender| sender.join().expect("no panic"))
-        });
+        let taken = fill(&pair, CALM);
         relay.agent.process.signal(Signal::CONT);
-        for taken in taken {
-            // Half of what waits is what segments cost besides their bytes.
-            assert!(taken > DIRECTION / 2, "{taken} bytes: the bound was not reached");
-            // What TCP had taken when the filter began comes on top: no more than a receive buffer.
-            assert!(taken < DIRECTION + (SOCKETS + 1) * SOCKET_MAX, "{taken} bytes taken while nobody reads");
-        }
-        finish(&client);
-        finish(&server);
-        std::thread::scope(|scope| {
-            let reader = scope.spawn(|| receive(&client, 2));
-            assert_received(&receive(&server, 1), taken[0], End::Finished);
-            assert_received(&reader.join().expect("no panic"), taken[1], End::Finished);
-        });
+        assert_bounded(taken);
+        // Half of what waits is what segments cost besides their bytes.
+        assert!(
+            taken.iter().all(|bytes| *bytes > DIRECTION / 2),
+            "{taken:?} bytes: the bound was not reached"
+        );
+        drain(&pair, taken);
     }
     assert_nothing_is_left(&relay, tries);
+    relay.agent.assert_inside(99);
+}
+
+/// Others have the processors, so that the agent comes late, and the kernel's workers do, again and again.
+#[test]
+fn a_busy_machine_costs_no_connection() {
+    let relay = relay();
+    let tries = size(5, 200);
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let spin = || {
+            while !is_over.load(Ordering::Relaxed) {
+                std::hint::spin_loop();
+            }
+        };
+        let processors = std::thread::available_parallelism().expect("Linux knows").get();
+        (0..2 * processors).for_each(|_| drop(scope.spawn(spin)));
+        let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
+            for _ in 0..tries {
+                let pair = relay.handed_over(Path::Sockmap);
+                let taken = fill(&pair, CALM / 4);
+                assert_bounded(taken);
+                drain(&pair, taken);
+            }
+        }));
+        is_over.store(true, Ordering::Relaxed);
+        ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+    assert_nothing_is_left(&relay, tries);
+    relay.agent.assert_inside(99);
+}
+
+/// Both ends send until nobody takes more; what was taken of the client's and of the server's.
+fn fill((client, server): &(TcpStream, TcpStream), calm: Duration) -> [u64; 2] {
+    std::thread::scope(|scope| {
+        let up = scope.spawn(|| send_until_blocked(client, 1, calm));
+        let down = scope.spawn(|| send_until_blocked(server, 2, calm));
+        [up, down].map(|sender| sender.join().expect("no panic"))
+    })
+}
+
+/// What TCP had taken when the filter began comes on top of what may wait: no more than a receive buffer.
+#[track_caller]
+fn assert_bounded(taken: [u64; 2]) {
+    let most = DIRECTION + (SOCKETS + 1) * SOCKET_MAX;
+    assert!(taken.iter().all(|bytes| *bytes < most), "{taken:?} bytes taken while nobody reads");
+}
+
+/// Both read all of it. The ends come last: what a socket holds that has begun to close is not carried inside the kernel.
+#[track_caller]
+fn drain((client, server): &(TcpStream, TcpStream), taken: [u64; 2]) {
+    std::thread::scope(|scope| {
+        let reader = scope.spawn(|| receive_at_most(client, 2, taken[1]));
+        assert_received(&receive_at_most(server, 1, taken[0]), taken[0], End::Silent);
+        assert_received(&reader.join().expect("no panic"), taken[1], End::Silent);
+    });
+    for (from, to) in [(client, server), (server, client)] {
+        finish(from);
+        assert_eq!(receive_all(to), (Vec::new(), End::Finished));
+    }
 }
 
 /// One-byte segments: what they cost counts, not what they carry.
@@ -82,9 +132,7 @@ fn an_agent_that_sleeps_costs_no_connection() {
 fn one_byte_segments_count_as_what_they_cost() {
     let relay = relay();
     limit_socket_buffers(&relay.net, SMALL_SOCKET);
-    let (client, server) = relay.pair();
-    say(&client, b"begin");
-    assert_eq!(receive_exactly(&server, 5), b"begin");
+    let (client, server) = relay.handed_over(Path::Sockmap);
     relay.agent.process.signal(Signal::STOP);
     client.set_write_timeout(Some(CALM)).expect("a socket");
     let mut taken = 0_u64;
@@ -111,7 +159,7 @@ fn one_byte_segments_count_as_what_they_cost() {
 #[test]
 fn pauses_without_end_lose_nothing() {
     let relay = relay();
-    let (client, server) = relay.pair();
+    let (client, server) = relay.handed_over(Path::Sockmap);
     let pauses = || relay.agent.scrape().count("lb_sockmap_pauses_total", &[]);
     let (wanted, burst) = (size(30, 1_000), 12 << 20);
     let mut round = 0;
@@ -164,44 +212,74 @@ fn flows_that_stand_still_starve_no_other() {
 }
 
 /// Many flows whose servers take nothing: memory stays within what is configured, the kernel has little to do for them, and another
-/// flow goes on.
+/// flow goes on. Who goes on when others hold the memory is spliced.
 #[test]
 fn stalled_flows_cost_little_and_hold_up_nobody() {
+    stand_still(size(300, 2_000), 128, "", 1);
+}
+
+/// The same with more memory than they can want, so that none is spliced: all of them stand still inside the kernel.
+#[test]
+fn stalled_flows_inside_the_kernel_cost_little_and_hold_up_nobody() {
+    stand_still(size(300, 2_000), 65_536, INSIDE, 99);
+}
+
+/// So many flows, which share so much memory in MiB. At least `percent` of what they bring must go inside the kernel.
+#[track_caller]
+fn stand_still(flows: usize, mib: u64, backend_lines: &str, percent: u64) {
     let net = Net::new(1);
     limit_socket_buffers(&net, SMALL_SOCKET);
     allow_many_connections(&net);
-    let config = tcp_config(&net, Path::Sockmap, "").global("sockmap-memory = \"128MiB\"");
+    let config =
+        tcp_config(&net, Path::Sockmap, backend_lines).global(&format!("sockmap-memory = \"{mib}MiB\""));
     let listener = net.server().listen(SERVER_PORT);
     let relay = Relay { agent: Agent::start(&net, &config), listener, net };
-    let (client, server) = relay.pair();
-    let flows: Vec<_> = (0..size(300, 2_000)).map(|_| relay.pair()).collect();
+    let pair = relay.handed_over(Path::Sockmap);
+    let rounds = size(200, 6_000);
+    let before = round_trips("a message before flows stand still", &pair, rounds.min(1_000));
+    let flows: Vec<_> = (0..flows).map(|_| relay.pair()).collect();
     let taken = at_once(&flows, |_, (client, _)| send_until_blocked(client, 1, Duration::from_millis(200)));
     // Metrics may be a second behind.
-    until("every flow to be inside the kernel", || {
-        relay.agent.own_flows(Path::Sockmap) >= flows.len() as u64
-    });
+    until("every flow to be inside the kernel", || relay.agent.own_flows(Path::Sockmap) > flows.len() as u64);
+    // As much as a send buffer and a receive buffer hold, at least.
+    let count = || relay.agent.scrape().count("lb_path_bytes_total", &[]);
+    until("bytes to be counted", || count() >= flows.len() as u64 * 10_000);
+    relay.agent.assert_inside(percent);
+    let shares = relay.agent.scrape().count("lb_sockmap_memory_bytes", &[]);
+    assert!(shares <= mib << 20, "{shares} bytes inside the kernel");
     let sum: u64 = taken.iter().sum();
-    let bound = (128 << 20) + flows.len() as u64 * (SOCKETS + 1) * SMALL_SOCKET;
+    let bound = (mib << 20) + flows.len() as u64 * (SOCKETS + 1) * SMALL_SOCKET;
     assert!(sum < bound, "{sum} bytes taken while nobody reads");
-    let (before, begin) = (kernel_workers(), Instant::now());
-    let mut slowest = Duration::ZERO;
-    for round in 0..200_u32 {
-        let sent = Instant::now();
-        say(&client, &round.to_be_bytes());
-        assert_eq!(receive_exactly(&server, 4), round.to_be_bytes());
-        slowest = slowest.max(sent.elapsed());
-        std::thread::sleep(Duration::from_millis(10));
-    }
-    let (used, passed) = (kernel_workers().saturating_sub(before), begin.elapsed());
-    assert!(slowest < Duration::from_secs(1), "{slowest:?} for a message beside stalled flows");
+    let (workers, begin) = (kernel_workers(), Instant::now());
+    let beside = round_trips("a message beside flows that stand still", &pair, rounds);
+    let (used, passed) = (kernel_workers().saturating_sub(workers), begin.elapsed());
+    // Time for others, which may come and go.
+    let most = before * 10 + Duration::from_millis(20);
+    assert!(beside < most, "{beside:?} for a message beside stalled flows, {before:?} before");
     assert!(used < passed / 2, "{used:?} of {passed:?} for what stands still");
     at_once(&flows, |index, (client, server)| {
         finish(client);
         assert_received(&receive(server, 1), taken[index], End::Finished);
         finish(server);
     });
-    drop((client, server));
+    drop(pair);
     assert_nothing_is_left(&relay, flows.len() + 1);
+}
+
+/// Messages of which each comes within seconds, one every 10 ms; how long half of them take at most.
+#[track_caller]
+fn round_trips(what: &str, (client, server): &(TcpStream, TcpStream), rounds: u32) -> Duration {
+    let times = (0..rounds).map(|round| {
+        std::thread::sleep(Duration::from_millis(10));
+        let sent = Instant::now();
+        say(client, &round.to_be_bytes());
+        assert_eq!(receive_exactly(server, 4), round.to_be_bytes());
+        sent.elapsed()
+    });
+    let times: Vec<_> = times.collect();
+    let slowest = times.iter().max().expect("some messages");
+    assert!(*slowest < Duration::from_secs(5), "{slowest:?} for a message");
+    median(what, times)
 }
 
 /// Does something with every flow, with a few dozen at the same time.

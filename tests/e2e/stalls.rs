@@ -1,18 +1,24 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a reader that stops costs the whole machine, by the memory that is left: also what no socket is charged for.
 
+use std::net::TcpStream;
 use std::time::Duration;
 
 use lb_tests::config::Path;
 use lb_tests::kernel::available_memory;
 use lb_tests::net::Net;
-use lb_tests::stream::{End, finish, receive, send_until_blocked_or};
+use lb_tests::stream::{
+    End, finish, receive_all, receive_at_most, send_pieces_until_blocked_or, send_until_blocked_or,
+};
 use lb_tests::{is_alone, size};
 
 use crate::support::{Relay, assert_received, limit_socket_buffers, required};
 
 /// What the sender has.
 const SENT: u64 = 256 << 20;
+
+/// What a sender has of single bytes. Each is a segment of its own where nobody joins them, which takes a KiB.
+const SINGLES_SENT: u64 = 4 << 20;
 
 /// What tcp_rmem and tcp_wmem allow a socket: two of the ends, two of the agent.
 const SOCKET_MAX: u64 = 1 << 20;
@@ -22,39 +28,69 @@ const SOCKETS: u64 = 4;
 const PIPE_MAX: u64 = 1 << 20;
 const INSIDE_MAX: u64 = 16 << 20;
 
-/// Tries, of which the one counts in which others took least.
+/// A sender counts as blocked when nobody has taken a byte of it for so long.
+const CALM: Duration = Duration::from_secs(1);
+
+/// Tries, of which the one counts in which others took least; and at most so many times as many, while others take too much.
 const TRIES: usize = 3;
+const PATIENCE: usize = 4;
 
 on_all_paths! {
     a_server_that_reads_nothing_of_256_mib_costs_what_is_configured,
 }
 
 fn a_server_that_reads_nothing_of_256_mib_costs_what_is_configured(path: Path) {
+    let most = |client: &TcpStream| send_until_blocked_or(client, 1, CALM, SENT);
+    costs_what_is_configured(path, SOCKET_MAX, SENT, size(TRIES, 3 * TRIES), most);
+}
+
+/// What holds segments on the other paths is nothing but sockets, which are charged for them. In small buffers, since each byte takes as
+/// long as a segment of 64 KiB.
+#[test]
+fn a_server_that_reads_nothing_of_single_bytes_costs_what_is_configured_inside_the_kernel() {
+    let most = |client: &TcpStream| send_pieces_until_blocked_or(client, 1, 1, CALM, SINGLES_SENT);
+    costs_what_is_configured(Path::Sockmap, size(64 << 10, 256 << 10), SINGLES_SENT, size(1, TRIES), most);
+}
+
+/// `send` sends at most `most` bytes, to sockets that hold so much, and says how many were taken.
+fn costs_what_is_configured(
+    path: Path,
+    socket_max: u64,
+    most: u64,
+    tries: usize,
+    send: impl Fn(&TcpStream) -> u64,
+) {
     let net = Net::new(1);
-    limit_socket_buffers(&net, SOCKET_MAX);
+    limit_socket_buffers(&net, socket_max);
     // It is to pause inside the kernel, where it can.
     let relay = Relay::over(net, path, required(path));
-    let grown: Vec<u64> = (0..size(TRIES, 3 * TRIES)).map(|_| growth(&relay)).collect();
     // Of what others do meanwhile, this test knows nothing where it is not alone; all that is sent would still show.
     let slack = if is_alone() { 8 << 20 } else { 96 << 20 };
     let waiting = if path == Path::Sockmap { INSIDE_MAX } else { PIPE_MAX };
-    let least = *grown.iter().min().expect("some tries");
     // Memory of a segment may be twice its payload (truesize).
-    let bound = 2 * (SOCKETS * SOCKET_MAX + waiting) + slack;
-    assert!(least < bound, "{least} bytes of memory for a reader that stopped: {grown:?}");
-    relay.agent.until_idle();
+    let bound = 2 * (SOCKETS * socket_max + waiting) + slack;
+    let mut grown = Vec::new();
+    while grown.len() < tries || grown.iter().all(|bytes| *bytes >= bound) {
+        assert!(grown.len() < tries * PATIENCE, "{grown:?} bytes of memory for a reader that stopped");
+        grown.push(growth(&relay, path, most, &send));
+    }
+    relay.assert_nothing_left(path);
     relay.agent.assert_own_path(path, grown.len() as u64);
+    relay.agent.assert_share(path, 99);
 }
 
 /// How much less memory there is while the server takes nothing. Then it takes all there is.
-fn growth(relay: &Relay) -> u64 {
-    let (client, server) = relay.pair();
+fn growth(relay: &Relay, path: Path, most: u64, send: impl Fn(&TcpStream) -> u64) -> u64 {
+    let (client, server) = relay.handed_over(path);
     let before = available_memory();
-    let taken = send_until_blocked_or(&client, 1, Duration::from_secs(1), SENT);
+    let taken = send(&client);
     let grown = before.saturating_sub(available_memory());
-    assert!(taken < SENT, "all of it was taken, while nobody reads");
-    finish(&client);
-    assert_received(&receive(&server, 1), taken, End::Finished);
-    finish(&server);
+    assert!(taken < most, "all of it was taken, while nobody reads");
+    // The ends come last: what a socket holds that has begun to close is not carried inside the kernel.
+    assert_received(&receive_at_most(&server, 1, taken), taken, End::Silent);
+    for (from, to) in [(&client, &server), (&server, &client)] {
+        finish(from);
+        assert_eq!(receive_all(to), (Vec::new(), End::Finished));
+    }
     grown
 }

@@ -46,6 +46,8 @@ fn an_idle_connection_is_closed_in_time(path: Path) {
     assert!((TIMEOUT..TIMEOUT * 4).contains(&begin.elapsed()), "{:?}", begin.elapsed());
     assert_eq!(receive_all(&server), (Vec::new(), End::Reset));
     assert_eq!(relay.close_reason(), "idle-timeout");
+    relay.agent.assert_own_path(path, 1);
+    relay.agent.assert_share(path, 99);
 }
 
 fn bytes_of_either_direction_keep_a_connection(path: Path) {

@@ -185,6 +185,8 @@ fn urgent_bytes_of_what_is_spliced_arrive_also_with_the_end_behind_them() {
         let (client, server) = relay.handed_over(Path::Sockmap);
         let (from, to) = if round % 2 == 0 { (&client, &server) } else { (&server, &client) };
         let before = withdrawals(&relay.agent);
+        let pauses = || relay.agent.scrape().count("lb_sockmap_pauses_total", &[]);
+        let paused = pauses();
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 for seed in [1, 2] {
@@ -196,8 +198,6 @@ fn urgent_bytes_of_what_is_spliced_arrive_also_with_the_end_behind_them() {
                 }
                 finish(from);
             });
-            let pauses = || relay.agent.scrape().count("lb_sockmap_pauses_total", &[]);
-            let paused = pauses();
             until("the direction to pause", || pauses() > paused);
             for seed in [1, 2] {
                 assert_received(&receive_at_most(to, seed, FLOOD), FLOOD, End::Silent);

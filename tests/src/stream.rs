@@ -112,12 +112,23 @@ pub fn send_until_blocked(stream: &TcpStream, seed: u64, calm: Duration) -> u64 
     send_until_blocked_or(stream, seed, calm, u64::MAX)
 }
 
-/// The same, or until `most` bytes were taken, to the next chunk.
-pub fn send_until_blocked_or(mut stream: &TcpStream, seed: u64, calm: Duration, most: u64) -> u64 {
+/// The same, or until `most` bytes were taken, to the next piece.
+pub fn send_until_blocked_or(stream: &TcpStream, seed: u64, calm: Duration, most: u64) -> u64 {
+    send_pieces_until_blocked_or(stream, seed, CHUNK, calm, most)
+}
+
+/// The same by calls of write(2) with `piece` bytes each.
+pub fn send_pieces_until_blocked_or(
+    mut stream: &TcpStream,
+    seed: u64,
+    piece: usize,
+    calm: Duration,
+    most: u64,
+) -> u64 {
     let timeout = stream.write_timeout().expect("a socket");
     stream.set_write_timeout(Some(calm)).expect("a socket");
     let (mut pattern, mut taken) = (Pattern::new(seed), 0);
-    let mut chunk = vec![0; CHUNK];
+    let mut chunk = vec![0; piece];
     'chunks: while taken < most {
         pattern.fill(&mut chunk);
         let mut rest = &chunk[..];

@@ -20,7 +20,7 @@ struct Group {
 const GROUPS: [Group; 24] = [
     // Loading, and the self-test.
     Group { program: "unit", prefix: "kernel::", least: 48, size: Size::Small },
-    Group { program: "e2e", prefix: "sockmap", least: 13, size: Size::Small },
+    Group { program: "e2e", prefix: "sockmap", least: 15, size: Size::Small },
     Group { program: "e2e", prefix: "packet::", least: 8, size: Size::Small },
     Group { program: "e2e", prefix: "packet_kill::", least: 6, size: Size::Small },
     Group { program: "e2e", prefix: "packet_restart::", least: 10, size: Size::Small },
@@ -30,16 +30,16 @@ const GROUPS: [Group; 24] = [
     Group { program: "e2e", prefix: "transfer::", least: 16, size: Size::Small },
     Group { program: "e2e", prefix: "ends::", least: 44, size: Size::Small },
     Group { program: "e2e", prefix: "backpressure::", least: 8, size: Size::Small },
-    Group { program: "e2e", prefix: "stalls::", least: 4, size: Size::Small },
+    Group { program: "e2e", prefix: "stalls::", least: 5, size: Size::Small },
     Group { program: "e2e", prefix: "early_data::", least: 8, size: Size::Small },
     // What else path sockmap promises.
     Group { program: "e2e", prefix: "hand_over::sockmap", least: 7, size: Size::Small },
-    Group { program: "e2e", prefix: "half_close::sockmap", least: 6, size: Size::Small },
+    Group { program: "e2e", prefix: "half_close::sockmap", least: 7, size: Size::Small },
     Group { program: "e2e", prefix: "backlog::sockmap", least: 5, size: Size::Small },
     Group { program: "e2e", prefix: "slow_readers::sockmap", least: 3, size: Size::Small },
     Group { program: "e2e", prefix: "accounting::sockmap", least: 6, size: Size::Small },
     Group { program: "e2e", prefix: "timeouts::sockmap", least: 5, size: Size::Small },
-    Group { program: "e2e", prefix: "withdrawals::", least: 3, size: Size::Small },
+    Group { program: "e2e", prefix: "withdrawals::", least: 4, size: Size::Small },
     Group { program: "e2e", prefix: "pauses::", least: 1, size: Size::Small },
     Group { program: "e2e", prefix: "promotion::", least: 3, size: Size::Small },
     Group { program: "e2e", prefix: "wakeups::", least: 1, size: Size::Small },
