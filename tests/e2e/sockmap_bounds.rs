@@ -266,7 +266,7 @@ fn stand_still(flows: usize, mib: u64, backend_lines: &str, percent: u64) {
     assert_nothing_is_left(&relay, flows.len() + 1);
 }
 
-/// Messages of which each comes within a second, one every 10 ms; how long half of them take at most.
+/// Messages of which each comes within seconds, one every 10 ms; how long half of them take at most.
 #[track_caller]
 fn round_trips(what: &str, (client, server): &(TcpStream, TcpStream), rounds: u32) -> Duration {
     let times = (0..rounds).map(|round| {
@@ -277,7 +277,8 @@ fn round_trips(what: &str, (client, server): &(TcpStream, TcpStream), rounds: u3
         sent.elapsed()
     });
     let times: Vec<_> = times.collect();
-    assert!(times.iter().all(|time| *time < Duration::from_secs(1)), "{times:?}");
+    let slowest = times.iter().max().expect("some messages");
+    assert!(*slowest < Duration::from_secs(5), "{slowest:?} for a message");
     median(what, times)
 }
 
