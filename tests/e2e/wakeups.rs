@@ -38,6 +38,25 @@ fn a_hundred_thousand_messages_wake_no_thread_of_the_agent() {
     relay.agent.assert_inside(99);
 }
 
+/// What wakes the agent without it, by the clock, it may be woken by with it, too, and a few times more by chance.
+#[test]
+fn a_flow_on_which_nothing_moves_wakes_no_thread_of_the_agent() {
+    const CHANCE: u64 = 5;
+    let relay = Relay::start(Path::Sockmap);
+    let silence = || std::thread::sleep(Duration::from_secs(size(5, 60)));
+    let without = naps_during(&relay, silence);
+    let pair = relay.handed_over(Path::Sockmap);
+    ping(&pair);
+    // Until it has been looked at for the last time: a second after its last byte, and what is put off for a while at its beginning.
+    std::thread::sleep(Duration::from_secs(5));
+    let with = naps_during(&relay, silence);
+    assert!(with <= without + CHANCE, "{with} wake-ups, {without} without a flow");
+    ping(&pair);
+    drop(pair);
+    relay.agent.until_idle();
+    relay.agent.assert_inside(99);
+}
+
 fn ping((client, server): &(TcpStream, TcpStream)) {
     for (from, to) in [(client, server), (server, client)] {
         say(from, &[1; 64]);

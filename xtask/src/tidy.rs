@@ -201,12 +201,14 @@ fn kernels_are_the_same_everywhere() {
 fn the_readme_has_a_place_for_the_benchmarks() {
     let readme = read("README.md");
     let bench = read("tests/src/bin/lb-bench/markdown.rs");
-    let places = ["<!-- bench:begin -->", "<!-- bench:end -->"].map(|marker| {
+    let markers = ["bench:begin", "bench:end", "bench-bbr:begin", "bench-bbr:end"];
+    let places = markers.map(|marker| {
+        let marker = &format!("<!-- {marker} -->");
         assert_eq!(readme.matches(marker).count(), 1, "README.md must have {marker} once");
         assert!(bench.contains(marker), "lb-bench does not look for {marker}");
         readme.find(marker)
     });
-    assert!(places[0] < places[1], "the markers in README.md are in the wrong order");
+    assert!(places.is_sorted(), "the markers in README.md are in the wrong order");
 }
 
 fn read(path: &str) -> String {

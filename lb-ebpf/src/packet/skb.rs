@@ -7,7 +7,9 @@ use core::mem::MaybeUninit;
 use core::ptr;
 
 use aya_ebpf::bindings::bpf_adj_room_mode::BPF_ADJ_ROOM_MAC;
-use aya_ebpf::bindings::{__sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_PSEUDO_HDR, TC_ACT_REDIRECT};
+use aya_ebpf::bindings::{
+    __sk_buff, BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_PSEUDO_HDR, BPF_F_RECOMPUTE_CSUM, TC_ACT_REDIRECT,
+};
 use aya_ebpf::helpers::{
     bpf_check_mtu, bpf_csum_update, bpf_l4_csum_replace, bpf_redirect_neigh, bpf_skb_adjust_room,
     bpf_skb_change_head, bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
@@ -94,6 +96,14 @@ pub fn store<T: Plain>(skb: Skb, offset: u32, value: &T) -> bool {
     unsafe { bpf_skb_store_bytes(skb, offset, ptr::from_ref(value).cast(), size_of::<T>() as u32, 0) == 0 }
 }
 
+/// Likewise, and the sum of all bytes that the kernel may have beside the packet follows.
+#[inline(always)]
+pub fn store_summed<T: Plain>(skb: Skb, offset: u32, value: &T) -> bool {
+    let (len, flags) = (size_of::<T>() as u32, u64::from(BPF_F_RECOMPUTE_CSUM));
+    // SAFETY: as in `store`.
+    unsafe { bpf_skb_store_bytes(skb, offset, ptr::from_ref(value).cast(), len, flags) == 0 }
+}
+
 /// Has the checksum at an offset follow what was changed in the header that has it.
 #[inline(always)]
 pub fn correct(skb: Skb, offset: u32, change: Difference) -> bool {
@@ -130,12 +140,16 @@ pub fn mtu(skb: Skb, interface: u32) -> u32 {
 ///
 /// A checksum that is still to be made is not made any more if what is cut out has the beginning of what it is over (include/linux/skbuff.h,
 /// skb_postpull_rcsum; for these helpers since Linux 6.2 and later releases of older series, "bpf: pull before calling skb_postpull_rcsum()"). One that was checked counts as not checked.
+///
+/// The end goes first: once the transport header lies before the packet, older kernels take its offset for a length that the packet must have
+/// (net/core/filter.c, __bpf_skb_min_len).
 #[inline(always)]
 pub fn cut(skb: Skb, out: u32, len: u32) -> bool {
-    let (out, fixed) = (-(out as i32), u64::from(BPF_F_ADJ_ROOM_FIXED_GSO));
+    let fixed = u64::from(BPF_F_ADJ_ROOM_FIXED_GSO);
     // SAFETY: the helpers change the packet of this program's own context, of which nothing is held here.
     unsafe {
-        bpf_skb_adjust_room(skb, out, BPF_ADJ_ROOM_MAC, fixed) == 0 && bpf_skb_change_tail(skb, len, 0) == 0
+        bpf_skb_change_tail(skb, len + out, 0) == 0
+            && bpf_skb_adjust_room(skb, -(out as i32), BPF_ADJ_ROOM_MAC, fixed) == 0
     }
 }
 

@@ -9,7 +9,7 @@ use lb_common::packet::too_big::largest;
 use super::Fate;
 use super::flow::{Found, count, counted};
 use super::segment::{Head, Seen};
-use super::skb::{Skb, cut, gso_size, mtu, send, store};
+use super::skb::{Skb, cut, gso_size, mtu, send, store_summed};
 use super::version::{Version, numbers};
 
 /// What an interface takes, if that is less than what would leave by it; or else 0. An answer that has nothing but headers always fits.
@@ -35,8 +35,8 @@ pub fn tell<V: Version, const LINK: u32>(skb: Skb, head: &Head<V::Words>, found:
     // As much as makes the checksum begin before the packet does. It is even, so that the sum of what is left stays what it is.
     let out = LINK + V::LEN + 2;
     let is_made = cut(skb, out, quoted_at + V::LEN + TCP_HEADER)
-        && store(skb, LINK, &message)
-        && store(skb, quoted_at, head);
+        && store_summed(skb, LINK, &message)
+        && store_summed(skb, quoted_at, head);
     if !is_made {
         return counted(Counter::Failed, Fate::Dropped);
     }

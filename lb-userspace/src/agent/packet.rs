@@ -71,6 +71,10 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
         let attachments = tested
             .map_err(OpenError::from)
             .and_then(|()| attach(&mut packet, &config.global.packet_interfaces, !orphans.is_empty()));
+        if attachments.is_err() && orphans.is_empty() {
+            // Those of an agent that was killed; nobody needs them.
+            packet.detach_rest();
+        }
         let packet = Arc::new(packet);
         let (attachments, error) = match attachments {
             Ok(attachments) => (attachments, None),
@@ -147,10 +151,11 @@ pub(super) fn open(
         }
         Err(error) => {
             metrics.paths.note(PathKind::Packet, error.availability());
+            let is_of_kernel =
+                matches!(error, OpenError::Load(_) | OpenError::Kept(packet::OpenError::Load(_)));
+            let more = if is_of_kernel { " (`lb doctor` says more)" } else { "" };
             let error = anyhow::Error::new(error);
-            tracing::warn!(
-                "path packet is off, its flows are carried by splice and copy: {error:#} (`lb doctor` says more)"
-            );
+            tracing::warn!("path packet is off, its flows are carried by splice and copy: {error:#}{more}");
             None
         }
     }

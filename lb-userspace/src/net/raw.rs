@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Packets with headers of our own (raw(7)). The sockets take CAP_NET_RAW when they are made, and nothing when they send. Nothing comes in by
-//! them: no packet has their protocol.
+//! Packets with headers of our own (raw(7)). The sockets take CAP_NET_RAW when they are made, and nothing when they send. What comes in by
+//! them, which has to have their protocol, 255, fills a buffer as small as there is, and nobody reads it.
 
 use std::io::{self, IoSlice};
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
@@ -39,7 +39,16 @@ impl RawSender {
     /// # Errors
     /// CAP_NET_RAW is missing, or there are no descriptors left.
     pub fn open() -> io::Result<Self> {
-        Ok(Self { v4: socket(Domain::IPV4)?, v6: socket(Domain::IPV6).ok() })
+        let v4 = socket(Domain::IPV4)?;
+        let v6 = match socket(Domain::IPV6) {
+            Err(error) if error.raw_os_error() == Some(libc::EAFNOSUPPORT) => None,
+            opened => Some(opened?),
+        };
+        if let Some(v6) = &v6 {
+            // The source may be an address that this host takes by a route alone, as IPv4's may (net/ipv6/datagram.c, ip6_datagram_send_ctl).
+            set_int(v6.as_fd(), libc::IPPROTO_IPV6, libc::IPV6_FREEBIND, 1)?;
+        }
+        Ok(Self { v4, v6 })
     }
 
     /// Sends a packet that begins with IP's header. The checksum of IPv4's is made here.
@@ -85,6 +94,7 @@ fn socket(domain: Domain) -> io::Result<Socket> {
         Socket::new(domain, Type::RAW.nonblocking().cloexec(), Some(Protocol::from(libc::IPPROTO_RAW)))?;
     // What takes CAP_NET_ADMIN; without it the buffer is smaller, and what finds no room is sent again later.
     let _ = set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER_BYTES);
+    set_int(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, 1)?;
     Ok(socket)
 }
 

@@ -7,6 +7,15 @@ use anyhow::{Result, bail, ensure};
 
 use super::plan::Test;
 
+/// Tests that tell what the verifier says, what names of programs begin with, and how many there are.
+const PROGRAMS: [(&str, &str, usize); 2] = [
+    ("kernel::tests::the_verifier_is_far_from_giving_up", "sockmap_", 2),
+    ("kernel::packet::tests::the_verifier_is_far_from_giving_up", "packet_", 4),
+];
+
+/// Tests whose agents carry bytes by a path.
+const CARRIERS: [(&str, &str); 2] = [("sockmap::", "sockmap"), ("packet::", "packet")];
+
 /// What is known so far. The lines are those that lb-guest documents.
 #[derive(Debug, Default)]
 pub struct Results {
@@ -67,6 +76,23 @@ impl Results {
         let missing: Vec<&str> = tests.iter().filter(is_missing).map(|test| test.name.as_str()).collect();
         ensure!(missing.is_empty(), "{} tests did not run: {}", missing.len(), missing.join(", "));
         ensure!(end == tests.len() && self.passed.len() == end, "{end} tests instead of {}", tests.len());
+        self.judge_notes(tests)
+    }
+
+    /// Whether tests have said what they are to say besides: the verifier's statistics, and bytes by path.
+    fn judge_notes(&self, tests: &[Test]) -> Result<()> {
+        let ran = |name: &str| tests.iter().any(|test| test.name.starts_with(name));
+        for (test, program, count) in PROGRAMS {
+            let found = self.programs.keys().filter(|name| name.starts_with(program)).count();
+            ensure!(
+                !ran(test) || found >= count,
+                "the verifier told of {found} programs {program}*, not {count}"
+            );
+        }
+        for (carrying, path) in CARRIERS {
+            let bytes = self.carried.get(path).copied().unwrap_or(0);
+            ensure!(!ran(carrying) || bytes > 0, "no byte went by {path}");
+        }
         Ok(())
     }
 }
@@ -98,6 +124,28 @@ mod tests {
         check(&[x, "end 1"], Some("1 tests did not run: a::y"));
         check(&[x, "failed e2e a::y 2.0 exit status: 101", "end 2"], Some("1 of 2 tests failed: e2e a::y"));
         check(&[x, x, y, "end 3"], Some("3 tests instead of 2"));
+    }
+
+    #[test]
+    fn what_tests_say_must_be_there_where_they_ran() {
+        let judged = |name: &str, notes: &[&str]| {
+            let (tests, passed) = (
+                [Test { program: "unit", name: name.to_owned(), size: Size::Small }],
+                format!("passed unit {name} 1.0"),
+            );
+            let lines: Vec<_> = notes.iter().copied().chain([passed.as_str(), "end 1"]).collect();
+            heard(&lines).judge(&tests).err().map(|error| error.to_string())
+        };
+        let (test, note) = (PROGRAMS[0].0, |name| format!("note unit x program sockmap_{name}: 1 verified"));
+        let [one, other] = ["verdict", "filter"].map(note);
+        assert_eq!(judged(test, &[&one, &other]), None);
+        let told = "the verifier told of 1 programs sockmap_*, not 2";
+        assert_eq!(judged(test, &[&one]).as_deref(), Some(told));
+        assert_eq!(judged("packet::x", &["note unit packet::x carried 1 by packet"]), None);
+        assert_eq!(
+            judged("packet::x", &["note unit packet::x carried 0 by packet"]).as_deref(),
+            Some("no byte went by packet")
+        );
     }
 
     #[test]

@@ -161,7 +161,10 @@ impl Flow {
             Side::Client => (&mut self.client, self.client_position.given, self.to_client.shift_to),
             Side::Server => (&mut self.server, self.server_position.given, self.to_server.shift_to),
         };
-        end.note_sent(segment, shift);
+        // A reset may be one that was sent again for the flow that had the same ends before, with its numbers.
+        if segment.flags & RST == 0 {
+            end.note_sent(segment, shift);
+        }
         let is_foreign = segment.flags & (FIN | RST) != 0 || is_before(given, end.sent);
         if matches!(self.phase(), Phase::Armed) && is_foreign {
             self.go_to(Phase::Track);

@@ -210,6 +210,20 @@ fn what_an_end_may_send_is_what_its_socket_allows() {
     check(SYN | ACK, WINDOW.into());
 }
 
+/// Whoever had these ends before may be sent resets once more, with numbers of that time: later ones, or earlier.
+#[test]
+fn a_reset_changes_no_numbers() {
+    for sequence in [TO_CLIENT + 1_000_000, TO_CLIENT - 1_000_000] {
+        let stale = Segment { sequence, acknowledgement: sequence, ..to_client(0, RST | ACK) };
+        let (mut flow, before) = (tracked(), tracked());
+        assert_eq!(flow.sent(Side::Client, &stale), Outgoing::Sent);
+        assert_eq!((flow.client, flow.phase()), (before.client, Phase::Track));
+        let (mut flow, before) = (armed(), armed());
+        assert_eq!(flow.sent(Side::Client, &stale), Outgoing::Disarmed);
+        assert_eq!((flow.client, flow.phase()), (before.client, Phase::Track));
+    }
+}
+
 #[test]
 fn the_sockets_are_silent_after_the_flip() {
     for flags in [ACK, FIN | ACK, RST] {

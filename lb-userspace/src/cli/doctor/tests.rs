@@ -128,9 +128,10 @@ fn only_what_is_asked_for_lacks() {
     check(Some(&config("sockmap", "0.0.0.0:8443", "")), &inside);
     check(None, &inside);
     let away = Paths { packet: Err(lack()), ..works() };
-    for (path, expected) in
-        [("packet", ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "packet"].as_slice()), ("auto", &[])]
-    {
+    for (path, expected) in [
+        ("packet", ["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON", "CAP_NET_RAW", "packet"].as_slice()),
+        ("auto", &[]),
+    ] {
         let findings = examine(&nobody, Some(&config(path, "0.0.0.0:8443", "")), &away);
         let subjects: Vec<&str> = lacking(&findings).into_iter().map(|(subject, _)| subject).collect();
         assert_eq!(subjects, expected, "{findings:?}");

@@ -48,15 +48,18 @@ impl Resets {
     }
 
     /// Sends what both ends of a flow need, as it was when programs carried it last. They must not know it any more: what this host sends of a
-    /// flow of theirs they let nowhere.
-    pub fn send(&self, record: &Record) {
+    /// flow of theirs they let nowhere. Whether all went out.
+    pub fn send(&self, record: &Record) -> bool {
+        let mut are_sent = true;
         for side in Side::ALL {
             for reset in resets(record, side) {
                 if let Err(error) = self.sender.send(&reset.packet, &reset.course) {
                     tracing::debug!(%error, ?side, "a reset of path packet was not sent");
+                    are_sent = false;
                 }
             }
         }
+        are_sent
     }
 }
 

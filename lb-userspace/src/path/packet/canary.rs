@@ -10,7 +10,9 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
+use lb_common::packet::flow::Side;
 use lb_common::packet::record::Record;
+use lb_common::packet::sequence::is_before;
 use lb_common::reason::{Availability, PathKind};
 
 use crate::observe::metrics::PathMetrics;
@@ -32,10 +34,13 @@ pub struct Canary {
     metrics: PathMetrics,
 }
 
-/// What has been seen of a flow: bytes that the ends have sent, and how many were acknowledged.
+/// What has been seen of a flow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Progress {
-    sent: u64,
+    /// An end has sent bytes that were not acknowledged. What was sent again does not count, nor the byte of a question whether somebody is
+    /// there, which some send.
+    is_waiting: bool,
+    /// Bytes that were.
     acknowledged: u64,
 }
 
@@ -43,7 +48,7 @@ pub(super) struct Progress {
 #[derive(Debug)]
 pub(super) struct Trial {
     before: Progress,
-    /// Since when it has sent bytes of which none was acknowledged, in nanoseconds.
+    /// Since when it waits for its first acknowledgement, in nanoseconds.
     waits_since_ns: Option<u64>,
     is_told: bool,
 }
@@ -82,6 +87,10 @@ impl Canary {
                 flows = STUCK_MAX,
                 "path packet turns itself off: of its first flows nobody acknowledges a byte; new ones are carried by splice and copy"
             );
+            // Somebody else may have seen one get on since.
+            if !self.is_listening() {
+                self.metrics.note(PathKind::Packet, Availability::Available);
+            }
         }
     }
 }
@@ -90,7 +99,10 @@ impl Progress {
     /// Of a flow by now.
     pub(super) fn of(record: &Record) -> Self {
         Self {
-            sent: record.to_server.bytes + record.to_client.bytes,
+            is_waiting: Side::ALL.iter().any(|side| {
+                let end = record.flow.end(*side);
+                is_before(end.confirmed, end.reached)
+            }),
             acknowledged: record.flow.delivered_to_server + record.flow.delivered_to_client,
         }
     }
@@ -106,7 +118,9 @@ impl Trial {
     pub(super) fn look(&mut self, canary: &Canary, now: Progress, now_ns: u64) {
         if now.acknowledged > self.before.acknowledged {
             canary.note_progress();
-        } else if now.sent > self.before.sent {
+        } else if !now.is_waiting {
+            self.waits_since_ns = None;
+        } else {
             let since_ns = *self.waits_since_ns.get_or_insert(now_ns);
             let waits = Duration::from_nanos(now_ns.saturating_sub(since_ns));
             if waits >= PATIENCE && !self.is_told {
@@ -127,14 +141,14 @@ mod tests {
         Canary::new(PathMetrics::default())
     }
 
-    fn at(sent: u64, acknowledged: u64) -> Progress {
-        Progress { sent, acknowledged }
+    fn at(is_waiting: bool, acknowledged: u64) -> Progress {
+        Progress { is_waiting, acknowledged }
     }
 
     /// A flow that sends into the void for so many seconds, looked at every second.
     fn waits(canary: &Canary, seconds: u64) -> Trial {
         let mut trial = Trial::from(Progress::default());
-        (0..=seconds).for_each(|second| trial.look(canary, at(1, 0), second * SECOND_NS));
+        (0..=seconds).for_each(|second| trial.look(canary, at(true, 0), second * SECOND_NS));
         trial
     }
 
@@ -154,7 +168,7 @@ mod tests {
     fn a_flow_that_gets_on_decides_for_good() {
         let canary = canary();
         let mut trial = waits(&canary, 4);
-        trial.look(&canary, at(2, 1), 4 * SECOND_NS);
+        trial.look(&canary, at(true, 1), 4 * SECOND_NS);
         assert!(!canary.is_listening());
         for _ in 0..STUCK_MAX {
             waits(&canary, 5);
@@ -167,17 +181,21 @@ mod tests {
         let canary = canary();
         let mut trials = [(); STUCK_MAX as usize].map(|()| waits(&canary, 5));
         assert!(canary.is_off());
-        trials[1].look(&canary, at(1, 1), 9 * SECOND_NS);
+        trials[1].look(&canary, at(false, 1), 9 * SECOND_NS);
         assert!(!canary.is_off() && !canary.is_listening());
     }
 
     #[test]
     fn what_was_before_and_what_is_silent_shows_nothing() {
         let canary = canary();
-        for before in [at(0, 0), at(9, 5)] {
+        for before in [at(false, 0), at(true, 5)] {
             let mut trial = Trial::from(before);
-            (0..60).for_each(|second| trial.look(&canary, before, second * SECOND_NS));
+            (0..60)
+                .for_each(|second| trial.look(&canary, at(false, before.acknowledged), second * SECOND_NS));
         }
+        // Nor does who waits now and then, not that long.
+        let mut trial = Trial::from(at(false, 0));
+        (0..60).for_each(|second| trial.look(&canary, at(second % 4 != 0, 0), second * SECOND_NS));
         assert_eq!(canary.state.load(Ordering::Relaxed), 0);
     }
 }

@@ -2,6 +2,7 @@
 //! One direction of a flow inside the kernel: how much it may have on its way, when it pauses, and when it has ended.
 
 mod calm;
+mod stuck;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::pump::{Pump, Stop};
 use crate::net::{self, TcpInfo};
 use crate::path::{Moved as Delivered, Side, Tools};
 use crate::runtime::Moment;
+use stuck::Stuck;
 
 /// Between looks at a direction that waits: the first, and the longest.
 const WAIT_MIN: Duration = Duration::from_millis(1);
@@ -24,9 +26,6 @@ const WAIT_MAX: Duration = Duration::from_secs(1);
 
 /// The first [`Allowed::round`].
 pub(super) const FIRST_ROUND: u64 = 1;
-
-/// How long bytes may wait for a socket that has nothing else to send and takes none of them.
-const STUCK_MAX: Duration = Duration::from_secs(5);
 
 /// How long a direction that could go on waits for others to make room inside the kernel, before user space moves its bytes instead.
 const STARVED_MAX: Duration = Duration::from_secs(1);
@@ -60,8 +59,7 @@ pub(super) struct Lane {
     has_lost: bool,
     /// The program calls for the next segment.
     is_dozing: bool,
-    /// Since when the receiver's socket has had room for what waits, and taken none of it.
-    stuck_since: Option<Moment>,
+    stuck: Stuck,
     /// Since when the receiver has caught up and others hold the memory for what comes.
     starved_since: Option<Moment>,
     /// The sender has reset, and its socket holds nothing more.
@@ -147,7 +145,7 @@ impl Lane {
             wait: WAIT_MIN,
             has_lost: false,
             is_dozing: false,
-            stuck_since: None,
+            stuck: Stuck::default(),
             starved_since: None,
             is_exhausted: false,
             gone: None,
@@ -372,7 +370,7 @@ impl Lane {
         let has_moved = std::mem::replace(&mut self.accepted_before, accepted) != accepted;
         self.wait = if has_moved { WAIT_MIN } else { (self.wait * 2).min(WAIT_MAX) };
         if has_moved {
-            self.stuck_since = None;
+            self.stuck = Stuck::default();
         }
     }
 
@@ -383,11 +381,9 @@ impl Lane {
         let has_room = self.backlog > 0
             && self.wait == WAIT_MAX
             && net::unacknowledged_bytes(receiver).is_ok_and(|bytes| bytes == 0);
-        if !has_room {
-            self.stuck_since = None;
-            return false;
+        if has_room {
+            net::kick_sending(receiver);
         }
-        net::kick_sending(receiver);
-        now >= *self.stuck_since.get_or_insert(now) + STUCK_MAX
+        self.stuck.look(has_room, now)
     }
 }

@@ -273,7 +273,9 @@ fn finish(options: &Options, directory: &Path, results: &Results) -> Result<Exit
     if let Some(readme) = &options.update_readme {
         let shown = readme.display();
         let text = fs::read_to_string(readme).with_context(|| format!("cannot read {shown}"))?;
-        let text = markdown::embed(&text, &summary::summary(results)?).with_context(|| shown.to_string())?;
+        let control = &results.plan.environment.congestion_control;
+        let text = markdown::embed(&text, control, &summary::summary(results)?)
+            .with_context(|| shown.to_string())?;
         save(readme, &text)?;
         eprintln!("the table in {shown} is up to date");
     }

