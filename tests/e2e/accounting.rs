@@ -5,13 +5,15 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use lb_tests::agent::{Agent, Record};
-use lb_tests::config::{Config, Path};
+use lb_tests::config::Path;
 use lb_tests::net::Net;
 use lb_tests::random::Random;
 use lb_tests::stream::{End, finish, receive, receive_all, receive_at_most, reset, send, send_until_blocked};
 use lb_tests::wait::until;
 
-use crate::support::{PORT, Relay, SERVER_PORT, assert_received, limit_socket_buffers};
+use crate::support::{
+    Relay, assert_carried, assert_carried_so_far, assert_received, limit_socket_buffers, required,
+};
 
 on_all_paths! {
     bytes_of_flows_that_end_cleanly_are_those_that_arrived,
@@ -133,6 +135,7 @@ fn bytes_of_a_flow_that_is_reset_in_a_backlog_are_no_fewer_than_arrived(path: Pa
     let taken = send_until_blocked(&client, 1, Duration::from_millis(500));
     let some = receive_at_most(&server, 1, 100_000);
     assert_received(&some, 100_000, End::Silent);
+    assert_carried_so_far(&relay.agent, path, some.bytes);
     reset(client);
     let rest = receive_all(&server);
     assert_eq!(rest.1, End::Reset);
@@ -144,14 +147,8 @@ fn bytes_of_a_flow_that_is_reset_in_a_backlog_are_no_fewer_than_arrived(path: Pa
 }
 
 fn bytes_of_open_flows_are_counted_within_seconds(path: Path) {
-    let net = Net::new(1);
-    let config = Config::new().path(path).tcp("in", net.frontend(PORT), "out", "").backend(
-        "out",
-        net.server().address(SERVER_PORT),
-        "",
-    );
-    let (agent, listener) = (Agent::start(&net, &config), net.server().listen(SERVER_PORT));
-    let pair = (net.client.connect(net.frontend(PORT)), listener.accept());
+    let relay = Relay::with(path, required(path));
+    let (agent, pair) = (&relay.agent, relay.pair());
     let mut total = 0;
     for bytes in [1, 1_000, 3_000_000] {
         assert_eq!(hashes_of(&pair, bytes, 0), [true; 2]);
@@ -163,4 +160,5 @@ fn bytes_of_open_flows_are_counted_within_seconds(path: Path) {
     }
     drop(pair.0);
     assert_eq!(receive(&pair.1, 1).bytes, 0);
+    assert_carried(agent, path, 1);
 }

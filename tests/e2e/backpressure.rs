@@ -9,7 +9,7 @@ use lb_tests::config::Path;
 use lb_tests::net::Net;
 use lb_tests::stream::{End, finish, receive, send_until_blocked};
 
-use crate::support::{Relay, assert_received, limit_socket_buffers};
+use crate::support::{Relay, assert_carried_so_far, assert_received, limit_socket_buffers};
 
 /// What tcp_rmem and tcp_wmem allow a socket in these tests.
 const SOCKET_MAX: u64 = 1 << 20;
@@ -61,6 +61,8 @@ fn a_reader_that_stops(path: Path, roles: impl Fn((TcpStream, TcpStream)) -> (Tc
         assert!(*taken < 4 * SOCKET_MAX + between, "{taken} bytes taken while nobody reads");
     }
     assert_quiet(&relay);
+    // A send buffer of each, at least. What goes on behind an end may be spliced.
+    assert_carried_so_far(&relay.agent, path, FLOWS * (32 << 10));
 
     for ((sender, reader), taken) in pairs.iter().zip(taken) {
         finish(sender);

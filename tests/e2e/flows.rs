@@ -15,7 +15,9 @@ use lb_tests::size;
 use lb_tests::stream::{End, Pattern, finish, receive, receive_exactly, say};
 use lb_tests::wait::{until, until_steady};
 
-use crate::support::{PORT, Relay, SERVER_PORT, assert_received, limit_socket_buffers, tcp_config};
+use crate::support::{
+    PORT, Relay, SERVER_PORT, assert_carried, assert_received, limit_socket_buffers, tcp_config,
+};
 
 on_all_paths! {
     a_server_may_speak_first,
@@ -35,7 +37,7 @@ fn a_server_may_speak_first(path: Path) {
     assert_eq!((record.number("received_bytes"), record.number("sent_bytes")), (10, 22));
     assert_eq!(record.text("sni"), "");
     assert!(path.labels().contains(&record.text("path")), "{record:?}");
-    agent.assert_path(path, 1);
+    assert_carried(&agent, path, 1);
 }
 
 /// Held by tests that need most of the descriptors that one process may have.

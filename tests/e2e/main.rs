@@ -42,6 +42,7 @@ mod lossy_links;
 mod marked;
 mod mistakes;
 mod names;
+mod objects;
 mod overlaps;
 mod packet;
 mod packet_canary;

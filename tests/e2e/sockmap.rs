@@ -14,8 +14,8 @@ use lb_tests::stream::{
 };
 
 use crate::support::{
-    INSIDE, PORT, Relay, SERVER_PORT, allow_many_connections, assert_received, limit_socket_buffers,
-    tcp_config,
+    INSIDE, PORT, Relay, SERVER_PORT, allow_many_connections, assert_carried_so_far, assert_received,
+    limit_socket_buffers, tcp_config,
 };
 
 /// A message that waits in the client's socket when the flow is handed over is delivered at once, without another one behind it.
@@ -66,13 +66,15 @@ fn messages_wake_the_agent_for_accounting_alone() {
 /// Both ends send and neither reads: both are held up, and nothing is lost once they read.
 #[test]
 fn two_readers_that_stop_lose_nothing() {
-    let relay = Relay::start(Path::Sockmap);
+    let relay = Relay::with(Path::Sockmap, INSIDE);
     let (client, server) = relay.handed_over(Path::Sockmap);
     let calm = Duration::from_secs(1);
     std::thread::scope(|scope| {
         let up = scope.spawn(|| send_until_blocked(&client, 1, calm));
         let down = scope.spawn(|| send_until_blocked(&server, 2, calm));
         let (up, down) = (up.join().expect("no panic"), down.join().expect("no panic"));
+        // What waits in the agent's sockets when the ends come is spliced.
+        assert_carried_so_far(&relay.agent, Path::Sockmap, 128 << 10);
         finish(&client);
         finish(&server);
         let reader = scope.spawn(|| receive(&client, 2));
@@ -157,9 +159,10 @@ fn flows_that_race_the_hand_over_are_exact_and_leave_nothing() {
 /// When the second end resets, too, nobody is left to wait for.
 #[test]
 fn two_resets_end_a_flow_at_once() {
-    let relay = Relay::start(Path::Sockmap);
+    let relay = Relay::with(Path::Sockmap, INSIDE);
     let (client, server) = relay.handed_over(Path::Sockmap);
     send_until_blocked(&client, 1, Duration::from_millis(500));
+    assert_carried_so_far(&relay.agent, Path::Sockmap, 64 << 10);
     lb_tests::stream::reset(client);
     // The agent hears of them one after the other.
     std::thread::sleep(Duration::from_millis(100));

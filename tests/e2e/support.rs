@@ -74,17 +74,21 @@ impl Relay {
         (self.client(), self.listener.accept())
     }
 
+    /// A new connection on which a byte has gone each way.
+    #[track_caller]
+    pub(crate) fn greeted(&self) -> (TcpStream, TcpStream) {
+        let (client, server) = self.pair();
+        greet(&client, &server);
+        (client, server)
+    }
+
     /// A new connection of which the path's own counters say that it is handed over, before any byte goes but one each way.
     #[track_caller]
     pub(crate) fn handed_over(&self, path: Path) -> (TcpStream, TcpStream) {
         let is_inside = path == Path::Sockmap;
         let flows = self.agent.own_flows(path);
         let named = if is_inside { redirected(&self.agent.process) } else { BTreeMap::new() };
-        let (client, server) = self.pair();
-        for (from, to) in [(&client, &server), (&server, &client)] {
-            say(from, b"?");
-            assert_eq!(receive_exactly(to, 1), b"?");
-        }
+        let (client, server) = self.greeted();
         // What the program has counted shows at once, and metrics when the agent next looks.
         until("the flow to be handed over", || {
             if !is_inside {
@@ -118,6 +122,15 @@ impl Relay {
         let records = self.agent.until_records(1);
         let [record] = &records[..] else { panic!("{} connections", records.len()) };
         record.close().to_owned()
+    }
+}
+
+/// A byte there and one back, which acknowledges the first: nothing is on its way to `second` any more.
+#[track_caller]
+pub(crate) fn greet(first: &TcpStream, second: &TcpStream) {
+    for (from, to) in [(first, second), (second, first)] {
+        say(from, b"?");
+        assert_eq!(receive_exactly(to, 1), b"?");
     }
 }
 
@@ -157,6 +170,14 @@ pub(crate) fn until_handed_over(agent: &Agent, path: Path, flows: usize) {
         Path::Sockmap => redirected(&agent.process).values().filter(|bytes| **bytes > 0).count() == flows * 2,
         _ => agent.own_flows(path) >= flows as u64,
     });
+}
+
+/// Waits until so many flows are counted, and asserts that the path itself has carried something of each, and 99 % of all bytes: of short
+/// flows all, so that each was handed over before its first byte.
+#[track_caller]
+pub(crate) fn assert_carried(agent: &Agent, path: Path, flows: u64) {
+    agent.assert_own_path(path, flows);
+    agent.assert_share(path, 99);
 }
 
 /// Waits until so many bytes are counted, also of flows that are open, and asserts that 99 % of all went the way that `path` itself is.

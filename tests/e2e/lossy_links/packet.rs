@@ -39,6 +39,11 @@ fn a_long_way() {
 }
 
 #[test]
+fn a_long_way_that_loses_one_packet_in_a_hundred() {
+    all_arrive(&["delay", "3ms", "loss", "1%"]);
+}
+
+#[test]
 fn packets_that_overtake() {
     all_arrive(&["delay", "3ms", "reorder", "25%", "50%"]);
 }
@@ -82,7 +87,7 @@ fn all_arrive(fault: &[&str]) {
     println!("{left} of {flows} flows have left the agent");
     assert!(left * 100 >= flows * LEAVE_PERCENT, "{left} of {flows} flows have left the agent");
     for (place, interface) in interfaces(&relay.net) {
-        assert_spoilt(place, interface, fault[0]);
+        assert_spoilt(place, interface, fault);
     }
 }
 

@@ -13,10 +13,11 @@ mod suite;
 mod systemd;
 mod table;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use self::initramfs::Initramfs;
 pub use self::kernel::KERNELS;
@@ -29,15 +30,15 @@ use self::results::Results;
 #[cfg(test)]
 pub use self::table::MARKERS;
 use crate::report::Outcome;
-use crate::repository::root;
+use crate::repository::{output, root};
 
 /// The kernel that CI runs: the one that takes the least to download.
 const CI_KERNEL: &str = "6.1";
 
 /// Programs of this machine that tests start.
-const PROGRAMS: [&str; 16] = [
-    "bpftool", "cat", "cp", "haproxy", "ip", "mount", "nft", "prlimit", "setpriv", "sh", "ss", "tc",
-    "timeout", "true", "umount", "unshare",
+const PROGRAMS: [&str; 17] = [
+    "bpftool", "cat", "cp", "haproxy", "ip", "mount", "mptcpize", "nft", "prlimit", "setpriv", "sh", "ss",
+    "tc", "timeout", "true", "umount", "unshare",
 ];
 
 /// Modules that tests need, for nobody loads them there when they are asked for: links, their faults, filters, what programs at interfaces
@@ -175,12 +176,21 @@ fn test(kernel: &Kernel, programs: &Programs, tests: &[Test]) -> Result<String> 
     Ok(table::row(kernel, &files.version, &results))
 }
 
+/// The library that mptcpize(8) has the program load that it starts (ld.so(8), LD_PRELOAD), by what that program's environment says.
+fn preloaded() -> Result<PathBuf> {
+    let environment = output(Command::new("mptcpize").args(["run", "env"]))?;
+    let file = environment.lines().find_map(|line| line.strip_prefix("LD_PRELOAD="));
+    file.map(PathBuf::from).with_context(|| format!("mptcpize has nothing loaded:\n{environment}"))
+}
+
 /// The file system: the tests, what they start, and what they are to do.
 fn pack(modules: &Modules, programs: &Programs, tests: &[Test]) -> Result<Initramfs> {
     let mut initramfs = Initramfs::new();
     for name in PROGRAMS {
         initramfs.program(name)?;
     }
+    let preloaded = preloaded()?;
+    initramfs.program_at(&preloaded, &preloaded)?;
     for (from, to) in [
         (&programs.guest, Path::new("/init")),
         (&programs.agent, Path::new("/usr/bin/lb")),
