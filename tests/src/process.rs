@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Programs as guards: killed by their process id when dropped, their output kept for the message of a failing test.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -110,17 +111,18 @@ impl Process {
         line.trim().trim_end_matches("kB").trim().parse::<u64>().expect("a number") * 1024
     }
 
-    /// How often its threads went to sleep, and so were woken, all together (proc(5), /proc/pid/task/tid/status,
-    /// voluntary_ctxt_switches). Threads that have ended do not count.
-    pub fn naps(&self) -> u64 {
+    /// How often each of its threads went to sleep, and so was woken, by the thread's number (proc(5), /proc/pid/task/tid/status,
+    /// voluntary_ctxt_switches).
+    pub fn naps(&self) -> BTreeMap<String, u64> {
         let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid())).expect("a living process");
-        let statuses =
-            tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("status")).ok());
-        let count = |status: String| -> u64 {
-            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
-            line.expect("Linux says").trim().parse().expect("a number")
+        let naps = |task: std::io::Result<std::fs::DirEntry>| {
+            let task = task.ok()?;
+            let status = std::fs::read_to_string(task.path().join("status")).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"))?;
+            let count = line.trim().parse().expect("a number");
+            Some((task.file_name().to_string_lossy().into_owned(), count))
         };
-        statuses.map(count).sum()
+        tasks.filter_map(naps).collect()
     }
 
     /// Open file descriptors.
