@@ -124,7 +124,7 @@ fn path_is_available(guest: &Guest) {
 
 /// Both ways at once, exact, by the path's own counters.
 fn carries_a_flow(guest: &Guest) {
-    const BYTES: u64 = 8 << 20;
+    const BYTES: u64 = 2 << 20;
     let client = guest.net.client.connect(guest.net.frontend(PORT));
     let server = guest.server.accept();
     std::thread::scope(|scope| {
