@@ -5,7 +5,7 @@
 //! The flow that they are of lies in the maps beside those that another agent has left, in a slot that is free. No flow can be in its way: the
 //! balancer's address is the unspecified one, which no packet on a wire may have for its destination (RFC 1122 section 3.2.1.3, RFC 4291 section 2.5.2).
 
-mod frame;
+pub(super) mod frame;
 
 use std::io;
 use std::time::Instant;

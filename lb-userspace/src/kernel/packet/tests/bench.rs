@@ -12,6 +12,7 @@ use lb_common::packet::tcp::Translation;
 
 use super::super::{Bells, Counters, Counts, Keys, Packet, Slot};
 use super::model::{Change, Ends, Shape};
+pub use crate::kernel::packet::self_test::frame::{Family, Link};
 use crate::kernel::tests::is_privileged;
 use crate::kernel::{LoadError, load_packet};
 
@@ -27,20 +28,6 @@ const CONTEXT_LEN: usize = 44;
 /// The ends of the flow by which the programs are tested.
 pub const CLIENT: Side = Side::Client;
 pub const SERVER: Side = Side::Server;
-
-/// The version of IP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Family {
-    V4,
-    V6,
-}
-
-/// The header in front of IP's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Link {
-    Ethernet,
-    Bare,
-}
 
 /// All that there is of both.
 pub const PLACES: [(Family, Link); 4] = [
