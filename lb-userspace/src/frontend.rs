@@ -163,7 +163,7 @@ pub(crate) mod testing {
                 pending_hello_memory: 0,
                 sockmap_memory: None,
                 sockmap_direction_memory: 16 << 20,
-                packet_ports: 61_000..=65_535,
+                packet_ports: None,
                 packet_interfaces: Vec::new(),
                 packet_state: None,
                 drain_timeout: std::time::Duration::ZERO,

@@ -29,6 +29,24 @@ fn relay6() -> Relay {
     Relay { agent: Agent::start(&net, &config), listener, net }
 }
 
+/// Who has set ports aside wants the path wherever it is possible, and is not told to ask for it twice.
+#[test]
+fn auto_takes_the_path_where_its_ports_are_written() {
+    for (global, is_taken) in [("packet-ports = \"61000-61099\"", true), ("", false)] {
+        let net = Net::new(1);
+        let config = tcp_config(&net, Path::Auto, "").global(global);
+        let listener = net.server().listen(SERVER_PORT);
+        let relay = Relay { agent: Agent::start(&net, &config), listener, net };
+        let (client, server) = relay.pair();
+        if is_taken {
+            until_spliced(&relay, &client, &server);
+        }
+        stream_both_ways(&client, &server, 4 << 20, 4 << 20);
+        let records = relay.agent.until_records(1);
+        assert_eq!(records[0].text("path") == "packet", is_taken, "{records:?}");
+    }
+}
+
 /// A message each way.
 #[track_caller]
 fn ping(client: &TcpStream, server: &TcpStream) {

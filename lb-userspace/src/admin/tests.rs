@@ -297,7 +297,7 @@ fn config() -> Config {
             pending_hello_memory: 1 << 20,
             sockmap_memory: None,
             sockmap_direction_memory: 16 << 20,
-            packet_ports: 61_000..=65_535,
+            packet_ports: None,
             packet_interfaces: Vec::new(),
             packet_state: None,
             drain_timeout: Duration::from_secs(1),

@@ -60,10 +60,10 @@ pub(super) enum OpenError {
 /// Loads the path's programs and puts them at the interfaces.
 pub(super) fn load(config: &Config, connections: u32) -> Loaded {
     wants_packet(config).then(|| {
-        net::check_ports(&config.global.packet_ports).map_err(OpenError::Ports)?;
+        net::check_ports(&config.global.packet_ports()).map_err(OpenError::Ports)?;
         let terms = OpenTerms {
             flows: connections.min(FLOWS_MAX),
-            ports: config.global.packet_ports.clone(),
+            ports: config.global.packet_ports(),
             state: config.global.packet_state.as_deref(),
         };
         let (mut packet, bells, orphans) = kernel::open_packet(&terms)?;
@@ -142,7 +142,7 @@ pub(super) fn open(
                 kernel,
                 stay,
                 grace,
-                ports: Ports::new(config.global.packet_ports.clone()),
+                ports: Ports::new(config.global.packet_ports()),
                 canary: Arc::new(Canary::new(metrics.paths.clone())),
                 resets,
                 refused: metrics.paths.packet.clone(),

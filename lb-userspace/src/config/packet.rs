@@ -8,21 +8,18 @@ use std::sync::Arc;
 use super::reader::Reader;
 use super::source_address::interface_name;
 
-/// `packet-ports` where nothing is said: above those that the kernel chooses from by default (ip_local_port_range, ip-sysctl.rst).
-pub(super) const DEFAULT_PORTS: RangeInclusive<u16> = 61_000..=65_535;
-
 /// `packet-state` where nothing is said: below where systemd mounts a BPF file system.
 const DEFAULT_STATE: &str = "/sys/fs/bpf/lb";
 
-/// Reads `packet-ports`.
-pub(super) fn ports(reader: &Reader<'_, '_>) -> Option<RangeInclusive<u16>> {
-    let Some(value) = reader.key("packet-ports") else { return Some(DEFAULT_PORTS) };
+/// Reads `packet-ports`; `None` inside if nothing is said.
+pub(super) fn ports(reader: &Reader<'_, '_>) -> Option<Option<RangeInclusive<u16>>> {
+    let Some(value) = reader.key("packet-ports") else { return Some(None) };
     let range = value.string()?.split_once('-').and_then(|(first, last)| {
         let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port >= 1024);
         Some(port(first)?..=port(last)?)
     });
     match range.filter(|range| !range.is_empty()) {
-        Some(range) => Some(range),
+        Some(range) => Some(Some(range)),
         None => {
             value.error(
                 "must be the first and the last of a range of ports from 1024 on, such as \"61000-65535\"",

@@ -12,7 +12,7 @@ use super::reader::join;
 use super::units::{Bytes, format_duration, format_size};
 use super::{
     AcceptProxy, Address, Admin, Backend, BackendId, Balance, BalanceFactor, BytePattern, Check, CheckTls,
-    Config, Frontend, Keepalive, Log, LogTarget, Mode, PathChoice, Policy, Probe, Resolver, Route,
+    Config, Frontend, Global, Keepalive, Log, LogTarget, Mode, PathChoice, Policy, Probe, Resolver, Route,
     ScriptStep, SendProxy, Server, TlsPassthrough, backend, balance, check, process, proxy, resolver, tcp,
 };
 
@@ -29,8 +29,17 @@ impl Config {
             None => out.line(format_args!("# sockmap-memory: a quarter of what TCP may have")),
         }
         out.size("sockmap-direction-memory", self.global.sockmap_direction_memory);
-        let ports = &self.global.packet_ports;
-        out.text("packet-ports", format!("{}-{}", ports.start(), ports.end()));
+        match &self.global.packet_ports {
+            Some(ports) => out.text("packet-ports", format!("{}-{}", ports.start(), ports.end())),
+            None => {
+                let ports = Global::DEFAULT_PACKET_PORTS;
+                out.line(format_args!(
+                    "# packet-ports: {}-{}, and not for \"auto\"",
+                    ports.start(),
+                    ports.end()
+                ));
+            }
+        }
         if self.global.packet_interfaces.is_empty() {
             out.line(format_args!("# packet-interfaces: all that are there at start"));
         } else {

@@ -10,7 +10,8 @@ use super::frontend::{self, Backends};
 use super::reader::Reader;
 use super::value::Value;
 use super::{
-    Backend, BackendId, BackendNames, Config, Frontend, Mode, Policy, backend, balance, process, resolver,
+    Backend, BackendId, BackendNames, Config, Frontend, Mode, PathWish, Policy, backend, balance, process,
+    resolver,
 };
 
 /// Reads the whole file; `None`: there are errors.
@@ -58,14 +59,26 @@ pub(super) fn read(root: Reader<'_, '_>) -> Option<Config> {
     warn_of_unused(root.cx, &names, &backends);
     balance::warn_of_names_not_seen(root.cx, &names, &read_backends, &read_frontends);
     root.finish();
-    Some(Config {
+    let mut config = Config {
         global: global?,
         admin: admin?,
         log: log?,
         resolver: resolver?,
         frontends: read_frontends.into_iter().collect::<Option<_>>()?,
         backends: read_backends.into_iter().collect::<Option<_>>()?,
-    })
+    };
+    resolve_auto(&mut config);
+    Some(config)
+}
+
+/// Puts what it stands for in the place of `path = "auto"`.
+fn resolve_auto(config: &mut Config) {
+    let auto = config.global.auto();
+    let frontends = config.frontends.iter_mut().map(|frontend| &mut frontend.path);
+    let backends = config.backends.iter_mut().filter_map(|backend| backend.path.as_mut());
+    for choice in frontends.chain(backends).filter(|choice| choice.path == PathWish::Auto) {
+        choice.path = auto;
+    }
 }
 
 /// Whether there is nothing where tables with names should be.

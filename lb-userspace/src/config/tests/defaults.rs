@@ -19,6 +19,20 @@ fn check_of(keys: &str) -> Check {
         .unwrap()
 }
 
+/// Where ports are set aside for path `packet`, and only there; what was asked for by name stays.
+#[test]
+fn auto_stands_for_packet_where_its_ports_are_written() {
+    let check = |lines: &str, expected: PathWish| {
+        let with_path = edited("[[backend.b.server]]", &format!("path = \"splice\"\n[[backend.b.server]]"));
+        let config = config(&format!("{with_path}\n{lines}"));
+        assert_eq!(config.frontends[0].path.path, expected);
+        assert_eq!(config.backends[0].path.map(|choice| choice.path), Some(PathWish::Splice));
+        assert_eq!(config.global.packet_ports(), 61_000..=65_535);
+    };
+    check("", PathWish::Auto);
+    check("[global]\npacket-ports = \"61000-65535\"", PathWish::Packet);
+}
+
 #[test]
 fn a_silent_configuration() {
     let Config { global, admin, log, resolver, frontends, backends } = config(VALID);

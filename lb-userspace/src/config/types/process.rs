@@ -8,6 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::PathWish;
+
 /// `[global]`: what concerns the process.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Global {
@@ -21,14 +23,29 @@ pub struct Global {
     pub sockmap_memory: Option<u64>,
     /// `sockmap-direction-memory`: bytes of one direction that may wait so.
     pub sockmap_direction_memory: u64,
-    /// `packet-ports`: local ports of connections to servers on path `packet`.
-    pub packet_ports: RangeInclusive<u16>,
+    /// `packet-ports`: local ports of connections to servers on path `packet`. `None`: nothing is said, so `auto` leaves that path alone.
+    pub packet_ports: Option<RangeInclusive<u16>>,
     /// `packet-interfaces`: where packets are translated; empty: at all interfaces that are there.
     pub packet_interfaces: Vec<Arc<str>>,
     /// `packet-state`: where flows of path `packet` are kept for the next agent; `None`: nowhere.
     pub packet_state: Option<PathBuf>,
     /// `drain-timeout`: how long open connections may go on after SIGTERM.
     pub drain_timeout: Duration,
+}
+
+impl Global {
+    /// `packet-ports` where nothing is said: above those that the kernel chooses from by default (ip_local_port_range, ip-sysctl.rst).
+    pub const DEFAULT_PACKET_PORTS: RangeInclusive<u16> = 61_000..=65_535;
+
+    /// Local ports of connections to servers on path `packet`.
+    pub fn packet_ports(&self) -> RangeInclusive<u16> {
+        self.packet_ports.clone().unwrap_or(Self::DEFAULT_PACKET_PORTS)
+    }
+
+    /// What `auto` stands for: who has set ports aside for path `packet` wants it wherever it is possible.
+    pub fn auto(&self) -> PathWish {
+        if self.packet_ports.is_some() { PathWish::Packet } else { PathWish::Auto }
+    }
 }
 
 /// `[admin]`: the HTTP surface for metrics and health.

@@ -57,7 +57,8 @@ impl Promotion {
 /// `path`: how bytes should be carried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathWish {
-    /// `auto`: the best that works here.
+    /// `auto`: the best that works everywhere. Where it stands for [`Self::Packet`], that is what a configuration says once it is read
+    /// ([`Global::auto`](super::Global::auto)).
     Auto,
     /// `packet`
     Packet,
