@@ -69,8 +69,8 @@ fn thousands_of_unprivileged_splice_flows_move_bytes_and_return_their_pipes() {
     assert_eq!(carried, count * 3 * (6000 + 9000));
 }
 
-/// Every flow has a reader that stops, so that each wants a pipe at once, and keeps it. There are fewer: 1,024 for 5,000 flows, what an
-/// unprivileged user gets of whole pipes (pipe(7), /proc/sys/fs/pipe-user-pages-soft), and in the small size what [`FEW_FILES`] leaves.
+/// Every flow has a reader that stops, so that each wants a pipe at once, and keeps it. There are fewer: 576 for 5,000 flows, what an
+/// unprivileged user gets of whole pipes if some are wide (pipe(7), /proc/sys/fs/pipe-user-pages-soft), and in the small size what [`FEW_FILES`] leaves.
 /// The flows that get none copy, and everything arrives.
 #[test]
 fn thousands_of_unprivileged_splice_flows_can_be_blocked_at_once() {

@@ -18,9 +18,22 @@ pub const PER_PIPE: u64 = 2;
 /// Connections for which there is one pipe: pipes are lent only while bytes are inside (as HAProxy's maxpipes).
 const CONNECTIONS_A_PIPE: u64 = 4;
 
-/// Most pipes, whatever the limit: as many as an unprivileged user gets whole ones (fs.pipe-user-pages-soft, 16,384 pages
-/// by default, at 16 pages each; pipe(7)).
-const PIPES_MAX: u64 = 1024;
+/// Pages of all pipes of the process: beyond fs.pipe-user-pages-soft (16,384 by default; pipe(7)) an unprivileged user's pipes shrink to
+/// two pages.
+pub const PIPE_PAGES_MAX: u64 = 16_384;
+
+/// Pages of a pipe as it is made (pipe(7)).
+pub const PIPE_PAGES: u64 = 16;
+
+/// Pages of a wide pipe. An unprivileged user may ask for twice as many (fs.pipe-max-size, 1 MiB by default; pipe(7)), but what that gains
+/// is lost again in the caches.
+pub const WIDE_PIPE_PAGES: u64 = 128;
+
+/// Most wide pipes: they take half of [`PIPE_PAGES_MAX`].
+pub const WIDE_PIPES_MAX: u64 = PIPE_PAGES_MAX / 2 / WIDE_PIPE_PAGES;
+
+/// Most pipes, whatever the limit: the others take the other half.
+pub const PIPES_MAX: u64 = WIDE_PIPES_MAX + PIPE_PAGES_MAX / 2 / PIPE_PAGES;
 
 /// Descriptors of a worker's runtime: its epoll instance, and where other threads call it.
 const PER_WORKER: u64 = 2;
@@ -279,8 +292,8 @@ mod tests {
         let wish = config("['[::]:443', '0.0.0.0:444']", "max-connections = 5000");
         let divided = Descriptors::divide(20_000, &wish);
         assert_eq!((divided.listening, divided.checks, divided.runtime), (6, 1, 4));
-        assert_eq!((divided.connections, divided.pipes), (5000, 1024));
-        assert_eq!(Descriptors::needed(5000, &wish), 6 + 1 + 4 + 32 + 10_000 + 2048);
+        assert_eq!((divided.connections, divided.pipes), (5000, 576));
+        assert_eq!(Descriptors::needed(5000, &wish), 6 + 1 + 4 + 32 + 10_000 + 1152);
         assert!(Descriptors::divide(1_000, &wish).connections < 500);
         assert_eq!(Descriptors::divide(10, &wish).connections, 0);
         assert_eq!(Descriptors::divide(u64::MAX, &config("'[::]:443'", "")).connections, u32::MAX);

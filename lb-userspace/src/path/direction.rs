@@ -31,7 +31,7 @@ pub struct JoinedHeader(pub Vec<u8>);
 /// Length of the buffer that copies pass through.
 pub const COPY_BUFFER: usize = JOINED_HEADER_MAX + COPY_CHUNK;
 
-/// Asked of one splice(2). The pipe's slots are the real bound (pipe(7): 16 by default, each up to one page fragment).
+/// Asked of one splice(2). In a pipe that is not wide, its slots are the real bound (pipe(7): 16, each up to one page fragment).
 const SPLICE_CHUNK: u32 = 1 << 20;
 
 /// Bytes after which a direction lets other flows of the worker have a turn.

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Pipes for path `splice`. A flow borrows one only while bytes are inside it, so that a few serve thousands of idle flows.
+//!
+//! What one splice(2) moves is bounded by the pipe's slots, a fragment of a page each, and a write of many fragments costs hardly more
+//! than one of a few. So the first pipes are wide. There are few of them, because a user's pipes together may have only so many pages.
 
 use std::cell::RefCell;
 use std::io;
@@ -8,42 +11,61 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prometheus_client::metrics::gauge::Gauge;
-use rustix::pipe::PipeFlags;
+use rustix::pipe::{PipeFlags, fcntl_setpipe_size};
+
+use crate::config::needs::{WIDE_PIPE_PAGES, WIDE_PIPES_MAX};
 
 /// Empty pipes that a worker keeps for the next flow; more are closed. Never more than half of its share of the budget, so that
 /// what one worker keeps is not what another lacks.
 const IDLE_PIPES_MAX: usize = 64;
 
-/// How many pipes the process may have, over all workers: they cost two file descriptors each, and beyond
-/// fs.pipe-user-pages-soft (pipe(7)) an unprivileged user's pipes shrink to two pages.
+/// Bytes of a page where the kernel has the smallest; where they are larger, a wide pipe has fewer slots.
+const PAGE_BYTES: usize = 4096;
+
+/// What a wide pipe is asked to hold, in bytes.
+const WIDE_BYTES: usize = WIDE_PIPE_PAGES as usize * PAGE_BYTES;
+
+/// How many pipes the process may have, over all workers: they cost two file descriptors each, and pages.
 #[derive(Debug)]
 pub struct PipeBudget {
     max: usize,
     open: AtomicUsize,
+    wide: AtomicUsize,
     gauge: Gauge,
 }
 
 impl PipeBudget {
     /// At most `max` pipes; `gauge` shows how many there are.
     pub fn new(max: usize, gauge: Gauge) -> Arc<Self> {
-        Arc::new(Self { max, open: AtomicUsize::new(0), gauge })
+        Arc::new(Self { max, open: AtomicUsize::new(0), wide: AtomicUsize::new(0), gauge })
     }
 
     fn take(&self) -> bool {
-        let taken = self
-            .open
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |open| (open < self.max).then_some(open + 1))
-            .is_ok();
-        if taken {
+        let is_taken = take_below(&self.open, self.max);
+        if is_taken {
             self.gauge.inc();
         }
-        taken
+        is_taken
     }
 
     fn give_back(&self) {
         self.open.fetch_sub(1, Ordering::Relaxed);
         self.gauge.dec();
     }
+
+    fn take_wide(&self) -> bool {
+        take_below(&self.wide, WIDE_PIPES_MAX as usize)
+    }
+
+    fn give_back_wide(&self) {
+        self.wide.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Adds one to what is below `max`; whether it was.
+fn take_below(count: &AtomicUsize, max: usize) -> bool {
+    let add = |count| (count < max).then_some(count + 1);
+    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add).is_ok()
 }
 
 /// A pipe's two ends. Boxed all its life, so that a flow without one keeps room for a pointer alone.
@@ -53,6 +75,7 @@ pub struct Pipe {
     pub reader: OwnedFd,
     /// The end that bytes go into.
     pub writer: OwnedFd,
+    is_wide: bool,
     budget: Arc<PipeBudget>,
 }
 
@@ -62,7 +85,10 @@ impl Pipe {
             return Ok(None);
         }
         match rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC) {
-            Ok((reader, writer)) => Ok(Some(Box::new(Self { reader, writer, budget: Arc::clone(budget) }))),
+            Ok((reader, writer)) => {
+                let is_wide = widen(&writer, budget);
+                Ok(Some(Box::new(Self { reader, writer, is_wide, budget: Arc::clone(budget) })))
+            }
             Err(errno) => {
                 budget.give_back();
                 Err(errno.into())
@@ -71,8 +97,24 @@ impl Pipe {
     }
 }
 
+/// Makes a pipe a wide one, if there may be one more; whether it is.
+fn widen(pipe: &OwnedFd, budget: &PipeBudget) -> bool {
+    if !budget.take_wide() {
+        return false;
+    }
+    // What other processes of the user have counts, too: then it stays as it is.
+    let is_wide = fcntl_setpipe_size(pipe, WIDE_BYTES).is_ok();
+    if !is_wide {
+        budget.give_back_wide();
+    }
+    is_wide
+}
+
 impl Drop for Pipe {
     fn drop(&mut self) {
+        if self.is_wide {
+            self.budget.give_back_wide();
+        }
         self.budget.give_back();
     }
 }
@@ -80,22 +122,37 @@ impl Drop for Pipe {
 /// The pipes of one worker.
 #[derive(Debug)]
 pub struct Pipes {
-    #[expect(clippy::vec_box, reason = "a flow borrows the box")]
-    idle: RefCell<Vec<Box<Pipe>>>,
+    idle: RefCell<Idle>,
     idle_max: usize,
     budget: Arc<PipeBudget>,
+}
+
+/// Pipes that nobody has borrowed; a flow borrows the box.
+#[derive(Debug, Default)]
+#[expect(clippy::vec_box, reason = "a flow borrows the box")]
+struct Idle {
+    wide: Vec<Box<Pipe>>,
+    others: Vec<Box<Pipe>>,
+}
+
+impl Idle {
+    fn len(&self) -> usize {
+        self.wide.len() + self.others.len()
+    }
 }
 
 impl Pipes {
     /// No pipes yet; they are opened when first needed. `workers` share the budget.
     pub fn new(budget: Arc<PipeBudget>, workers: usize) -> Self {
         let idle_max = (budget.max / workers.max(1) / 2).min(IDLE_PIPES_MAX);
-        Self { idle: RefCell::new(Vec::new()), idle_max, budget }
+        Self { idle: RefCell::default(), idle_max, budget }
     }
 
-    /// An empty pipe; `None` if there are as many as there may be or the process has no descriptors left: the caller copies.
+    /// An empty pipe, a wide one if one is idle; `None` if there are as many as there may be or the process has no descriptors left: the
+    /// caller copies.
     pub fn borrow(&self) -> Option<Box<Pipe>> {
-        if let Some(pipe) = self.idle.borrow_mut().pop() {
+        let mut idle = self.idle.borrow_mut();
+        if let Some(pipe) = idle.wide.pop().or_else(|| idle.others.pop()) {
             return Some(pipe);
         }
         Pipe::open(&self.budget).ok().flatten()
@@ -104,15 +161,18 @@ impl Pipes {
     /// Takes back a pipe that is empty.
     pub fn give_back(&self, pipe: Box<Pipe>) {
         let mut idle = self.idle.borrow_mut();
-        if idle.len() < self.idle_max {
-            idle.push(pipe);
+        if idle.len() >= self.idle_max {
+            return;
         }
+        let kept = if pipe.is_wide { &mut idle.wide } else { &mut idle.others };
+        kept.push(pipe);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::needs::{PIPE_PAGES_MAX, PIPES_MAX};
 
     #[test]
     fn a_budget_is_a_hard_limit_and_pipes_come_back() {
@@ -141,5 +201,24 @@ mod tests {
         }
         let left: Vec<_> = std::iter::from_fn(|| workers[1].borrow()).collect();
         assert_eq!(left.len(), 6);
+    }
+
+    /// And each has its full size, so that the pages of all of them are no more than an unprivileged user may have.
+    #[test]
+    fn a_few_pipes_are_wide_and_go_first() {
+        let max = PIPES_MAX as usize;
+        let pipes = Pipes::new(PipeBudget::new(max, Gauge::default()), 1);
+        let all: Vec<_> = std::iter::from_fn(|| pipes.borrow()).collect();
+        let bytes = |pipe: &Pipe| rustix::pipe::fcntl_getpipe_size(&pipe.reader).expect("a pipe");
+        let wide = all.iter().filter(|pipe| bytes(pipe) == WIDE_BYTES).count();
+        assert_eq!((wide, all.len()), (WIDE_PIPES_MAX as usize, max));
+        let pages: usize = all.iter().map(|pipe| bytes(pipe) / PAGE_BYTES).sum();
+        assert!(pages as u64 <= PIPE_PAGES_MAX, "{pages}");
+        let (mut wide, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(|pipe| pipe.is_wide);
+        pipes.give_back(wide.pop().expect("a wide one"));
+        pipes.give_back(others.pop().expect("another"));
+        assert!(pipes.borrow().is_some_and(|pipe| pipe.is_wide));
+        drop(wide);
+        assert!(std::iter::from_fn(|| pipes.borrow()).any(|pipe| pipe.is_wide));
     }
 }
