@@ -109,6 +109,7 @@ fn lb_toml_shows_the_defaults() {
         "servers",
         "source",
         "source-interface",
+        "packet-ports",
         "packet-interfaces",
         "ca-file",
         "observe",
