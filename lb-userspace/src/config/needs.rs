@@ -31,9 +31,9 @@ const PER_WORKER_INSIDE: u64 = 5;
 /// Descriptors of the process for path `sockmap`: maps, program, its BTF.
 const INSIDE: u64 = 12;
 
-/// Descriptors of the process for path `packet`: maps, four programs, their BTF, a link for each direction of 64 interfaces, and
-/// two sockets for resets.
-const PACKET: u64 = 26 + 2 * 64;
+/// Descriptors of the process for path `packet`: maps, four programs, their BTF, a link for each direction of 64 interfaces, two
+/// sockets for resets, and two descriptors for connection tracking.
+const PACKET: u64 = 28 + 2 * 64;
 
 /// Most connections to the admin surface. One more is there for the moment in which it takes the place of another; that one is
 /// in the reserve.

@@ -35,10 +35,10 @@ use slots::Slots;
 
 pub use attach::{AttachError, Attachment};
 pub use counters::{Counters, Counts};
-pub use keys::{KeyRefusal, Keys, ends, family, ports, way};
+pub use keys::{KeyRefusal, Keys, connections, ends, family, ports, way};
 pub use ledger::{STORY_BYTES, Tally};
 pub use open::{OpenError, OpenTerms};
-pub use resets::Resets;
+pub use resets::{Outcome, Resets};
 pub use slots::{Listed, Orphan, Receipt, Slot};
 
 /// The programs.
