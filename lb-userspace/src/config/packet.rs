@@ -9,14 +9,14 @@ use super::reader::Reader;
 use super::source_address::interface_name;
 
 /// `packet-ports` where nothing is said: above those that the kernel chooses from by default (ip_local_port_range, ip-sysctl.rst).
-pub(super) const DEFAULT_PORTS: RangeInclusive<u16> = 61_000..=65_535;
+pub const PACKET_PORTS: RangeInclusive<u16> = 61_000..=65_535;
 
 /// `packet-state` where nothing is said: below where systemd mounts a BPF file system.
-const DEFAULT_STATE: &str = "/sys/fs/bpf/lb";
+pub const PACKET_STATE: &str = "/sys/fs/bpf/lb";
 
 /// Reads `packet-ports`.
 pub(super) fn ports(reader: &Reader<'_, '_>) -> Option<RangeInclusive<u16>> {
-    let Some(value) = reader.key("packet-ports") else { return Some(DEFAULT_PORTS) };
+    let Some(value) = reader.key("packet-ports") else { return Some(PACKET_PORTS) };
     let range = value.string()?.split_once('-').and_then(|(first, last)| {
         let port = |text: &str| text.trim().parse::<u16>().ok().filter(|port| *port >= 1024);
         Some(port(first)?..=port(last)?)
@@ -42,7 +42,7 @@ pub(super) fn interfaces(reader: &Reader<'_, '_>) -> Option<Vec<Arc<str>>> {
 
 /// Reads `packet-state`; `None` inside for "off".
 pub(super) fn state(reader: &Reader<'_, '_>) -> Option<Option<PathBuf>> {
-    let Some(value) = reader.key("packet-state") else { return Some(Some(DEFAULT_STATE.into())) };
+    let Some(value) = reader.key("packet-state") else { return Some(Some(PACKET_STATE.into())) };
     match value.string()? {
         "off" => Some(None),
         path if path.starts_with('/') && path.len() > 1 => Some(Some(path.into())),

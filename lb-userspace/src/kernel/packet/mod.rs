@@ -29,6 +29,7 @@ use lb_common::packet::record::{PACKET_EGRESS, PACKET_EGRESS_L3, PACKET_INGRESS,
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{LoadError, Step, from_map, load_packet};
+use crate::net::claim::Claim;
 use hooks::Hooks;
 use kept::Keeper;
 use slots::Slots;
@@ -54,6 +55,8 @@ pub struct Packet {
     ebpf: Ebpf,
     keeper: Keeper,
     hooks: Hooks,
+    /// Its ports, on this host.
+    _claim: Option<Claim>,
 }
 
 /// The programs' calls, for the one thread that waits for them.
