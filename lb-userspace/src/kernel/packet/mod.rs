@@ -21,6 +21,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use aya::Ebpf;
@@ -57,6 +58,8 @@ pub struct Packet {
     hooks: Hooks,
     /// Its ports, on this host.
     _claim: Option<Claim>,
+    /// Whether no agent follows for whom anything would be kept.
+    is_last: AtomicBool,
 }
 
 /// The programs' calls, for the one thread that waits for them.
@@ -88,6 +91,16 @@ impl Packet {
     /// Who has maps and programs when the agent is gone.
     pub fn keeper(&self) -> &Keeper {
         &self.keeper
+    }
+
+    /// Whether maps, programs and flows outlive the agent.
+    pub fn outlives(&self) -> bool {
+        self.keeper.keeps() && !self.is_last.load(Ordering::Relaxed)
+    }
+
+    /// No agent follows: nothing outlives this one.
+    pub fn be_last(&self) {
+        self.is_last.store(true, Ordering::Relaxed);
     }
 
     /// Lets nobody keep anything.

@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use aya::maps::{Array, Map, MapData};
 use aya::programs::SchedClassifier;
@@ -195,7 +196,16 @@ impl Packet {
         let bells = Bells { ring, slots: Arc::clone(&slots) };
         let Loaded { ebpf, keys, counters, .. } = loaded;
         Ok((
-            Self { slots, keys, counters, ebpf, keeper, hooks, _claim: None },
+            Self {
+                slots,
+                keys,
+                counters,
+                ebpf,
+                keeper,
+                hooks,
+                _claim: None,
+                is_last: AtomicBool::new(false),
+            },
             bells,
             orphans,
         ))

@@ -149,7 +149,7 @@ impl Spliced {
     /// # Errors
     /// Nobody keeps it.
     pub fn leave(self) -> Result<(), Self> {
-        if !self.station.common.kernel.keeper().keeps() {
+        if !self.station.common.kernel.outlives() {
             return Err(self);
         }
         self.slot.leave();
