@@ -83,6 +83,8 @@ labelled! {
         NoPort => "no-port",
         /// A peer is on this host: its packets take another way.
         LocalPeer => "local-peer",
+        /// This host translates addresses or ports of one of its connections: on the wire they are others than sockets know.
+        Nat => "nat",
         /// As many flows as there is room for take the path.
         Full => "full",
         /// Not all of its segments come by an interface at which they are seen.

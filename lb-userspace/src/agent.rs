@@ -6,6 +6,7 @@ mod descriptors;
 mod error;
 mod listeners;
 mod packet;
+mod signals;
 mod sockmap;
 
 pub(crate) use descriptors::raise_limit;
@@ -19,7 +20,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use tokio::runtime::Runtime;
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::Signal;
 use tokio::sync::watch;
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout_at};
@@ -42,6 +43,7 @@ use crate::resolve::{self, Resolution};
 use crate::worker::{self, Entrance, Inbox, Order, Peer, Shared};
 
 use listeners::Listeners;
+use signals::Signals;
 
 pub use error::StartError;
 
@@ -88,13 +90,6 @@ struct Control {
     orders: watch::Sender<Order>,
     workers: Vec<Worker>,
     is_draining: Arc<AtomicBool>,
-}
-
-/// What the agent is told from outside.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
 }
 
 /// A worker's thread. It waits for its listening sockets, so that there is no socket before there are threads.
@@ -176,22 +171,9 @@ impl Agent {
     }
 }
 
-impl Signals {
-    /// Takes the signals over from the kernel, which would end the process for them. Those that come from here on are kept until
-    /// somebody asks.
-    fn install() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-}
-
 impl Control {
     /// What the control thread does: checks, the admin surface, signals; then drains and stops.
     async fn run(mut self, signals: Signals) {
-        let Signals { terminate, interrupt, hangup } = signals;
         let _resolution = self.resolution.take();
         spawn_local(self.coalescing.clone().run());
         let checks = Checks::new(self.coalescing.certificates(), self.checks_max);
@@ -200,8 +182,10 @@ impl Control {
         if let Some(admin) = self.admin.take() {
             spawn_local(admin.run());
         }
-        spawn_local(reopen_when_told(hangup, self.shared.log.clone()));
-        self.obey(terminate, interrupt).await;
+        let packet = self.shared.packet.as_ref().map(|packet| Arc::clone(&packet.kernel));
+        spawn_local(signals::reopen_when_told(signals.hangup, self.shared.log.clone()));
+        spawn_local(signals::be_last_when_told(signals.last, packet));
+        self.obey(signals.terminate, signals.interrupt).await;
         // The lines of all connections that are left come in one burst.
         self.shared.log.hurry(LOG_FLUSH_MAX);
         let _ = self.orders.send(Order::Stop);
@@ -251,13 +235,6 @@ impl Control {
             }
         };
         timeout_at(deadline, last_gone).await.is_ok()
-    }
-}
-
-async fn reopen_when_told(mut hangup: Signal, log: AccessLog) {
-    while hangup.recv().await.is_some() {
-        tracing::info!("re-opening the log");
-        log.reopen();
     }
 }
 

@@ -2,13 +2,14 @@
 //! `lb doctor`, as everybody who might ask.
 
 use lb_tests::agent::{Agent, Launch};
+use lb_tests::bpffs::Bpffs;
 use lb_tests::config::{Config, Path};
 use lb_tests::net::Net;
 use lb_tests::process::text;
 use serde_json::Value;
 
 use crate::privileges::{FOR_SOCKMAP, hidden_btf};
-use crate::support::{SERVER_PORT, tcp_config};
+use crate::support::{PORT, SERVER_PORT, tcp_config};
 
 /// sysexits.h: EX_UNAVAILABLE.
 const UNAVAILABLE: i32 = 69;
@@ -90,12 +91,57 @@ fn a_low_port_needs_its_capability() {
     assert!(said.trim_end().ends_with("lb.toml asks for is not available."), "{said}");
 }
 
+/// Before anybody wonders why the path is off.
+#[test]
+fn what_path_packet_goes_by_on_this_host_is_told() {
+    let (net, bpffs) = (Net::new(1), Bpffs::new());
+    net.balancer.sysctl("net/ipv4/ip_local_port_range", "32768 60999");
+    let state = bpffs.path("lb");
+    let examine = |ports: &str, code: i32| {
+        let global = format!("packet-state = \"{}\"\npacket-ports = \"{ports}\"", state.display());
+        let config = Config::new().global(&global).path(Path::Packet);
+        let config = config.tcp("in", net.frontend(PORT), "out", "");
+        let config = config.backend("out", net.server().address(SERVER_PORT), "");
+        (examine_for(&net, |launch| launch, &config, code), config)
+    };
+    let said =
+        |findings: &[Value], subject: &str| find(findings, subject)["text"].as_str().unwrap_or("").to_owned();
+    let (findings, _) = examine("60990-61100", UNAVAILABLE);
+    assert_eq!(lacking(&findings), "packet-ports");
+    let change = find(&findings, "packet-ports")["change"].as_str().expect("what to change");
+    assert!(change.starts_with("net.ipv4.ip_local_reserved_ports = 60990-61100 "), "{change}");
+    // What it says helps.
+    net.balancer.sysctl("net/ipv4/ip_local_reserved_ports", "60990-61100");
+    let (findings, config) = examine("60990-61100", 0);
+    assert_eq!(said(&findings, "packet-ports"), "60990-61100, which the kernel gives to nobody");
+    assert_eq!(
+        said(&findings, "packet-state"),
+        format!("{} keeps flows while lb is started anew", state.display())
+    );
+    assert!(!state.exists(), "looking makes nothing");
+    let agent = Agent::start(&net, &config);
+    let (findings, _) = examine("61000-61200", 0);
+    let process = agent.process.pid();
+    let expected = format!("60990-61100 are those of the lb that runs (process {process})");
+    assert_eq!(said(&findings, "packet-ports"), expected);
+    assert_eq!(find(&findings, "packet-ports")["verdict"], "note");
+}
+
 /// The findings for a configuration with this path, in these circumstances, and with this exit code.
 #[track_caller]
 fn examine(path: Path, circumstances: impl FnOnce(Launch) -> Launch, code: i32) -> Vec<Value> {
     let net = Net::new(1);
-    let launch = circumstances(Agent::launch(&net));
-    let output = launch.verb(&["doctor", "--format", "json"], &tcp_config(&net, path, ""));
+    examine_for(&net, circumstances, &tcp_config(&net, path, ""), code)
+}
+
+#[track_caller]
+fn examine_for(
+    net: &Net,
+    circumstances: impl FnOnce(Launch) -> Launch,
+    config: &Config,
+    code: i32,
+) -> Vec<Value> {
+    let output = circumstances(Agent::launch(net)).verb(&["doctor", "--format", "json"], config);
     let (said, complaint) = (text(&output.stdout), text(&output.stderr));
     assert_eq!(output.status.code(), Some(code), "{said}{complaint}");
     let report: Value = serde_json::from_str(&said).unwrap_or_else(|error| panic!("{error}: {said}"));

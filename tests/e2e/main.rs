@@ -59,6 +59,7 @@ mod packet_restart;
 mod packet_stage;
 mod packet_streams;
 mod packet_tls;
+mod packet_tracking;
 mod packet_ways;
 mod pauses;
 mod privileges;

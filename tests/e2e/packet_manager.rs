@@ -10,10 +10,12 @@ use std::os::unix::net::UnixDatagram;
 use lb_tests::agent::Agent;
 use lb_tests::config::{Config, Path};
 use lb_tests::process::text;
+use lb_tests::stream::{End, receive_all};
 use lb_tests::wait::PATIENCE;
 use rustix::cmsg_space;
 use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::packet_stage::{Objects, Pair, Stage, assert_bytes, kill, until_said};
@@ -107,8 +109,12 @@ fn inheritable(fd: &OwnedFd) -> OwnedFd {
 
 /// With a place for files that cannot be.
 fn config(stage: &Stage) -> Config {
+    config_with(stage, "")
+}
+
+fn config_with(stage: &Stage, global: &str) -> Config {
     Config::new()
-        .global("packet-state = \"/nonexistent/lb\"")
+        .global(&format!("packet-state = \"/nonexistent/lb\"\n{global}"))
         .path(Path::Packet)
         .tcp("in", stage.net.frontend(PORT), "out", "")
         .backend("out", stage.net.server().address(SERVER_PORT), "")
@@ -141,5 +147,31 @@ fn the_service_manager_keeps_flows_until_the_next_agent_comes() {
     third.terminate();
     manager.until_empty();
     assert!(third.wait().success());
+    stage.assert_nothing_left(&objects);
+}
+
+/// As the unit does where nobody follows (`systemctl stop`): what would go on ends, at both ends and with its line.
+#[test]
+fn the_last_agent_ends_its_flows_with_itself() {
+    let (stage, mut manager) = (Stage::new(), Manager::new());
+    let config = config_with(&stage, "drain-timeout = \"500ms\"");
+    let mut agent = manager.start(&stage, &config);
+    let pairs = [stage.spliced(&agent), stage.spliced(&agent)];
+    let objects = Objects::of(&agent);
+    agent.process.signal(Signal::USR1);
+    until_said(&agent, "no lb follows");
+    pairs.iter().for_each(|pair| assert!(pair.pings_at_once(), "nobody ends yet"));
+    agent.terminate();
+    manager.until_empty();
+    assert!(agent.wait().success());
+    for record in agent.until_records(2) {
+        let said = (record.close(), record.text("path"), record.text("termination"));
+        assert_eq!(said, ("shutdown", "packet", "KD"));
+    }
+    for pair in &pairs {
+        // What it got in answer to the last message stands before the reset.
+        assert_eq!(receive_all(&pair.client).1, End::Reset);
+        assert_eq!(receive_all(&pair.server).1, End::Reset);
+    }
     stage.assert_nothing_left(&objects);
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Path `packet`: whatever else ends a flow but its ends, both get a reset; and what that takes.
 
+use std::process::Command;
 use std::time::Duration;
 
 use lb_tests::agent::Agent;
@@ -15,6 +16,7 @@ use crate::support::{PORT, SERVER_PORT};
 
 on_both_families! {
     flows_that_are_silent_for_too_long_are_reset_at_both_ends,
+    resets_that_do_not_leave_the_host_are_counted,
     flows_on_a_backup_that_is_relieved_are_reset_at_both_ends,
 }
 
@@ -25,6 +27,29 @@ fn flows_that_are_silent_for_too_long_are_reset_at_both_ends(family: Family) {
     assert_eq!(receive_all(&flow.client), (Vec::new(), End::Reset));
     assert_reset(&flow.server);
     lab.assert_closed(1, "idle-timeout");
+    assert_counted(&lab, 6, 0);
+}
+
+/// Waits until so many resets are on their way, and so many are not. Each end gets its own three times.
+#[track_caller]
+fn assert_counted(lab: &Lab, sent: u64, failed: u64) {
+    lab.agent.until_count("lb_packet_resets_total", &[("result", "sent")], sent);
+    lab.agent.until_count("lb_packet_resets_total", &[("result", "failed")], failed);
+}
+
+/// The host's own rules may forbid anything.
+fn resets_that_do_not_leave_the_host_are_counted(family: Family) {
+    let net = Net::new(1);
+    net.balancer.run(Command::new("nft").arg(
+        "table inet wall { chain output { type filter hook output priority 0;
+            tcp dport 6000 tcp flags & rst == rst drop; }
+        }",
+    ));
+    let lab = Lab::with(net, family, Lines { backend: "idle-timeout = \"3s\"", ..Lines::default() });
+    let flow = lab.spliced();
+    assert_eq!(receive_all(&flow.client), (Vec::new(), End::Reset));
+    lab.assert_closed(1, "idle-timeout");
+    assert_counted(&lab, 3, 3);
 }
 
 fn flows_on_a_backup_that_is_relieved_are_reset_at_both_ends(family: Family) {

@@ -74,6 +74,32 @@ fn a_second_agent_is_refused_what_the_first_has() {
     assert_bytes(&agent.until_records(1)[0], pair.bytes);
 }
 
+/// Wherever they keep their flows, if anywhere: a port leads to one flow.
+#[test]
+fn agents_beside_each_other_share_no_port() {
+    let stage = Stage::new();
+    stage.net.balancer.sysctl("net/ipv4/ip_local_port_range", "32768 49999");
+    let agent = stage.agent();
+    let mut pair = stage.spliced(&agent);
+    let taken = format!(
+        "packet-ports 61000 to 65535 are those of another lb that is running (process {})",
+        agent.process.pid()
+    );
+    for (ports, expected) in [("65535-65535", &*taken), ("50000-60999", "path packet is available")] {
+        let config = Config::whole("[log]\ntarget = \"off\"\n")
+            .global(&format!("packet-state = \"off\"\npacket-ports = \"{ports}\""))
+            .path(Path::Packet)
+            .tcp("in", stage.net.frontend(PORT + 1), "out", "")
+            .backend("out", stage.net.server().address(SERVER_PORT), "");
+        let second = stage.run_beside(&config);
+        until("a word of it", || second.stderr().iter().any(|line| line.contains(expected)));
+        until("it to be ready", || second.stderr().iter().any(|line| line.contains("ready")));
+        pair.ping();
+    }
+    pair.end();
+    assert_bytes(&agent.until_records(1)[0], pair.bytes);
+}
+
 /// What another lb has left is not touched, as long as flows are in it.
 #[test]
 fn a_layout_that_is_not_understood_is_left_alone() {
@@ -126,6 +152,8 @@ fn a_flow_keeps_its_names_when_the_configuration_changes() {
     pair.ping();
     let later = stage.spliced(&second);
     pair.end();
+    // The first of either agent has the same number.
+    second.until_records(1);
     later.end();
     let records = second.until_records(2);
     let names =

@@ -13,6 +13,7 @@ use crate::kernel::packet::kept::Keeper;
 use crate::kernel::packet::{self, AttachError, Attachment, OpenTerms, Orphan, Resets};
 use crate::kernel::{self, Bells, LoadError, Packet};
 use crate::net;
+use crate::net::conntrack::Conntrack;
 use crate::observe::metrics::ProcessMetrics;
 use crate::path::packet::{Canary, Common, Grace, Ports, Stay};
 
@@ -31,6 +32,7 @@ pub(super) struct Attached {
     bells: Bells,
     interfaces: usize,
     orphans: Vec<Orphan>,
+    conntrack: Arc<Conntrack>,
     resets: io::Result<Resets>,
 }
 
@@ -85,7 +87,11 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
         let stay = Stay::new(Arc::clone(&packet), attachments, left);
         match error {
             Some(error) => Err(error),
-            None => Ok(Attached { stay, packet, bells, interfaces, orphans, resets: Resets::open() }),
+            None => {
+                let conntrack = Arc::<Conntrack>::default();
+                let resets = Resets::open(Arc::clone(&conntrack));
+                Ok(Attached { stay, packet, bells, interfaces, orphans, conntrack, resets })
+            }
         }
     })
 }
@@ -128,13 +134,14 @@ pub(super) fn open(
     config: &Config,
     metrics: &ProcessMetrics,
 ) -> Option<(Common, Vec<Orphan>)> {
-    let opened = loaded?.and_then(|Attached { stay, packet, bells, interfaces, orphans, resets }| {
+    let opened = loaded?.and_then(|attached| {
+        let Attached { stay, packet, bells, interfaces, orphans, conntrack, resets } = attached;
         let grace = Grace::start().map_err(OpenError::Grace)?;
         listen(bells)?;
-        Ok((stay, packet, interfaces, orphans, grace, tell_lack(resets)))
+        Ok((stay, packet, interfaces, orphans, grace, conntrack, tell_lack(resets)))
     });
     match opened {
-        Ok((stay, kernel, interfaces, orphans, grace, resets)) => {
+        Ok((stay, kernel, interfaces, orphans, grace, conntrack, resets)) => {
             metrics.paths.note(PathKind::Packet, Availability::Available);
             tracing::info!(interfaces, left = orphans.len(), "path packet is available");
             tell_keeper(kernel.keeper());
@@ -145,6 +152,8 @@ pub(super) fn open(
                 ports: Ports::new(config.global.packet_ports()),
                 canary: Arc::new(Canary::new(metrics.paths.clone())),
                 resets,
+                conntrack,
+                resets_sent: metrics.paths.packet_resets.clone(),
                 refused: metrics.paths.packet.clone(),
             };
             Some((common, orphans))

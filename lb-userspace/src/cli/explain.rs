@@ -58,6 +58,9 @@ pub(super) fn explain(config: &Config, question: &Question<'_>, system: &System)
     if wants_sockmap(config) {
         section(&mut text, "Memory of path sockmap", &sockmap_memory(config));
     }
+    if wants_packet(config) {
+        section(&mut text, "Ports of path packet", &packet_ports(config));
+    }
     let names = names(config);
     if !names.is_empty() {
         section(&mut text, "Names", &names);
@@ -156,6 +159,16 @@ fn sockmap_memory(config: &Config) -> Vec<String> {
     vec![
         format!("all connections: {}{whence}; half of it for shares, half beyond them", shown(limits.total)),
         format!("one direction: {}", shown(limits.direction)),
+    ]
+}
+
+/// What `packet-ports` allow, and what they ask for.
+fn packet_ports(config: &Config) -> Vec<String> {
+    let ports = config.global.packet_ports();
+    let (first, last, count) = (ports.start(), ports.end(), ports.len());
+    vec![
+        format!("{first}-{last}: at most {count} connections to each server; others stay in user space"),
+        "nobody else on this host may use them, or the path is off: lb doctor looks".into(),
     ]
 }
 

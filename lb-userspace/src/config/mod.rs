@@ -37,6 +37,7 @@ mod value;
 pub use context::ReadFile;
 pub use load::{LoadError, Loaded};
 pub use names::parse_name;
+pub use packet::PACKET_STATE;
 pub use problem::{Place, Problem, Problems};
 pub use types::{
     AcceptProxy, Address, Admin, AdminUser, Authorities, Backend, BackendId, Balance, BalanceFactor,

@@ -9,7 +9,7 @@ use super::reader::Reader;
 use super::source_address::interface_name;
 
 /// `packet-state` where nothing is said: below where systemd mounts a BPF file system.
-const DEFAULT_STATE: &str = "/sys/fs/bpf/lb";
+pub const PACKET_STATE: &str = "/sys/fs/bpf/lb";
 
 /// Reads `packet-ports`; `None` inside if nothing is said.
 pub(super) fn ports(reader: &Reader<'_, '_>) -> Option<Option<RangeInclusive<u16>>> {
@@ -39,7 +39,7 @@ pub(super) fn interfaces(reader: &Reader<'_, '_>) -> Option<Vec<Arc<str>>> {
 
 /// Reads `packet-state`; `None` inside for "off".
 pub(super) fn state(reader: &Reader<'_, '_>) -> Option<Option<PathBuf>> {
-    let Some(value) = reader.key("packet-state") else { return Some(Some(DEFAULT_STATE.into())) };
+    let Some(value) = reader.key("packet-state") else { return Some(Some(PACKET_STATE.into())) };
     match value.string()? {
         "off" => Some(None),
         path if path.starts_with('/') && path.len() > 1 => Some(Some(path.into())),

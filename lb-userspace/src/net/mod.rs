@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sockets as this agent uses them: non-blocking, with linger 0 until a clean close ([`end_cleanly`]), watched by their worker's runtime.
 
+pub mod claim;
+pub mod conntrack;
 mod listener;
 mod ports;
 mod raw;

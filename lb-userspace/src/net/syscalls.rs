@@ -237,6 +237,26 @@ fn memory(fd: impl AsFd) -> io::Result<[u32; 9]> {
     if result == 0 { Ok(values) } else { Err(io::Error::last_os_error()) }
 }
 
+/// The process and the user at the other end of a socket of this host's (SO_PEERCRED, unix(7)); of one that listens, who has said so.
+///
+/// # Errors
+/// The socket is not connected.
+pub fn peer_process(fd: impl AsFd) -> io::Result<(i32, u32)> {
+    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
+    let mut len = size_of_val(&peer) as libc::socklen_t;
+    // SAFETY: both pointers are to live values, and the length is that of the value that the kernel writes to, which any bytes may be.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_PEERCRED,
+            (&raw mut peer).cast(),
+            &raw mut len,
+        )
+    };
+    if result == 0 { Ok((peer.pid, peer.uid)) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Sets an option that is an integer.
 pub(super) fn set_int(
     fd: impl AsFd,

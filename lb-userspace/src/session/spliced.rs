@@ -32,7 +32,7 @@ async fn run(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, slot: Se
         Err(flow_end) => return finish_flow(&worker, legs, *journal, flow_end),
     };
     journal.change_path(PathKind::Packet);
-    let leaving = Leaving::new(spliced, journal);
+    let mut leaving = Leaving::new(spliced, journal);
     if let Err(error) = leaving.spliced().check(legs.client.get_ref(), legs.server.get_ref()) {
         tracing::error!(%error, "a flow on path packet is broken: both ends are reset");
         let (spliced, journal) = leaving.end();
@@ -42,6 +42,7 @@ async fn run(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, slot: Se
         return finish(&worker, *journal, CloseReason::PathFailed);
     }
     discard(legs);
+    leaving.parts().0.note_discarded();
     watch(&worker, leaving, &may_be_cut).await;
 }
 
@@ -78,7 +79,7 @@ impl Leaving {
         Self(Some((spliced, journal, on_its_own)))
     }
 
-    fn parts(&mut self) -> (&Spliced, &mut Journal) {
+    fn parts(&mut self) -> (&mut Spliced, &mut Journal) {
         let (spliced, journal, _) = self.0.as_mut().expect("it is there until `end` consumes this");
         (spliced, journal)
     }

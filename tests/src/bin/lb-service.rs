@@ -7,6 +7,7 @@
 use std::any::Any;
 use std::fs::{self, File};
 use std::io::Write as _;
+use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path as FilePath;
 use std::process::{Command, Output};
@@ -17,7 +18,7 @@ use lb_tests::config::{Config, Path};
 use lb_tests::metrics::{Scrape, fetch};
 use lb_tests::net::{Listener, Net};
 use lb_tests::process::{output, run, text};
-use lb_tests::stream::{End, finish, receive_at_most, receive_exactly, say, send};
+use lb_tests::stream::{End, finish, receive_all, receive_at_most, receive_exactly, say, send};
 use lb_tests::wait;
 
 /// Where the report goes.
@@ -49,7 +50,7 @@ const CHECKS: [Check; 10] = [
     ("a_crash_is_repaired", crash),
     ("options_that_break_bpf_only_turn_the_path_off", options),
     ("flows_of_path_packet_outlive_the_process", outlive),
-    ("stopping_is_a_success", stop),
+    ("stopping_is_a_success_and_ends_flows_with_their_lines", stop),
 ];
 
 /// The network around the service.
@@ -215,25 +216,16 @@ fn options(guest: &Guest) {
 
 /// systemd keeps what they go by, after a crash and over a restart, and for nothing else.
 fn outlive(guest: &Guest) {
-    let config = Config::new().path(Path::Packet).tcp("in", guest.net.frontend(PORT), "out", "");
+    let config = Config::new().global("drain-timeout = \"2s\"").path(Path::Packet);
+    let config = config.tcp("in", guest.net.frontend(PORT), "out", "");
     let config = config.backend("out", guest.net.server().address(SERVER_PORT), "");
     fs::write("/etc/lb/lb.toml", config.text()).expect("a writable file system");
     let restarted = systemctl(&["restart", "lb"]);
     assert!(restarted.status.success(), "{}", text(&restarted.stderr));
     let value = scrape(guest).value("lb_path_available", &[("path", "packet"), ("reason", "available")]);
     assert_eq!(value.to_bits(), 1_f64.to_bits(), "{}", journal_lines());
-    let client = guest.net.client.connect(guest.net.frontend(PORT));
-    let server = guest.server.accept();
-    let ping = || {
-        for (from, to) in [(&client, &server), (&server, &client)] {
-            say(from, b"?");
-            assert_eq!(receive_exactly(to, 1), b"?");
-        }
-    };
-    wait::until("the flow to leave the agent", || {
-        ping();
-        scrape(guest).count("lb_path_flows_total", &[("path", "packet")]) > 0
-    });
+    let (client, server) = away(guest);
+    let ping = || ping(&client, &server);
     let stored = show("NFileDescriptorStore");
     assert_ne!(stored, "0");
     let before = show("MainPID");
@@ -250,11 +242,39 @@ fn outlive(guest: &Guest) {
     wait::until("its line", || journal_lines().contains("\"path\":\"packet\""));
 }
 
-fn stop(_: &Guest) {
+/// With nobody who follows, flows of path packet end as all others do.
+fn stop(guest: &Guest) {
+    let (client, server) = away(guest);
     assert!(systemctl(&["stop", "lb"]).status.success());
     assert_eq!((show("ActiveState").as_str(), show("Result").as_str()), ("inactive", "success"));
     let lines = journal_lines();
-    assert!(lines.contains("drained"), "{lines}");
+    assert!(lines.contains("drained") && lines.contains("\"close\":\"shutdown\""), "{lines}");
+    for end in [&client, &server] {
+        assert_eq!(receive_all(end), (Vec::new(), End::Reset));
+    }
+}
+
+/// A flow that programs carry: the client's end and the server's.
+#[track_caller]
+fn away(guest: &Guest) -> (TcpStream, TcpStream) {
+    let flows = || scrape(guest).count("lb_path_flows_total", &[("path", "packet")]);
+    let before = flows();
+    let client = guest.net.client.connect(guest.net.frontend(PORT));
+    let server = guest.server.accept();
+    wait::until("the flow to leave the agent", || {
+        ping(&client, &server);
+        flows() > before
+    });
+    (client, server)
+}
+
+/// A message each way.
+#[track_caller]
+fn ping(client: &TcpStream, server: &TcpStream) {
+    for (from, to) in [(client, server), (server, client)] {
+        say(from, b"?");
+        assert_eq!(receive_exactly(to, 1), b"?");
+    }
 }
 
 /// Puts lines into a file beside the unit (systemd.unit(5), drop-in).

@@ -43,7 +43,7 @@ const PROGRAMS: [&str; 17] = [
 
 /// Modules that tests need, for nobody loads them there when they are asked for: links, their faults, filters, what programs at interfaces
 /// hang on before Linux 6.6, and what ss(8) asks.
-const MODULES: [&str; 10] = [
+const MODULES: [&str; 17] = [
     "veth",
     "tun",
     "sch_netem",
@@ -52,6 +52,13 @@ const MODULES: [&str; 10] = [
     "nf_tables",
     "nft_limit",
     "nft_numgen",
+    "nft_ct",
+    "nf_conntrack_netlink",
+    "nft_chain_nat",
+    "nft_nat",
+    "nft_redir",
+    "nft_masq",
+    "nf_conntrack",
     "tcp_diag",
     "tls",
 ];

@@ -1,13 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is there and what lacks, with what to change. Pure.
 
+use std::error::Error;
 use std::time::Duration;
 
 use super::machine::Machine;
 use super::paths::Paths;
+use super::surroundings::Surroundings;
 use crate::config::Config;
 use crate::config::needs::{self, Descriptors};
 use crate::kernel::LoadError;
+use crate::net::claim::Rival;
 use crate::path::sockmap::Limits;
 use crate::privileges::{Capability, Lack};
 
@@ -97,10 +100,18 @@ fn too_few(config: &Config, connections: u32) -> Option<(String, u64)> {
 }
 
 /// Everything, in the order in which people read it.
-pub(super) fn all(machine: &Machine, wishes: &Wishes, paths: &Paths) -> Vec<Finding> {
+pub(super) fn all(
+    machine: &Machine,
+    wishes: &Wishes,
+    paths: &Paths,
+    surroundings: &Surroundings,
+) -> Vec<Finding> {
     let mut findings = kernel(machine, wishes);
     findings.extend(process(machine, wishes));
     findings.extend(carried(machine, wishes, paths));
+    if wishes.packet {
+        findings.extend([ports(surroundings), keeper(surroundings)]);
+    }
     for (section, steps) in
         [("self-test of path sockmap", &paths.steps), ("self-test of path packet", &paths.packet_steps)]
     {
@@ -220,10 +231,47 @@ fn carried(machine: &Machine, wishes: &Wishes, paths: &Paths) -> Vec<Finding> {
     vec![Finding::fine(SECTION, "copy", "available"), splice, sockmap, packet]
 }
 
+/// Around path packet.
+const PACKET: &str = "around path packet";
+
+fn ports(surroundings: &Surroundings) -> Finding {
+    const SUBJECT: &str = "packet-ports";
+    let Surroundings { ports, are_ours, agents, .. } = surroundings;
+    let range = format!("{}-{}", ports.start(), ports.end());
+    if let Err(error) = are_ours {
+        let cure = format!(
+            "net.ipv4.ip_local_reserved_ports = {range} in a file of /etc/sysctl.d, or packet-ports outside net.ipv4.ip_local_port_range"
+        );
+        return Finding::absent(PACKET, SUBJECT, true, format!("{range}: {}", chain(error)), cure);
+    }
+    let Some(Rival { ports: theirs, process }) = agents.first() else {
+        return Finding::fine(PACKET, SUBJECT, format!("{range}, which the kernel gives to nobody"));
+    };
+    let text =
+        format!("{}-{} are those of the lb that runs (process {process})", theirs.start(), theirs.end());
+    // It may be the one with this configuration.
+    let cure = "another range, if that is another lb";
+    Finding::absent(PACKET, SUBJECT, false, text, cure)
+}
+
+fn keeper(surroundings: &Surroundings) -> Finding {
+    const SUBJECT: &str = "packet-state";
+    match &surroundings.keeper {
+        Ok(keeper) => {
+            Finding::fine(PACKET, SUBJECT, format!("{keeper} keeps flows while lb is started anew"))
+        }
+        Err(why) => {
+            let text = format!("{why}: flows end with lb, unless systemd keeps them");
+            let cure = "FileDescriptorStoreMax= in the systemd unit, as config/lb.service has it; or lb as root, and packet-state in a BPF file system";
+            Finding::absent(PACKET, SUBJECT, false, text, cure)
+        }
+    }
+}
+
 /// An error with its causes.
-fn chain(error: &LoadError) -> String {
+fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
+    let mut cause = error.source();
     while let Some(error) = cause {
         text = format!("{text}: {error}");
         cause = error.source();

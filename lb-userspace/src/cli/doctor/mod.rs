@@ -5,6 +5,7 @@ mod findings;
 mod machine;
 mod paths;
 mod render;
+mod surroundings;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -13,6 +14,7 @@ use clap::Args;
 
 use self::findings::Wishes;
 use self::machine::Machine;
+use self::surroundings::Surroundings;
 use super::output;
 use crate::exit;
 
@@ -35,10 +37,12 @@ pub(super) fn run(args: &DoctorArgs) -> ExitCode {
         Err(code) => return code,
     };
     let machine = Machine::here();
-    let wishes = Wishes::new(loaded.as_ref().map(|loaded| &loaded.config), &machine);
+    let config = loaded.as_ref().map(|loaded| &loaded.config);
+    let wishes = Wishes::new(config, &machine);
+    let surroundings = Surroundings::here(config);
     // The last thing that needs privileges; they are given up in there.
     let paths = paths::examine(wishes.flows, wishes.overdraft);
-    let findings = findings::all(&machine, &wishes, &paths);
+    let findings = findings::all(&machine, &wishes, &paths, &surroundings);
     match args.format {
         super::Format::Human => output::line(render::text(&findings, args.config.as_deref())),
         super::Format::Json => output::line(render::json(&findings)),

@@ -7,10 +7,14 @@ use std::time::Duration;
 
 use super::findings::{Finding, Verdict, all, is_complete};
 use super::paths::Paths;
+use super::surroundings::Surroundings;
 use super::*;
 use crate::cli::explain::System;
 use crate::config::Config;
+use crate::kernel::packet::kept::Why;
 use crate::kernel::{BtfError, LoadError, SelfTestError, Step};
+use crate::net::PortsError;
+use crate::net::claim::Rival;
 use crate::privileges::{Capability, Lack};
 
 /// A machine that has everything, with a process that is root.
@@ -49,8 +53,14 @@ fn fails(error: LoadError) -> Paths {
     Paths { sockmap: Err(error), steps: Vec::new(), ..works() }
 }
 
+/// A host that has everything.
+fn surroundings() -> Surroundings {
+    let keeper = Ok("/sys/fs/bpf/lb".into());
+    Surroundings { ports: 61_000..=65_535, are_ours: Ok(()), agents: Vec::new(), keeper }
+}
+
 fn examine(machine: &Machine, config: Option<&Config>, paths: &Paths) -> Vec<Finding> {
-    all(machine, &Wishes::new(config, machine), paths)
+    all(machine, &Wishes::new(config, machine), paths, &surroundings())
 }
 
 /// What lacks: subjects and what to change.
@@ -84,6 +94,10 @@ paths
   ok    splice   available
   ok    sockmap  available
   ok    packet   available
+
+around path packet
+  ok    packet-ports  61000-65535, which the kernel gives to nobody
+  ok    packet-state  /sys/fs/bpf/lb keeps flows while lb is started anew
 
 self-test of path sockmap
   ok    a slow reader loses nothing  holds (12.3 ms)
@@ -169,6 +183,32 @@ fn every_failure_has_its_cure() {
         LoadError::SelfTest(SelfTestError::Behaviour("keeping within a limit")),
         "path = \"auto\"",
     );
+}
+
+#[test]
+fn what_is_around_path_packet_is_told() {
+    let check = |surroundings: Surroundings, subject: &str, verdict: Verdict, parts: [&str; 2]| {
+        let wishes = Wishes::new(None, &machine());
+        let findings = all(&machine(), &wishes, &works(), &surroundings);
+        let found = findings.iter().find(|finding| finding.subject == subject).expect("it is looked at");
+        let cure = found.cure.as_deref().expect("what to change");
+        assert!(found.text.contains(parts[0]) && cure.contains(parts[1]), "{found:?}");
+        assert_eq!((found.verdict, is_complete(&findings)), (verdict, verdict != Verdict::Lacking));
+        // Who does without the path need not know.
+        let without = config("auto", "0.0.0.0:8443", "");
+        let without = all(&machine(), &Wishes::new(Some(&without), &machine()), &works(), &surroundings);
+        assert!(without.iter().all(|finding| finding.subject != subject));
+    };
+    let given = PortsError::Given { port: 61_000, first: 32_768, last: 65_000 };
+    let given = Surroundings { are_ours: Err(given), ..surroundings() };
+    let parts = ["gives port 61000", "net.ipv4.ip_local_reserved_ports = 61000-65535 in"];
+    check(given, "packet-ports", Verdict::Lacking, parts);
+    let agents = vec![Rival { ports: 65_000..=65_009, process: 77 }];
+    let shared = Surroundings { agents, ..surroundings() };
+    let parts = ["65000-65009 are those of the lb that runs (process 77)", "another range"];
+    check(shared, "packet-ports", Verdict::Note, parts);
+    let alone = Surroundings { keeper: Err(Why::Off), ..surroundings() };
+    check(alone, "packet-state", Verdict::Note, ["flows end with lb", "FileDescriptorStoreMax="]);
 }
 
 #[test]

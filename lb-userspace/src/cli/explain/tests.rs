@@ -149,6 +149,17 @@ fn what_waits_for_descriptors_is_told() {
 }
 
 #[test]
+fn ports_are_told_to_who_asks_for_their_path() {
+    let explained = |text: &str| explain(&config(text), &NOTHING, &UNPRIVILEGED).unwrap();
+    let asking = format!("[global]\npacket-ports = \"50000-50099\"\n{TEXT}")
+        .replace("mode = \"tcp\"", "mode = \"tcp\"\npath = \"packet\"");
+    let text = explained(&asking);
+    let expected = "# Ports of path packet\n#   50000-50099: at most 100 connections to each server; ";
+    assert!(text.contains(expected), "{text}");
+    assert!(!explained(TEXT).contains("path packet"));
+}
+
+#[test]
 fn names_are_told_and_not_resolved() {
     let text = TEXT.replace("10.0.0.2:443", "web.internal:443").replace(
         "server = [{ name = \"only\", address = \"10.0.0.4:443\" }]",

@@ -111,6 +111,11 @@ fn keys(slot: &Slot) -> [Key; 2] {
     slot.edit(|record| Side::ALL.map(|side| record.key(side)))
 }
 
+/// The two ends of each connection of a flow, the client's and the server's.
+pub fn connections(slot: &Slot) -> [[SocketAddr; 2]; 2] {
+    keys(slot).map(|key| ends(&key))
+}
+
 /// The two ends of a connection, the peer and the balancer, as a key has them.
 pub fn ends(key: &Key) -> [SocketAddr; 2] {
     let [remote, local] = [key.remote, key.local].map(|words| address(words, key.family));

@@ -21,6 +21,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use aya::Ebpf;
@@ -29,16 +30,17 @@ use lb_common::packet::record::{PACKET_EGRESS, PACKET_EGRESS_L3, PACKET_INGRESS,
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{LoadError, Step, from_map, load_packet};
+use crate::net::claim::Claim;
 use hooks::Hooks;
 use kept::Keeper;
 use slots::Slots;
 
 pub use attach::{AttachError, Attachment};
 pub use counters::{Counters, Counts};
-pub use keys::{KeyRefusal, Keys, ends, family, ports, way};
+pub use keys::{KeyRefusal, Keys, connections, ends, family, ports, way};
 pub use ledger::{STORY_BYTES, Tally};
 pub use open::{OpenError, OpenTerms};
-pub use resets::Resets;
+pub use resets::{Outcome, Resets};
 pub use slots::{Listed, Orphan, Receipt, Slot};
 
 /// The programs.
@@ -54,6 +56,10 @@ pub struct Packet {
     ebpf: Ebpf,
     keeper: Keeper,
     hooks: Hooks,
+    /// Its ports, on this host.
+    _claim: Option<Claim>,
+    /// Whether no agent follows for whom anything would be kept.
+    is_last: AtomicBool,
 }
 
 /// The programs' calls, for the one thread that waits for them.
@@ -85,6 +91,16 @@ impl Packet {
     /// Who has maps and programs when the agent is gone.
     pub fn keeper(&self) -> &Keeper {
         &self.keeper
+    }
+
+    /// Whether maps, programs and flows outlive the agent.
+    pub fn outlives(&self) -> bool {
+        self.keeper.keeps() && !self.is_last.load(Ordering::Relaxed)
+    }
+
+    /// No agent follows: nothing outlives this one.
+    pub fn be_last(&self) {
+        self.is_last.store(true, Ordering::Relaxed);
     }
 
     /// Lets nobody keep anything.

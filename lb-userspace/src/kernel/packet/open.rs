@@ -8,6 +8,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use aya::maps::{Array, Map, MapData};
 use aya::programs::SchedClassifier;
@@ -27,6 +28,7 @@ use super::slots::{Orphan, Slots};
 use super::{Bells, PROGRAMS, Packet, again};
 use crate::kernel::{LoadError, absent, bpf, duplicate, from_map, from_program, take};
 use crate::net;
+use crate::net::claim::Claim;
 
 /// Most slots: the arrays of flows and tallies are memory that the kernel allocates at once, 384 bytes each.
 const SLOTS_LIMIT: u32 = 1 << 20;
@@ -113,6 +115,12 @@ impl Packet {
             }
             return Err(KeptError::Overlap { other }.into());
         }
+        let claim = Claim::new(&terms.ports).map_err(|rival| {
+            if found.is_empty() {
+                keeper.clear([]);
+            }
+            KeptError::Claimed(rival)
+        })?;
         let place = keeper.to_string();
         let incompatible = |found| KeptError::Incompatible { place: place.clone(), found };
         let judged = judge(&found, terms, network).map_err(incompatible)?;
@@ -122,7 +130,8 @@ impl Packet {
                 keeper.forget(kept::FILTERS);
             }
             keeper.clear_all(&found);
-            return Self::begin(object, terms, keeper, network);
+            let (packet, bells, orphans) = Self::begin(object, terms, keeper, network)?;
+            return Ok((packet.with(claim), bells, orphans));
         };
         let loaded = Loaded::on(object, &found)?;
         let ledger = ledger_of(&mut found).ok_or_else(|| incompatible(Incompatible::Foreign))?;
@@ -135,7 +144,11 @@ impl Packet {
             return Err(incompatible(Incompatible::Port(port)).into());
         }
         packet.keys()?.reconcile(orphans.iter().map(|orphan| &orphan.slot));
-        Ok((packet, bells, orphans))
+        Ok((packet.with(claim), bells, orphans))
+    }
+
+    fn with(self, claim: Claim) -> Self {
+        Self { _claim: Some(claim), ..self }
     }
 
     /// Loads everything anew, and has it kept.
@@ -182,7 +195,20 @@ impl Packet {
         let ring = Map::RingBuf(again(&loaded.bells)?).try_into().map_err(from_map)?;
         let bells = Bells { ring, slots: Arc::clone(&slots) };
         let Loaded { ebpf, keys, counters, .. } = loaded;
-        Ok((Self { slots, keys, counters, ebpf, keeper, hooks }, bells, orphans))
+        Ok((
+            Self {
+                slots,
+                keys,
+                counters,
+                ebpf,
+                keeper,
+                hooks,
+                _claim: None,
+                is_last: AtomicBool::new(false),
+            },
+            bells,
+            orphans,
+        ))
     }
 }
 

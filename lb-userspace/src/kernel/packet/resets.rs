@@ -9,6 +9,7 @@
 //! A reset carries no timestamp, and is taken nevertheless (RFC 7323 section 5.2).
 
 use std::io;
+use std::sync::Arc;
 
 use lb_common::packet::checksum::Difference;
 use lb_common::packet::flow::Side;
@@ -17,6 +18,7 @@ use lb_common::packet::record::{Record, V4};
 use lb_common::packet::tcp::{ACK, RST, TCP_HEADER, Tcp};
 
 use super::keys::ends;
+use crate::net::conntrack::Conntrack;
 use crate::net::{Course, RawSender};
 
 /// How many routers may be on the way (net.ipv4.ip_default_ttl is the same unless somebody changes it).
@@ -29,6 +31,16 @@ const WHOLE: u32 = 1 << 14;
 #[derive(Debug)]
 pub struct Resets {
     sender: RawSender,
+    conntrack: Arc<Conntrack>,
+}
+
+/// What became of resets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    /// On their way.
+    pub sent: u64,
+    /// Not: there was no way, no interface, no room, or a rule forbade it.
+    pub failed: u64,
 }
 
 /// A reset for one end.
@@ -43,23 +55,28 @@ impl Resets {
     ///
     /// # Errors
     /// See [`RawSender::open`].
-    pub fn open() -> io::Result<Self> {
-        Ok(Self { sender: RawSender::open()? })
+    pub fn open(conntrack: Arc<Conntrack>) -> io::Result<Self> {
+        Ok(Self { sender: RawSender::open()?, conntrack })
     }
 
     /// Sends what both ends of a flow need, as it was when programs carried it last. They must not know it any more: what this host sends of a
-    /// flow of theirs they let nowhere. Whether all went out.
-    pub fn send(&self, record: &Record) -> bool {
-        let mut are_sent = true;
+    /// flow of theirs they let nowhere.
+    pub fn send(&self, record: &Record) -> Outcome {
+        // A reset that belongs to no connection is one that stateful rules drop.
+        self.conntrack.recall(Side::ALL.map(|side| ends(&record.key(side))));
+        let mut outcome = Outcome::default();
         for side in Side::ALL {
             for reset in resets(record, side) {
-                if let Err(error) = self.sender.send(&reset.packet, &reset.course) {
-                    tracing::debug!(%error, ?side, "a reset of path packet was not sent");
-                    are_sent = false;
+                match self.sender.send(&reset.packet, &reset.course) {
+                    Ok(()) => outcome.sent += 1,
+                    Err(error) => {
+                        tracing::debug!(%error, ?side, "a reset of path packet was not sent");
+                        outcome.failed += 1;
+                    }
                 }
             }
         }
-        are_sent
+        outcome
     }
 }
 

@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::register::{Counters, Gauges, Registrar};
+use crate::kernel::packet::Outcome;
 
 const PATH_REASON: &[&str] = &["path", "reason"];
 
@@ -40,7 +41,27 @@ impl PacketRefusals {
     }
 }
 
-/// Whether paths can carry flows, and what path `sockmap` does besides.
+/// Resets to the ends of flows that the agent has cut, by what became of them.
+#[derive(Clone, Debug, Default)]
+pub struct PacketResets {
+    sent: Counter,
+    failed: Counter,
+}
+
+impl PacketResets {
+    fn register(family: &Counters) -> Self {
+        let of = |result: &'static str| family.get_or_create_owned(&vec![("result", result.into())]);
+        Self { sent: of("sent"), failed: of("failed") }
+    }
+
+    /// Counts what became of some.
+    pub fn note(&self, outcome: Outcome) {
+        self.sent.inc_by(outcome.sent);
+        self.failed.inc_by(outcome.failed);
+    }
+}
+
+/// Whether paths can carry flows, and what paths `packet` and `sockmap` do besides.
 #[derive(Clone, Debug, Default)]
 pub struct PathMetrics {
     /// `lb_path_available{path,reason}`: see [`Self::note`].
@@ -49,6 +70,8 @@ pub struct PathMetrics {
     pub fallbacks: [Counter; FallbackReason::ALL.len()],
     /// `lb_path_fallbacks_total{path,reason}` of path `packet`.
     pub packet: PacketRefusals,
+    /// `lb_packet_resets_total{result}`
+    pub packet_resets: PacketResets,
     /// `lb_sockmap_memory_bytes`: that flows on path `sockmap` may hold inside the kernel.
     pub sockmap_memory: Gauge,
     /// `lb_sockmap_pauses_total`: times that a direction had to wait for its receiver.
@@ -77,6 +100,11 @@ impl PathMetrics {
                 fallbacks.get_or_create_owned(&labels)
             }),
             packet: PacketRefusals::register(&fallbacks),
+            packet_resets: PacketResets::register(&to.counter(
+                "lb_packet_resets_total",
+                &["result"],
+                "Resets to the ends of flows on path packet that lb has ended; each end gets several, for one may get lost",
+            )),
             sockmap_memory: to.gauge(
                 "lb_sockmap_memory_bytes",
                 &[],

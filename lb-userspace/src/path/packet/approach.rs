@@ -210,7 +210,7 @@ impl<'a> Approach<'a> {
             return self.settle();
         };
         let (client, server) = (self.client.get_ref(), self.server.get_ref());
-        let begun = entry::look([client, server]).and_then(|known| {
+        let begun = entry::look([client, server], &self.station.common.conntrack).and_then(|known| {
             let slot = self.station.common.kernel.slot().ok_or(Obstacle::Path(PacketObstacle::Full))?;
             slot.begin(known.record);
             let told = self.story.take().is_some_and(|story| slot.tell(&story).is_ok());
@@ -228,7 +228,7 @@ impl<'a> Approach<'a> {
             Ok((slot, basis)) => {
                 let slot = Arc::new(slot);
                 let (station, before) = (Rc::clone(self.station), Progress::default());
-                self.spliced = Some(Spliced { slot, _port: Some(port), station, before });
+                self.spliced = Some(Spliced { slot, _port: Some(port), station, before, is_tracked: false });
                 (self.basis, self.before) = (basis, carried);
                 self.state = State::Watched(Box::pin(self.station.common.grace.pass()));
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lb_common::packet::record::Record;
 
-use super::Spliced;
+use super::{Common, Spliced};
 use crate::runtime::{sleep, spawn};
 
 /// When resets are sent again, each from the one before: one may get lost, and so may the answer to one whose number was not quite right. An end that
@@ -15,24 +15,25 @@ const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(
 impl Spliced {
     /// Ends the flow at both ends. Its port and its place are others' when resets have been sent often enough.
     pub fn cut(self) {
-        let (record, resets) = (self.stop(), self.station.common.resets.clone());
-        let Some(resets) = resets else { return };
-        resets.send(&record);
+        let record = self.stop();
+        if !self.station.common.reset(&record) {
+            return;
+        }
         spawn(async move {
             for pause in AGAIN {
                 sleep(pause).await;
-                resets.send(&record);
+                self.station.common.reset(&record);
             }
             drop(self);
         });
     }
 
     /// The same where nobody is there any more to send anything again.
-    pub fn cut_once(self) {
+    pub fn cut_once(mut self) {
         let record = self.stop();
-        if let Some(resets) = &self.station.common.resets {
-            resets.send(&record);
-        }
+        // What the ends answer is part of their connections, which go with the reset.
+        self.is_tracked = false;
+        self.station.common.reset(&record);
     }
 
     /// Takes the flow from the programs; how it was then. Nobody finds it any more, and nobody silences what this host sends of it.
@@ -40,5 +41,14 @@ impl Spliced {
         let record = self.slot.end();
         self.station.keys.borrow_mut().withdraw(&self.slot);
         record
+    }
+}
+
+impl Common {
+    /// Sends both ends of a flow resets; whether this process may.
+    fn reset(&self, record: &Record) -> bool {
+        let Some(resets) = &self.resets else { return false };
+        self.resets_sent.note(resets.send(record));
+        true
     }
 }

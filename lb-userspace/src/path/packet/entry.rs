@@ -13,6 +13,7 @@ use lb_common::packet::tcp::{SHIFT_MAX, Translation};
 use lb_common::reason::PacketObstacle;
 
 use crate::kernel::packet;
+use crate::net::conntrack::{self, Conntrack};
 use crate::net::repair::{self, Numbers};
 use crate::net::{self, Terms};
 use crate::path::meter::Carried;
@@ -76,8 +77,14 @@ impl Basis {
 ///
 /// # Errors
 /// Why not.
-pub(super) fn look([client_socket, server_socket]: [&OwnedFd; 2]) -> Result<Known, Obstacle> {
+pub(super) fn look(
+    [client_socket, server_socket]: [&OwnedFd; 2],
+    conntrack: &Conntrack,
+) -> Result<Known, Obstacle> {
     let (client, server) = (Connection::look(client_socket)?, Connection::look(server_socket)?);
+    if conntrack.is_translated([&client, &server].map(|connection| connection.ends.both())) {
+        return Err(Obstacle::Path(PacketObstacle::Nat));
+    }
     if client.terms.has_fast_open || server.terms.has_fast_open {
         return Err(Obstacle::Terms(Untranslatable::FastOpen));
     }
@@ -90,6 +97,12 @@ pub(super) fn look([client_socket, server_socket]: [&OwnedFd; 2]) -> Result<Know
     let family = packet::family(client.ends.peer.ip());
     let record = Record::new(flow, family, way_to(&server), way_to(&client));
     Ok(Known { record, basis: Basis([client_position, server_position]) })
+}
+
+impl Ends {
+    fn both(self) -> conntrack::Ends {
+        [self.own, self.peer]
+    }
 }
 
 impl Connection {

@@ -34,10 +34,11 @@ pub use ports::{Port, Ports};
 pub use stay::{OnItsOwn, Stay};
 pub use watch::watch;
 
-use crate::kernel::packet::{Keys, Orphan, Receipt, Resets, Slot};
+use crate::kernel::packet::{Keys, Orphan, Receipt, Resets, Slot, connections};
 use crate::kernel::{LoadError, Packet};
+use crate::net::conntrack::Conntrack;
 use crate::net::{self, repair};
-use crate::observe::metrics::PacketRefusals;
+use crate::observe::metrics::{PacketRefusals, PacketResets};
 use crate::path::meter::Carried;
 use crate::runtime::{sleep, spawn};
 
@@ -60,8 +61,12 @@ pub struct Common {
     pub canary: Arc<Canary>,
     /// For both ends of flows that the agent ends; `None`: it may not send any.
     pub resets: Option<Arc<Resets>>,
+    /// Who is told what becomes of connections.
+    pub conntrack: Arc<Conntrack>,
     /// `lb_path_fallbacks_total{path="packet",reason}`
     pub refused: PacketRefusals,
+    /// `lb_packet_resets_total{result}`
+    pub resets_sent: PacketResets,
 }
 
 /// What a worker needs for this path.
@@ -94,6 +99,8 @@ pub struct Spliced {
     station: Rc<Station>,
     /// What had been carried when this agent got it.
     before: Progress,
+    /// Whether connection tracking is to forget its connections when it is over.
+    is_tracked: bool,
 }
 
 impl Drop for Spliced {
@@ -102,6 +109,9 @@ impl Drop for Spliced {
             return;
         }
         self.station.keys.borrow_mut().withdraw(&self.slot);
+        if self.is_tracked {
+            self.station.common.conntrack.forget(connections(&self.slot));
+        }
     }
 }
 
@@ -110,7 +120,18 @@ impl Spliced {
     pub fn adopt(station: &Rc<Station>, orphan: Orphan, port: Option<Port>) -> Self {
         orphan.slot.take_up();
         let before = orphan.slot.edit(|record| Progress::of(record));
-        Self { slot: Arc::new(orphan.slot), _port: port.map(Arc::new), station: Rc::clone(station), before }
+        let (slot, station) = (Arc::new(orphan.slot), Rc::clone(station));
+        let mut adopted = Self { slot, _port: port.map(Arc::new), station, before, is_tracked: false };
+        // The agent before may have had no time for it.
+        adopted.note_discarded();
+        adopted
+    }
+
+    /// The sockets are gone. Connection tracking sees nothing of the flow from here on, and goes on to know its connections: so no other gets
+    /// their addresses and ports (NAT), and what this host says to an end in the end passes rules that ask for the connection.
+    pub fn note_discarded(&mut self) {
+        self.is_tracked = true;
+        self.station.common.conntrack.loosen(connections(&self.slot));
     }
 
     /// What the log drops when it has written the flow's line.
@@ -128,7 +149,7 @@ impl Spliced {
     /// # Errors
     /// Nobody keeps it.
     pub fn leave(self) -> Result<(), Self> {
-        if !self.station.common.kernel.keeper().keeps() {
+        if !self.station.common.kernel.outlives() {
             return Err(self);
         }
         self.slot.leave();

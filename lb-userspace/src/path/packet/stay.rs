@@ -30,7 +30,7 @@ impl Stay {
 
     /// Flows that an agent that ends need not wait for.
     pub fn flows(&self) -> u32 {
-        if self.kernel.keeper().keeps() { self.flows.load(Ordering::Relaxed) } else { 0 }
+        if self.kernel.outlives() { self.flows.load(Ordering::Relaxed) } else { 0 }
     }
 
     /// A flow that another agent has left was taken up, and counts for itself.

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -103,8 +104,8 @@ fn reset(ended: &[Record]) -> bool {
     if ended.is_empty() {
         return true;
     }
-    let Ok(resets) = Resets::open() else { return false };
-    let send_all = || ended.iter().filter(|record| resets.send(record)).count() == ended.len();
+    let Ok(resets) = Resets::open(Arc::default()) else { return false };
+    let send_all = || ended.iter().map(|record| resets.send(record).failed).sum::<u64>() == 0;
     let are_sent = send_all();
     thread::sleep(AGAIN);
     send_all() || are_sent

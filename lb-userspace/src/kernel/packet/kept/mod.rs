@@ -20,6 +20,7 @@ use manager::Manager;
 use pins::Pins;
 
 use crate::kernel::bpf;
+use crate::net::claim::Rival;
 
 /// What was found, by name.
 pub type Found = BTreeMap<String, OwnedFd>;
@@ -84,6 +85,12 @@ pub enum KeptError {
         /// The directory of the other.
         other: PathBuf,
     },
+    /// An agent that is running has ports of this one's range, wherever it keeps its flows.
+    #[error(
+        "packet-ports {} to {} are those of another lb that is running (process {}): give each its own",
+        .0.ports.start(), .0.ports.end(), .0.process
+    )]
+    Claimed(Rival),
     /// The flows in it are of a kind that this agent does not understand.
     #[error(
         "{place} holds flows that this lb cannot go on with: {found}. They go on by themselves; `lb stop --flush` ends them"
@@ -109,6 +116,18 @@ impl Keeper {
         match Pins::open(directory)? {
             Ok((pins, found)) => Ok((Self::Pins(pins), found)),
             Err(why) => Ok((Manager::perhaps().map_or(Self::Nobody(why), Self::Manager), Found::new())),
+        }
+    }
+
+    /// Who would keep, by what this process sees; nothing is made or taken.
+    ///
+    /// # Errors
+    /// Why nobody would.
+    pub fn foresee(directory: Option<&Path>) -> Result<String, Why> {
+        let Some(directory) = directory else { return Err(Why::Off) };
+        match pins::look(directory) {
+            Err(_) if Manager::perhaps().is_some() => Ok("the service manager".into()),
+            looked => looked.map(|()| directory.display().to_string()),
         }
     }
 

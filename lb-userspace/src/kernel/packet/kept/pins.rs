@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock, fstatfs};
+use rustix::fs::{Access, FlockOperation, access, flock, fstatfs};
 use rustix::io::Errno;
 
 use super::{Found, KeptError, Why};
@@ -122,17 +122,26 @@ pub fn neighbours(directory: &Path) -> Vec<PathBuf> {
     paths.filter(|path| path != directory && path.join(super::LAYOUT).exists()).collect()
 }
 
-/// The directory, open. It is made if it is not there.
-fn make(directory: &Path) -> Result<File, Why> {
+/// Whether a directory can be made, or is there, that keeps anything.
+///
+/// # Errors
+/// Why not.
+pub fn look(directory: &Path) -> Result<(), Why> {
     let refused = |error: io::Error| Why::Refused(directory.to_owned(), error);
-    let parent = directory.parent().unwrap_or(directory);
-    let is_there = directory.exists();
-    let place = File::open(if is_there { directory } else { parent }).map_err(refused)?;
-    let kind = fstatfs(&place).map_err(|errno| refused(errno.into()))?.f_type;
+    let place = if directory.exists() { directory } else { directory.parent().unwrap_or(directory) };
+    let opened = File::open(place).map_err(refused)?;
+    let kind = fstatfs(&opened).map_err(|errno| refused(errno.into()))?.f_type;
     if kind as u64 & 0xffff_ffff != BPF_FS {
         return Err(Why::NoFileSystem(directory.to_owned()));
     }
-    if !is_there {
+    access(place, Access::WRITE_OK | Access::EXEC_OK).map_err(|errno| refused(errno.into()))
+}
+
+/// The directory, open. It is made if it is not there.
+fn make(directory: &Path) -> Result<File, Why> {
+    let refused = |error: io::Error| Why::Refused(directory.to_owned(), error);
+    look(directory)?;
+    if !directory.exists() {
         match fs::DirBuilder::new().mode(MODE).create(directory) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(refused(error)),
             Ok(()) | Err(_) => {}
