@@ -46,7 +46,7 @@ impl Agent {
         Launch { balancer: Arc::clone(&net.balancer), wrapper: Vec::new(), ready_path: "/readyz" }
     }
 
-    /// Asks the admin surface; `None` if it cannot be connected.
+    /// Asks the admin surface; `None` if it cannot be connected, or ends before it has answered.
     #[track_caller]
     pub fn admin(&self, path: &str) -> Option<Response> {
         fetch(&self.balancer, admin(), path, "").ok()

@@ -2,10 +2,11 @@
 //! HTTP by hand, and the two text formats of Prometheus, read strictly.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write as _};
 use std::net::{SocketAddr, TcpStream};
 
 use crate::net::Namespace;
-use crate::stream::{receive_all, say};
+use crate::stream::receive_all;
 
 /// What Prometheus asks for when it prefers OpenMetrics.
 pub const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0";
@@ -24,28 +25,48 @@ pub struct Response {
 /// Asks for a path, with further header lines (each ending with CRLF).
 ///
 /// # Errors
-/// If the server cannot be connected.
+/// If the server cannot be connected, or ends before it has answered: a process that is about to end is still connected by the kernel.
 ///
 /// # Panics
 /// If the answer is not HTTP/1.1.
 #[track_caller]
-pub fn fetch(place: &Namespace, server: SocketAddr, path: &str, lines: &str) -> std::io::Result<Response> {
-    let stream = place.try_connect(server)?;
-    Ok(fetch_on(&stream, path, lines))
+pub fn fetch(place: &Namespace, server: SocketAddr, path: &str, lines: &str) -> io::Result<Response> {
+    ask(&place.try_connect(server)?, path, lines)
 }
 
 /// Asks on an open connection, which ends with the answer.
+///
+/// # Panics
+/// If there is none.
 #[track_caller]
 pub fn fetch_on(stream: &TcpStream, path: &str, lines: &str) -> Response {
+    ask(stream, path, lines).unwrap_or_else(|error| panic!("no answer: {error}"))
+}
+
+#[track_caller]
+fn ask(mut stream: &TcpStream, path: &str, lines: &str) -> io::Result<Response> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{lines}\r\n");
-    say(stream, request.as_bytes());
+    stream.write_all(request.as_bytes())?;
     let (answer, _) = receive_all(stream);
     let answer = String::from_utf8(answer).expect("text");
+    let cut_off = || io::Error::from(io::ErrorKind::UnexpectedEof);
+    if answer.is_empty() {
+        return Err(cut_off());
+    }
     let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("not HTTP: {answer:?}"));
     let status = head.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)).expect("a status line");
-    let is_chunked = head.to_ascii_lowercase().contains("transfer-encoding: chunked");
+    if header(head, "content-length").is_some_and(|length| length.parse() != Ok(body.len())) {
+        return Err(cut_off());
+    }
+    let is_chunked = header(head, "transfer-encoding").is_some_and(|coding| coding == "chunked");
     let body = if is_chunked { joined(body) } else { body.to_owned() };
-    Response { status: status.parse().expect("a number"), head: head.to_owned(), body }
+    Ok(Response { status: status.parse().expect("a number"), head: head.to_owned(), body })
+}
+
+/// The value of a field of a head.
+fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
+    let fields = head.lines().filter_map(|line| line.split_once(':'));
+    fields.into_iter().find_map(|(field, value)| field.eq_ignore_ascii_case(name).then_some(value.trim()))
 }
 
 /// The chunks of RFC 9112 section 7.1, joined.
@@ -198,6 +219,9 @@ fn sample(line: &str) -> Sample {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]
@@ -206,6 +230,33 @@ mod tests {
         let scrape = Scrape::parse(text);
         assert_eq!(scrape.count("lb_a_total", &[("y", "b")]), 7);
         assert_eq!(scrape.count("lb_a_total", &[("x", "2")]), 4);
+    }
+
+    /// What somebody who says `answer` and ends is understood as.
+    fn asked(answer: &'static str) -> io::Result<Response> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback");
+        let stream = TcpStream::connect(listener.local_addr().expect("an address")).expect("a listener");
+        let server = std::thread::spawn(move || {
+            let (mut connection, _) = listener.accept().expect("a client");
+            let mut request = [0; 1024];
+            let mut length = 0;
+            while !request[..length].ends_with(b"\r\n\r\n") {
+                length += connection.read(&mut request[length..]).expect("a request");
+            }
+            connection.write_all(answer.as_bytes()).expect("a client that reads");
+        });
+        let response = ask(&stream, "/", "");
+        server.join().expect("no panic");
+        response
+    }
+
+    #[test]
+    fn whoever_ends_before_the_answer_is_whole_has_not_answered() {
+        for cut_off in ["", "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nthe"] {
+            assert!(asked(cut_off).is_err(), "{cut_off:?}");
+        }
+        let response = asked("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nthey").expect("an answer");
+        assert_eq!((response.status, &*response.body), (200, "they"));
     }
 
     #[test]
