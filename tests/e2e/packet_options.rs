@@ -8,17 +8,20 @@ use std::process::Command;
 use lb_tests::net::{Namespace, Net};
 use lb_tests::size;
 
-use crate::packet_lab::{Family, Lab, Spliced};
+use crate::packet_lab::{Family, Lab, Lines, Spliced};
 use crate::support::stream_both_ways;
 
 on_both_families! {
     options_that_are_the_same_are_no_obstacle,
-    timestamps_of_one_end_alone_are_an_obstacle,
-    selective_acknowledgements_of_one_end_alone_are_an_obstacle,
-    congestion_notification_of_one_end_alone_is_an_obstacle,
+    what_the_client_lacks_is_offered_to_no_server,
+    timestamps_of_the_client_alone_are_an_obstacle,
+    selective_acknowledgements_of_the_client_alone_are_an_obstacle,
+    congestion_notification_of_the_client_alone_is_an_obstacle,
     windows_are_scaled_from_any_to_any,
     packets_of_any_size_on_both_legs_are_no_obstacle,
-    a_smaller_segment_size_on_one_leg_is_an_obstacle,
+    links_that_differ_need_no_message_of_a_router,
+    clients_are_told_of_narrower_servers,
+    a_smaller_segment_size_of_the_server_alone_is_an_obstacle,
 }
 
 /// A part of the network.
@@ -133,16 +136,33 @@ fn options_that_are_the_same_are_no_obstacle(family: Family) {
     );
 }
 
-fn timestamps_of_one_end_alone_are_an_obstacle(family: Family) {
-    stay(family, &[&[(Client, TIMESTAMPS, "0")], &[(Server, TIMESTAMPS, "0")]], "timestamps-differ");
+/// A server that has everything, and clients that lack one thing or all, as Windows lacks timestamps.
+fn what_the_client_lacks_is_offered_to_no_server(family: Family) {
+    leave(
+        family,
+        &[
+            &[(Client, TIMESTAMPS, "0")],
+            &[(Client, SACK, "0")],
+            &[(Client, SCALING, "0")],
+            &[(Client, TIMESTAMPS, "0"), (Client, SACK, "0"), (Client, SCALING, "0")],
+            &[(Balancer, ECN, "1")],
+            &[(Balancer, ECN, "1"), (Client, TIMESTAMPS, "0"), (Client, SACK, "0")],
+        ],
+    );
 }
 
-fn selective_acknowledgements_of_one_end_alone_are_an_obstacle(family: Family) {
-    stay(family, &[&[(Client, SACK, "0")], &[(Server, SACK, "0")]], "sack-differs");
+fn timestamps_of_the_client_alone_are_an_obstacle(family: Family) {
+    stay(family, &[&[(Server, TIMESTAMPS, "0")]], "timestamps-differ");
 }
 
-fn congestion_notification_of_one_end_alone_is_an_obstacle(family: Family) {
-    stay(family, &[&[(Client, ECN, "1")], &[(Balancer, ECN, "1")]], "ecn-differs");
+fn selective_acknowledgements_of_the_client_alone_are_an_obstacle(family: Family) {
+    stay(family, &[&[(Server, SACK, "0")]], "sack-differs");
+}
+
+/// Asked by the client, the balancer's kernel agrees; it does not ask itself unless net.ipv4.tcp_ecn is 1. Nor does a server agree whose is 0.
+fn congestion_notification_of_the_client_alone_is_an_obstacle(family: Family) {
+    let without = [(Client, ECN, "1"), (Balancer, ECN, "1"), (Server, ECN, "0")];
+    stay(family, &[&[(Client, ECN, "1")], &without], "ecn-differs");
 }
 
 /// A shift follows from how much a socket may receive, and from the window that its route allows (net/ipv4/tcp_output.c,
@@ -208,14 +228,51 @@ fn packets_of_any_size_on_both_legs_are_no_obstacle(family: Family) {
     leave_and_are_exact(&lab, &flows);
 }
 
-/// One end may send what does not fit on the other's link; nobody tells it yet to send less.
-fn a_smaller_segment_size_on_one_leg_is_an_obstacle(family: Family) {
-    let lab = Lab::start(family);
-    let flows = [Client, Server].map(|end| {
-        resize(&lab.net, end, 1400);
-        let flow = Spliced::from(lab.pair());
-        resize(&lab.net, end, 1500);
-        flow
-    });
-    stay_and_are_exact(&lab, &flows, "segment-size");
+/// Makes a namespace lose what routers say of packets that are too large (nft(8)).
+fn deafen(place: &Namespace) {
+    const RULES: [&str; 4] = [
+        "add table inet deaf",
+        "add chain inet deaf in { type filter hook input priority 0; }",
+        "add rule inet deaf in icmp type destination-unreachable drop",
+        "add rule inet deaf in icmpv6 type packet-too-big drop",
+    ];
+    for rule in RULES {
+        place.run(Command::new("nft").args(rule.split(' ')));
+    }
+}
+
+/// A network in which nobody hears of packets that are too large.
+fn deaf_net() -> Net {
+    let net = Net::new(1);
+    [Client, Balancer, Server].into_iter().for_each(|place| deafen(place.of(&net)));
+    net
+}
+
+/// Both ends are told of the narrower link when they connect: servers by the client's own size, and clients by that of the narrowest interface.
+fn links_that_differ_need_no_message_of_a_router(family: Family) {
+    for narrow in [Client, Server] {
+        let net = deaf_net();
+        resize(&net, narrow, 1400);
+        let lab = Lab::over(net, family);
+        leave_and_are_exact(&lab, &[Spliced::from(lab.pair())]);
+    }
+    // One that gets narrow on the client's side afterwards is in its own SYN.
+    let lab = Lab::over(deaf_net(), family);
+    resize(&lab.net, Client, 1300);
+    leave_and_are_exact(&lab, &[Spliced::from(lab.pair())]);
+}
+
+/// The links of the balancer are as wide as ever, those of the server are not.
+fn clients_are_told_of_narrower_servers(family: Family) {
+    let net = deaf_net();
+    let lab = Lab::with(net, family, Lines { frontend: "mss = 1240", ..Lines::default() });
+    lab.net.server().run(Command::new("ip").args(["link", "set", "uplink", "mtu", "1300"]));
+    leave_and_are_exact(&lab, &[Spliced::from(lab.pair())]);
+}
+
+/// The client was told before the server was asked.
+fn a_smaller_segment_size_of_the_server_alone_is_an_obstacle(family: Family) {
+    let lab = Lab::over(deaf_net(), family);
+    resize(&lab.net, Server, 1400);
+    stay_and_are_exact(&lab, &[Spliced::from(lab.pair())], "segment-size");
 }

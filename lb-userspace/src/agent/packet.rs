@@ -30,6 +30,8 @@ pub(super) struct Attached {
     packet: Arc<Packet>,
     bells: Bells,
     interfaces: usize,
+    /// Bytes that packets may have at the narrowest of them, if others take more.
+    narrowest: Option<u32>,
     orphans: Vec<Orphan>,
     resets: io::Result<Resets>,
 }
@@ -81,13 +83,29 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
             Err(error) => (Vec::new(), Some(error)),
         };
         let interfaces = attachments.len();
+        let narrowest = narrower(attachments.iter().map(Attachment::mtu));
         let left = u32::try_from(orphans.len()).unwrap_or(u32::MAX);
         let stay = Stay::new(Arc::clone(&packet), attachments, left);
         match error {
             Some(error) => Err(error),
-            None => Ok(Attached { stay, packet, bells, interfaces, orphans, resets: Resets::open() }),
+            None => {
+                Ok(Attached { stay, packet, bells, interfaces, narrowest, orphans, resets: Resets::open() })
+            }
         }
     })
+}
+
+/// Bytes that packets may have at the narrowest interface, if others take more: what clients are to be told of, for what they send may leave by any of
+/// them. Where all are the same, the kernel tells them so anyway.
+pub(super) fn narrowest(loaded: Option<&Result<Attached, OpenError>>) -> Option<u32> {
+    loaded?.as_ref().ok()?.narrowest
+}
+
+/// The least of some numbers, if there are larger ones.
+fn narrower(mtus: impl Iterator<Item = u32>) -> Option<u32> {
+    let mtus: Vec<u32> = mtus.collect();
+    let least = *mtus.iter().min()?;
+    mtus.iter().any(|mtu| *mtu > least).then_some(least)
 }
 
 /// At the interfaces that the configuration names, or else at all; where flows are left, also at those where another agent was, for they may
@@ -128,7 +146,7 @@ pub(super) fn open(
     config: &Config,
     metrics: &ProcessMetrics,
 ) -> Option<(Common, Vec<Orphan>)> {
-    let opened = loaded?.and_then(|Attached { stay, packet, bells, interfaces, orphans, resets }| {
+    let opened = loaded?.and_then(|Attached { stay, packet, bells, interfaces, orphans, resets, .. }| {
         let grace = Grace::start().map_err(OpenError::Grace)?;
         listen(bells)?;
         Ok((stay, packet, interfaces, orphans, grace, tell_lack(resets)))

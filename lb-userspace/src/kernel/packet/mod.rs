@@ -35,7 +35,7 @@ use slots::Slots;
 
 pub use attach::{AttachError, Attachment};
 pub use counters::{Counters, Counts};
-pub use keys::{KeyRefusal, Keys, ends, family, ports, way};
+pub use keys::{KeyRefusal, Keys, Opening, ends, family, ports, way};
 pub use ledger::{STORY_BYTES, Tally};
 pub use open::{OpenError, OpenTerms};
 pub use resets::Resets;

@@ -210,7 +210,7 @@ impl<'a> Approach<'a> {
             return self.settle();
         };
         let (client, server) = (self.client.get_ref(), self.server.get_ref());
-        let begun = entry::look([client, server]).and_then(|known| {
+        let begun = entry::look([client, server], port.segment_size()).and_then(|known| {
             let slot = self.station.common.kernel.slot().ok_or(Obstacle::Path(PacketObstacle::Full))?;
             slot.begin(known.record);
             let told = self.story.take().is_some_and(|story| slot.tell(&story).is_ok());
