@@ -5,8 +5,10 @@
 use std::net::TcpStream;
 use std::process::Command;
 
+use lb_tests::config::Path;
 use lb_tests::net::{Namespace, Net};
 use lb_tests::size;
+use lb_tests::stream::receive_exactly;
 
 use crate::packet_lab::{Family, Lab, Lines, Spliced};
 use crate::support::stream_both_ways;
@@ -17,6 +19,7 @@ on_both_families! {
     timestamps_of_the_client_alone_are_an_obstacle,
     selective_acknowledgements_of_the_client_alone_are_an_obstacle,
     congestion_notification_of_the_client_alone_is_an_obstacle,
+    bytes_in_a_syn_are_an_obstacle,
     windows_are_scaled_from_any_to_any,
     packets_of_any_size_on_both_legs_are_no_obstacle,
     links_that_differ_need_no_message_of_a_router,
@@ -163,6 +166,29 @@ fn selective_acknowledgements_of_the_client_alone_are_an_obstacle(family: Family
 fn congestion_notification_of_the_client_alone_is_an_obstacle(family: Family) {
     let without = [(Client, ECN, "1"), (Balancer, ECN, "1"), (Server, ECN, "0")];
     stay(family, &[&[(Client, ECN, "1")], &without], "ecn-differs");
+}
+
+/// TCP Fast Open (RFC 7413): the first connection brings the client a cookie, with which the second sends its first byte in the SYN.
+fn bytes_in_a_syn_are_an_obstacle(family: Family) {
+    let net = Net::new(1);
+    net.client.sysctl("net/ipv4/tcp_fastopen", "1");
+    // For listeners that do not ask for it, too (ip-sysctl.rst).
+    net.balancer.sysctl("net/ipv4/tcp_fastopen", "1026");
+    let lab = Lab::over(net, family);
+    let connect = || {
+        let client = lab.net.client.connect_with(lab.address(), b"!");
+        let server = lab.listener.accept();
+        assert_eq!(receive_exactly(&server, 1), b"!");
+        Spliced { client, server }
+    };
+    lab.until_spliced(&[connect()]);
+    let early = connect();
+    early.ping();
+    assert_eq!(lab.agent.own_flows(Path::Packet), 1);
+    lab.assert_refused(&[("fast-open", 1)]);
+    stream_both_ways(&early.client, &early.server, bytes(), bytes());
+    let ended = lab.agent.until_records(2);
+    assert!(ended.iter().any(|record| record.close() == "finished" && record.text("path") != "packet"));
 }
 
 /// A shift follows from how much a socket may receive, and from the window that its route allows (net/ipv4/tcp_output.c,
