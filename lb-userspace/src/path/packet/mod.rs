@@ -28,7 +28,7 @@ use lb_common::reason::{CloseReason, PathKind};
 
 use canary::{Progress, Trial};
 
-pub use approach::carry_until_spliced;
+pub use approach::{carry_until_spliced, keep_brief};
 pub use canary::Canary;
 pub use grace::Grace;
 pub use outset::{Modesty, Outset};
