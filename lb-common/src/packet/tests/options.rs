@@ -3,8 +3,6 @@
 
 extern crate std;
 
-use std::vec::Vec;
-
 use proptest::prelude::*;
 
 use super::model;
