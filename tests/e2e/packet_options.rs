@@ -2,13 +2,15 @@
 //! Path `packet`: what both ends agree on in their handshakes with the balancer. Where it is the same, or can be translated, the flow leaves;
 //! where it is not, the flow stays, the metric says why, and every byte arrives all the same.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::time::Duration;
 
 use lb_tests::config::Path;
 use lb_tests::net::{Namespace, Net};
 use lb_tests::size;
 use lb_tests::stream::receive_exactly;
+use rustix::net::{AddressFamily, SendFlags, SocketType};
 
 use crate::packet_lab::{Family, Lab, Lines, Spliced};
 use crate::support::stream_both_ways;
@@ -168,6 +170,19 @@ fn congestion_notification_of_the_client_alone_is_an_obstacle(family: Family) {
     stay(family, &[&[(Client, ECN, "1")], &without], "ecn-differs");
 }
 
+/// Connects with bytes in the SYN, if there is a cookie of the other end; asks for one if not, and sends them afterwards.
+fn connect_with(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    /// MSG_FASTOPEN (include/linux/socket.h), which rustix does not have.
+    const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None).expect("a socket");
+    let sent = rustix::net::sendto(&socket, bytes, FAST_OPEN, &address);
+    assert_eq!(sent.expect("a listener"), bytes.len());
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    stream
+}
+
 /// TCP Fast Open (RFC 7413): the first connection brings the client a cookie, with which the second sends its first byte in the SYN.
 fn bytes_in_a_syn_are_an_obstacle(family: Family) {
     let net = Net::new(1);
@@ -176,7 +191,7 @@ fn bytes_in_a_syn_are_an_obstacle(family: Family) {
     net.balancer.sysctl("net/ipv4/tcp_fastopen", "1026");
     let lab = Lab::over(net, family);
     let connect = || {
-        let client = lab.net.client.connect_with(lab.address(), b"!");
+        let client = lab.net.client.enter(|| connect_with(lab.address(), b"!"));
         let server = lab.listener.accept();
         assert_eq!(receive_exactly(&server, 1), b"!");
         Spliced { client, server }

@@ -17,7 +17,6 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Once};
 use std::time::Duration;
 
-use rustix::net::SendFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -213,25 +212,6 @@ impl Namespace {
             Ok::<_, std::io::Error>(stream)
         });
         connected.unwrap_or_else(|error| panic!("cannot connect {address} by Multipath TCP: {error}"))
-    }
-
-    /// The same with bytes in the SYN, if this namespace has a cookie of the other end (RFC 7413); it asks for one if not, and sends them afterwards.
-    ///
-    /// # Panics
-    /// If the connection is not established.
-    #[track_caller]
-    pub fn connect_with(&self, address: SocketAddr, bytes: &[u8]) -> TcpStream {
-        /// MSG_FASTOPEN (include/linux/socket.h), which rustix does not have.
-        const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
-        let connected = self.enter(|| {
-            let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-            let sent = rustix::net::sendto(&socket, bytes, FAST_OPEN, &address)?;
-            assert_eq!(sent, bytes.len());
-            let stream = TcpStream::from(socket);
-            be_patient(&stream)?;
-            Ok::<_, std::io::Error>(stream)
-        });
-        connected.unwrap_or_else(|error| panic!("cannot connect {address} with bytes in the SYN: {error}"))
     }
 
     /// Opens a connection that the other end is expected to end, and returns what came and how it ended. A RST may come before

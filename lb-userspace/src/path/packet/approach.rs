@@ -25,8 +25,9 @@ use lb_common::packet::sequence::is_before;
 use lb_common::reason::{PacketObstacle, PathKind};
 
 use super::entry::{self, Basis, Obstacle};
+use super::sockets::{keep_brief, resting};
 use super::{Port, Progress, Spliced, Station};
-use crate::net::{self, Socket, repair};
+use crate::net::{Socket, repair};
 use crate::path::drain::drain;
 use crate::path::flow::{Ending, Run};
 use crate::path::meter::{Carried, Meter};
@@ -88,15 +89,6 @@ struct Approach<'a> {
     rests: u8,
     arms: u8,
     tick: Option<Pin<Box<Sleep>>>,
-}
-
-/// Has the sockets of a flow announce no more room than they have, or as much as the kernel likes: what an end may send at once has to be delivered
-/// before the flow can leave.
-pub fn keep_brief(sockets: [&Socket; 2], is_brief: bool) {
-    for socket in sockets {
-        // Kernels older than 5.15 do not know how, and a flow that never pauses leaves later.
-        let _ = net::lock_receive_buffer(socket.get_ref(), is_brief);
-    }
 }
 
 /// Carries a flow in user space until it ends, or until the programs carry it: then its sockets hold nothing, and are to be
@@ -392,13 +384,6 @@ impl<'a> Approach<'a> {
         self.spliced = None;
         self.state = State::Settled;
     }
-}
-
-/// What a socket that holds nothing of what it has received has outstanding, in bytes. `None`: it holds something, or is gone.
-fn resting(socket: &Socket) -> Option<u32> {
-    let fd = socket.get_ref();
-    let is_empty = net::holds_nothing(fd).ok()? && net::tcp_info(fd).ok()?.is_established;
-    if is_empty { net::unacknowledged_bytes(fd).ok() } else { None }
 }
 
 /// Brings what the programs know of an end to where its socket is; whether they had seen all that it has sent.

@@ -14,6 +14,7 @@ mod entry;
 mod grace;
 mod outset;
 mod ports;
+mod sockets;
 mod stay;
 mod watch;
 
@@ -28,11 +29,12 @@ use lb_common::reason::{CloseReason, PathKind};
 
 use canary::{Progress, Trial};
 
-pub use approach::{carry_until_spliced, keep_brief};
+pub use approach::carry_until_spliced;
 pub use canary::Canary;
 pub use grace::Grace;
 pub use outset::{Modesty, Outset};
 pub use ports::{Port, Ports};
+pub use sockets::keep_brief;
 pub use stay::{OnItsOwn, Stay};
 pub use watch::watch;
 
