@@ -34,7 +34,7 @@ pub const DIGEST: &str = "lb-ebpf/prebuilt/digest";
 
 /// Files that decide what the object is; a folder stands for all that is in it. Of lb-common only the modules that the programs
 /// use, and those that these do: a test of xtask sees to that.
-pub const SOURCES: [&str; 17] = [
+pub const SOURCES: [&str; 18] = [
     "lb-ebpf/Cargo.toml",
     "lb-ebpf/digest.rs",
     "lb-ebpf/src",
@@ -44,6 +44,7 @@ pub const SOURCES: [&str; 17] = [
     "lb-common/src/packet/flow",
     "lb-common/src/packet/icmp.rs",
     "lb-common/src/packet/ip.rs",
+    "lb-common/src/packet/offer.rs",
     "lb-common/src/packet/options.rs",
     "lb-common/src/packet/reason.rs",
     "lb-common/src/packet/record.rs",

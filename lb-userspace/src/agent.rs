@@ -112,7 +112,7 @@ impl Agent {
         // Before there is another thread: each has privileges of its own, and takes those of the one that starts it.
         let inside = sockmap::load(&config, descriptors.connections);
         let away = packet::load(&config, descriptors.connections);
-        let mut listeners = Listeners::bind(&config, &metrics)?;
+        let mut listeners = Listeners::bind(&config, &metrics, packet::narrowest(away.as_ref()))?;
         let is_loaded = matches!(away, Some(Ok(_)));
         give_up_privileges(if is_loaded { needs::kept_capabilities(&config) } else { &[] });
         let inside = sockmap::open(inside, &config, &metrics.process);

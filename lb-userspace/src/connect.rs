@@ -9,7 +9,7 @@ use lb_common::reason::CloseReason;
 
 use crate::backend::{Backend, NoServer, Server, ServerSlot, Ticket, Turn};
 use crate::net::{self, Socket, Source};
-use crate::path::packet::{Port, Ports};
+use crate::path::packet::{Modesty, Outset, Port};
 use crate::runtime::{Moment, sleep, timeout_at};
 
 /// How long to wait before a server is tried again that has just failed, there being no other (as HAProxy: at most 1 s).
@@ -61,8 +61,8 @@ pub struct Opening<'a> {
     pub header: &'a [u8],
     /// The client's first bytes are there already: they may share the header's segment.
     pub has_bytes_waiting: bool,
-    /// Where the local port comes from; `None`: from the kernel.
-    pub ports: Option<&'a Arc<Ports>>,
+    /// If the connection is to take path `packet`: where its local port comes from, and what its SYN offers.
+    pub outset: Option<Outset<'a>>,
 }
 
 /// Connects a server of the backend for `client`, within the backend's retries.
@@ -202,15 +202,18 @@ async fn try_server(
 ) -> io::Result<Socket> {
     let speaks_first = opening.has_bytes_waiting || !opening.header.is_empty();
     attempts.port = None;
-    let socket = match start_from_own_port(backend, slot, opening.ports, speaks_first) {
-        Some((socket, port)) => {
-            attempts.port = Some(Arc::new(port));
-            socket
-        }
-        None => start_connect(backend, slot, speaks_first)?,
+    let (socket, own) = match start_from_own_port(backend, slot, opening.outset.as_ref(), speaks_first) {
+        Some((socket, own)) => (socket, Some(own)),
+        None => (start_connect(backend, slot, speaks_first)?, None),
     };
     let deadline = Moment::now() + backend.settings.connect_timeout;
     timeout_at(deadline, net::connected(&socket)).await.map_err(io::Error::from)??;
+    attempts.port = own.map(|(modesty, port)| {
+        if let Some(modesty) = modesty {
+            modesty.settle(&port);
+        }
+        Arc::new(port)
+    });
     if opening.header.is_empty() {
         return Ok(socket);
     }
@@ -240,20 +243,24 @@ async fn send_rest(socket: &Socket, mut rest: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// A port of ours, and what its SYN offers. Dropped in this order: nobody else may have the port meanwhile.
+type Own<'a> = (Option<Modesty<'a>>, Port);
+
 /// Begins to connect from a port that the kernel gives to nobody. `None`: there is none, or it cannot be used; any other will do.
-fn start_from_own_port(
+fn start_from_own_port<'a>(
     backend: &Backend,
     slot: &ServerSlot,
-    ports: Option<&Arc<Ports>>,
+    outset: Option<&Outset<'a>>,
     speaks_first: bool,
-) -> Option<(Socket, Port)> {
+) -> Option<(Socket, Own<'a>)> {
     let address = slot.server().address;
     let source = backend.sources(address).next().unwrap_or_default();
     // A connection of before may be in TIME_WAIT there.
     (0..OWN_PORT_TRIES).find_map(|_| {
-        let port = ports?.take(address)?;
+        let port = outset?.ports().take(address)?;
+        let modesty = outset?.before(address, port.number());
         let source = Source { port: Some(port.number()), ..source };
-        net::start_connect(address, source, speaks_first).ok().map(|socket| (socket, port))
+        net::start_connect(address, source, speaks_first).ok().map(|socket| (socket, (modesty, port)))
     })
 }
 

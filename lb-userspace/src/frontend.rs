@@ -150,6 +150,7 @@ pub(crate) mod testing {
             mode: Mode::Tcp { backend: BackendId(0) },
             max_connections: None,
             backlog: NonZeroU32::MIN,
+            mss: None,
             keepalive: None,
             user_timeout: None,
             idle_timeout: None,

@@ -17,6 +17,7 @@ use crate::connect::{self, Attempts, Connected, Opening};
 use crate::frontend::Frontend;
 use crate::journal::{Introduction, Journal};
 use crate::net::Socket;
+use crate::path::packet::Outset;
 use crate::path::{self, Flow, FlowEnd, JoinedHeader, Start, Strategy};
 use crate::prelude::hello::HelloLimits;
 use crate::prelude::peek::{FirstBytes, Waiting, first_bytes};
@@ -272,9 +273,9 @@ async fn open_server(
         && Strategy::of(path).joins(header.len());
     let (header, joined) =
         if is_joined { (Vec::new(), Some(Box::new(JoinedHeader(header)))) } else { (header, None) };
-    let ports =
-        worker.packet.as_ref().filter(|_| path == PathWish::Packet).map(|station| &station.common.ports);
-    let opening = Opening { header: &header, has_bytes_waiting: journal.has_hello(), ports };
+    let station = worker.packet.as_ref().filter(|_| path == PathWish::Packet);
+    let outset = station.map(|station| Outset::new(station, client));
+    let opening = Opening { header: &header, has_bytes_waiting: journal.has_hello(), outset };
     let key = backend.key(journal.client().ip(), journal.server_name());
     let mut attempts = Attempts::new(key);
     let connected = connect::connect(backend, client, opening, &mut attempts).await;

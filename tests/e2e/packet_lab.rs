@@ -64,6 +64,7 @@ pub(crate) struct Spliced {
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Lines<'a> {
     pub(crate) global: &'a str,
+    pub(crate) frontend: &'a str,
     pub(crate) backend: &'a str,
     /// Where it is not the first address of the first namespace: an address of the last.
     pub(crate) server: Option<SocketAddr>,
@@ -85,7 +86,7 @@ impl Lab {
         let config = Config::new()
             .global(lines.global)
             .path(Path::Packet)
-            .tcp("in", family.of(&net.balancer, PORT), "out", "")
+            .tcp("in", family.of(&net.balancer, PORT), "out", lines.frontend)
             .backend("out", server, lines.backend);
         let place = if lines.server.is_some() { net.servers.last() } else { net.servers.first() };
         let place = place.expect("a server");

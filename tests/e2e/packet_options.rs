@@ -2,23 +2,31 @@
 //! Path `packet`: what both ends agree on in their handshakes with the balancer. Where it is the same, or can be translated, the flow leaves;
 //! where it is not, the flow stays, the metric says why, and every byte arrives all the same.
 
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
+use std::time::Duration;
 
+use lb_tests::config::Path;
 use lb_tests::net::{Namespace, Net};
 use lb_tests::size;
+use lb_tests::stream::receive_exactly;
+use rustix::net::{AddressFamily, SendFlags, SocketType};
 
-use crate::packet_lab::{Family, Lab, Spliced};
+use crate::packet_lab::{Family, Lab, Lines, Spliced};
 use crate::support::stream_both_ways;
 
 on_both_families! {
     options_that_are_the_same_are_no_obstacle,
-    timestamps_of_one_end_alone_are_an_obstacle,
-    selective_acknowledgements_of_one_end_alone_are_an_obstacle,
-    congestion_notification_of_one_end_alone_is_an_obstacle,
+    what_the_client_lacks_is_offered_to_no_server,
+    timestamps_of_the_client_alone_are_an_obstacle,
+    selective_acknowledgements_of_the_client_alone_are_an_obstacle,
+    congestion_notification_of_the_client_alone_is_an_obstacle,
+    bytes_in_a_syn_are_an_obstacle,
     windows_are_scaled_from_any_to_any,
     packets_of_any_size_on_both_legs_are_no_obstacle,
-    a_smaller_segment_size_on_one_leg_is_an_obstacle,
+    links_that_differ_need_no_message_of_a_router,
+    clients_are_told_of_narrower_servers,
+    a_smaller_segment_size_of_the_server_alone_is_an_obstacle,
 }
 
 /// A part of the network.
@@ -133,16 +141,69 @@ fn options_that_are_the_same_are_no_obstacle(family: Family) {
     );
 }
 
-fn timestamps_of_one_end_alone_are_an_obstacle(family: Family) {
-    stay(family, &[&[(Client, TIMESTAMPS, "0")], &[(Server, TIMESTAMPS, "0")]], "timestamps-differ");
+/// A server that has everything, and clients that lack one thing or all, as Windows lacks timestamps.
+fn what_the_client_lacks_is_offered_to_no_server(family: Family) {
+    leave(
+        family,
+        &[
+            &[(Client, TIMESTAMPS, "0")],
+            &[(Client, SACK, "0")],
+            &[(Client, SCALING, "0")],
+            &[(Client, TIMESTAMPS, "0"), (Client, SACK, "0"), (Client, SCALING, "0")],
+            &[(Balancer, ECN, "1")],
+            &[(Balancer, ECN, "1"), (Client, TIMESTAMPS, "0"), (Client, SACK, "0")],
+        ],
+    );
 }
 
-fn selective_acknowledgements_of_one_end_alone_are_an_obstacle(family: Family) {
-    stay(family, &[&[(Client, SACK, "0")], &[(Server, SACK, "0")]], "sack-differs");
+fn timestamps_of_the_client_alone_are_an_obstacle(family: Family) {
+    stay(family, &[&[(Server, TIMESTAMPS, "0")]], "timestamps-differ");
 }
 
-fn congestion_notification_of_one_end_alone_is_an_obstacle(family: Family) {
-    stay(family, &[&[(Client, ECN, "1")], &[(Balancer, ECN, "1")]], "ecn-differs");
+fn selective_acknowledgements_of_the_client_alone_are_an_obstacle(family: Family) {
+    stay(family, &[&[(Server, SACK, "0")]], "sack-differs");
+}
+
+/// Asked by the client, the balancer's kernel agrees; it does not ask itself unless net.ipv4.tcp_ecn is 1. Nor does a server agree whose is 0.
+fn congestion_notification_of_the_client_alone_is_an_obstacle(family: Family) {
+    let without = [(Client, ECN, "1"), (Balancer, ECN, "1"), (Server, ECN, "0")];
+    stay(family, &[&[(Client, ECN, "1")], &without], "ecn-differs");
+}
+
+/// Connects with bytes in the SYN, if there is a cookie of the other end; asks for one if not, and sends them afterwards.
+fn connect_with(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+    /// MSG_FASTOPEN (include/linux/socket.h), which rustix does not have.
+    const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let socket = rustix::net::socket(family, SocketType::STREAM, None).expect("a socket");
+    let sent = rustix::net::sendto(&socket, bytes, FAST_OPEN, &address);
+    assert_eq!(sent.expect("a listener"), bytes.len());
+    let stream = TcpStream::from(socket);
+    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    stream
+}
+
+/// TCP Fast Open (RFC 7413): the first connection brings the client a cookie, with which the second sends its first byte in the SYN.
+fn bytes_in_a_syn_are_an_obstacle(family: Family) {
+    let net = Net::new(1);
+    net.client.sysctl("net/ipv4/tcp_fastopen", "1");
+    // For listeners that do not ask for it, too (ip-sysctl.rst).
+    net.balancer.sysctl("net/ipv4/tcp_fastopen", "1026");
+    let lab = Lab::over(net, family);
+    let connect = || {
+        let client = lab.net.client.enter(|| connect_with(lab.address(), b"!"));
+        let server = lab.listener.accept();
+        assert_eq!(receive_exactly(&server, 1), b"!");
+        Spliced { client, server }
+    };
+    lab.until_spliced(&[connect()]);
+    let early = connect();
+    early.ping();
+    assert_eq!(lab.agent.own_flows(Path::Packet), 1);
+    lab.assert_refused(&[("fast-open", 1)]);
+    stream_both_ways(&early.client, &early.server, bytes(), bytes());
+    let ended = lab.agent.until_records(2);
+    assert!(ended.iter().any(|record| record.close() == "finished" && record.text("path") != "packet"));
 }
 
 /// A shift follows from how much a socket may receive, and from the window that its route allows (net/ipv4/tcp_output.c,
@@ -208,14 +269,51 @@ fn packets_of_any_size_on_both_legs_are_no_obstacle(family: Family) {
     leave_and_are_exact(&lab, &flows);
 }
 
-/// One end may send what does not fit on the other's link; nobody tells it yet to send less.
-fn a_smaller_segment_size_on_one_leg_is_an_obstacle(family: Family) {
-    let lab = Lab::start(family);
-    let flows = [Client, Server].map(|end| {
-        resize(&lab.net, end, 1400);
-        let flow = Spliced::from(lab.pair());
-        resize(&lab.net, end, 1500);
-        flow
-    });
-    stay_and_are_exact(&lab, &flows, "segment-size");
+/// Makes a namespace lose what routers say of packets that are too large (nft(8)).
+fn deafen(place: &Namespace) {
+    const RULES: [&str; 4] = [
+        "add table inet deaf",
+        "add chain inet deaf in { type filter hook input priority 0; }",
+        "add rule inet deaf in icmp type destination-unreachable drop",
+        "add rule inet deaf in icmpv6 type packet-too-big drop",
+    ];
+    for rule in RULES {
+        place.run(Command::new("nft").args(rule.split(' ')));
+    }
+}
+
+/// A network in which nobody hears of packets that are too large.
+fn deaf_net() -> Net {
+    let net = Net::new(1);
+    [Client, Balancer, Server].into_iter().for_each(|place| deafen(place.of(&net)));
+    net
+}
+
+/// Both ends are told of the narrower link when they connect: servers by the client's own size, and clients by that of the narrowest interface.
+fn links_that_differ_need_no_message_of_a_router(family: Family) {
+    for narrow in [Client, Server] {
+        let net = deaf_net();
+        resize(&net, narrow, 1400);
+        let lab = Lab::over(net, family);
+        leave_and_are_exact(&lab, &[Spliced::from(lab.pair())]);
+    }
+    // One that gets narrow on the client's side afterwards is in its own SYN.
+    let lab = Lab::over(deaf_net(), family);
+    resize(&lab.net, Client, 1300);
+    leave_and_are_exact(&lab, &[Spliced::from(lab.pair())]);
+}
+
+/// The links of the balancer are as wide as ever, those of the server are not.
+fn clients_are_told_of_narrower_servers(family: Family) {
+    let net = deaf_net();
+    let lab = Lab::with(net, family, Lines { frontend: "mss = 1240", ..Lines::default() });
+    lab.net.server().run(Command::new("ip").args(["link", "set", "uplink", "mtu", "1300"]));
+    leave_and_are_exact(&lab, &[Spliced::from(lab.pair())]);
+}
+
+/// The client was told before the server was asked.
+fn a_smaller_segment_size_of_the_server_alone_is_an_obstacle(family: Family) {
+    let lab = Lab::over(deaf_net(), family);
+    resize(&lab.net, Server, 1400);
+    stay_and_are_exact(&lab, &[Spliced::from(lab.pair())], "segment-size");
 }

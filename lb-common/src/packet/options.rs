@@ -19,22 +19,22 @@ pub const ROOM: usize = 64;
 pub const PLAIN_TIMESTAMPS: u32 = 0x0101_080a;
 
 const END: u8 = 0;
-const NO_OPERATION: u8 = 1;
-const SEGMENT_SIZE: u8 = 2;
+pub(super) const NO_OPERATION: u8 = 1;
+pub(super) const SEGMENT_SIZE: u8 = 2;
 const WINDOW_SCALE: u8 = 3;
-const SACK_PERMITTED: u8 = 4;
+pub(super) const SACK_PERMITTED: u8 = 4;
 const SACK: u8 = 5;
-const TIMESTAMPS: u8 = 8;
+pub(super) const TIMESTAMPS: u8 = 8;
 const MD5: u8 = 19;
 const TCP_AO: u8 = 29;
 const MPTCP: u8 = 30;
 const FAST_OPEN: u8 = 34;
 
 /// Bytes of an option's kind and length.
-const OPTION_HEADER: u32 = 2;
+pub(super) const OPTION_HEADER: u32 = 2;
 
 /// Bytes of timestamps (RFC 7323 section 3.2).
-const TIMESTAMPS_LEN: u32 = 10;
+pub(super) const TIMESTAMPS_LEN: u32 = 10;
 
 /// Bytes of a block of a selective acknowledgement (RFC 2018 section 3).
 const BLOCK: u32 = 8;
@@ -79,15 +79,6 @@ pub struct Translated {
     pub timestamp: u32,
     /// Whether there was one.
     pub has_timestamp: bool,
-}
-
-/// Options of the balancer's own SYN that the other end must not see, because the client has not got them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Missing {
-    /// The client's SYN had no timestamps.
-    pub timestamps: bool,
-    /// The client's SYN did not permit selective acknowledgements.
-    pub sack: bool,
 }
 
 /// Where options are that have to be changed.
@@ -171,29 +162,6 @@ pub fn translate_found<B: Bytes>(bytes: &mut B, found: &Found, by: &Translation)
     done
 }
 
-/// Puts NOPs where a SYN has options that the other leg lacks, and returns by how much the checksum changes. The header keeps its length.
-///
-/// What a SYN does not offer, its answer cannot have (RFC 7323 section 3.2, RFC 2018 section 2): so both legs agree. The scale
-/// of windows may differ, for windows are converted.
-///
-/// # Errors
-///
-/// As [`translate`].
-#[inline(always)]
-pub fn strip<B: Bytes>(bytes: &mut B, len: u32, missing: Missing) -> Result<Difference, Untranslatable> {
-    let mut change = Difference::NONE;
-    walk(bytes, len, |bytes, at, kind, _| {
-        if kind == TIMESTAMPS && missing.timestamps {
-            for offset in 0..TIMESTAMPS_LEN {
-                change = change.and(erase(bytes, at + offset));
-            }
-        } else if kind == SACK_PERMITTED && missing.sack {
-            change = change.and(erase(bytes, at)).and(erase(bytes, at + 1));
-        }
-    })?;
-    Ok(change)
-}
-
 /// Does something at each offset below [`OPTIONS_MAX`], written out. In a loop the verifier of BPF programs hardly notices that ways come to the
 /// same (kernel/bpf/verifier.c, is_state_visited), and would follow each by itself.
 macro_rules! at_each_offset {
@@ -209,7 +177,7 @@ macro_rules! at_each_offset {
 /// It goes from byte to byte, and looks closer where an option begins. So whatever the bytes are, it ends, and every access is at an offset that
 /// the verifier of BPF programs knows.
 #[inline(always)]
-fn walk<B: Bytes>(
+pub(super) fn walk<B: Bytes>(
     bytes: &mut B,
     len: u32,
     mut visit: impl FnMut(&mut B, u32, u8, u32),
@@ -302,14 +270,6 @@ fn add(bytes: &mut impl Bytes, at: u32, addend: u32) -> Difference {
     bytes.store(at + 2, c);
     bytes.store(at + 3, d);
     Difference::word_at(at, old, new)
-}
-
-/// Makes a byte a NOP, and returns by how much the checksum changes.
-#[inline(always)]
-fn erase(bytes: &mut impl Bytes, at: u32) -> Difference {
-    let old = bytes.load(at);
-    bytes.store(at, NO_OPERATION);
-    Difference::NONE.byte(at, old, NO_OPERATION)
 }
 
 #[inline(always)]

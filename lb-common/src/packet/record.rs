@@ -13,7 +13,7 @@ use super::reason::Untranslatable;
 use super::tcp::Translation;
 use crate::labelled::labelled;
 
-/// The hash map from [`Key`] to [`place`].
+/// The hash map from [`Key`] to [`place`]; and from [`Key::from_anywhere`] to what a SYN may offer ([`super::offer::Offer`]), while one is on its way.
 pub const PACKET_KEYS: &str = "PACKET_KEYS";
 
 /// The array of [`Entry`], by slot. User space maps it into its memory.
@@ -188,6 +188,13 @@ impl Key {
         Self { remote: self.local, local: self.remote, ports: swapped(self.ports), family: self.family }
     }
 
+    /// The same with whatever address the balancer has: of a connection that begins, of which it is not known.
+    #[inline(always)]
+    pub const fn from_anywhere(self) -> Self {
+        let local = if self.family == V4 { v4_mapped(0) } else { [0; 4] };
+        Self { local, ..self }
+    }
+
     /// Its words, in the order of the map.
     pub const fn words(&self) -> [u32; KEY_WORDS] {
         let ([a, b, c, d], [e, f, g, h]) = (self.remote, self.local);
@@ -303,6 +310,8 @@ labelled! {
         Quieted => "quieted",
         /// Sent to tell an end how much room there is.
         Announced => "announced",
+        /// SYNs of ours that offer less than they did.
+        Reduced => "reduced",
         /// ICMP errors handed on to the end that they are for.
         Returned => "returned",
         /// Too large for the link by which they would leave: dropped, and the end is to be told.

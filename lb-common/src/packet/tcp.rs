@@ -13,6 +13,10 @@ pub const RST: u8 = 1 << 2;
 /// The acknowledgement holds.
 pub const ACK: u8 = 1 << 4;
 
+/// ECE and CWR, with which a SYN asks for ECN (RFC 3168 section 6.1.1), and AE, with which it asks for the accurate one (RFC 9768 section 3.1.1): in the
+/// word of the flags.
+const ECN_REQUEST: u32 = 1 << 22 | 1 << 23 | 1 << 24;
+
 /// Bytes of a TCP header without options.
 pub const TCP_HEADER: u32 = 20;
 
@@ -92,6 +96,14 @@ impl Tcp {
     pub const fn with_checksum(self, checksum: u16) -> Self {
         let [ports, sequence, acknowledgement, flags, last] = self.0;
         Self([ports, sequence, acknowledgement, flags, (checksum as u32) << 16 | last & 0xffff])
+    }
+
+    /// The header of a SYN that asks for no ECN, its checksum as it was; and what it has to be corrected by.
+    #[inline(always)]
+    pub const fn without_ecn(self) -> (Self, Difference) {
+        let [ports, sequence, acknowledgement, flags, last] = self.0;
+        let silent = flags & !ECN_REQUEST;
+        (Self([ports, sequence, acknowledgement, silent, last]), Difference::NONE.word(flags, silent))
     }
 
     /// Bytes of options, of a segment with so many bytes in all.

@@ -58,8 +58,14 @@ pub fn find(key: &Key) -> Option<Found> {
 /// Finds the place alone; [`NOWHERE`] if there is none.
 #[inline(always)]
 pub fn find_place(key: &Key) -> u32 {
-    // SAFETY: the value is a number that user space writes before it can be found, and never changes.
+    // SAFETY: the value is a number that user space writes before it can be found, and that never changes if it is a place.
     unsafe { PACKET_KEYS.get(key) }.copied().unwrap_or(NOWHERE)
+}
+
+/// Finds what a SYN may offer, by its key from anywhere.
+#[inline(always)]
+pub fn find_offer(key: &Key) -> Option<*mut u32> {
+    PACKET_KEYS.get_ptr_mut(key)
 }
 
 /// The flow at a place.

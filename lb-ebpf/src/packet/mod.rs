@@ -4,6 +4,7 @@
 
 mod flow;
 mod icmp;
+mod offer;
 mod proof;
 mod segment;
 mod skb;
@@ -166,7 +167,7 @@ fn leave<V: Version, const LINK: u32>(skb: Skb) -> Fate {
         return look_behind::<V, LINK>(skb, Towards::End);
     }
     let key = ip.key(u32::from_be(head.tcp[0])).reversed();
-    let Some(found) = find(&key) else { return Fate::Passed };
+    let Some(found) = find(&key) else { return offer::first::<V, LINK>(skb, head, &key) };
     let mut seen = Seen::default();
     let code = read::<V, LINK>(skb, head, &mut seen);
     if code != 0 {

@@ -7,6 +7,7 @@ use core::ptr;
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_skb_store_bytes};
 use lb_common::packet::checksum::Difference;
 use lb_common::packet::flow::Segment;
+use lb_common::packet::offer::{self, Offer};
 use lb_common::packet::options::{self, Bytes, Found, OPTIONS_MAX, PLAIN_TIMESTAMPS, ROOM};
 use lb_common::packet::reason::Untranslatable;
 use lb_common::packet::record::code;
@@ -221,14 +222,35 @@ pub fn rewrite(skb: Skb, at: u32, seen: &Seen, by: &Translation) -> u32 {
         return code(Untranslatable::MalformedOptions);
     }
     let done = options::translate_found(copied, &seen.layout.found(), by);
-    let len = bounded(&seen.options_len());
+    write_back(skb, at, &seen.options_len(), copied, done.change)
+}
+
+/// Has options of a SYN offer no more than the offer of a word, and the checksum follow; returns 0, or why not.
+#[inline(never)]
+pub fn reduce(skb: Skb, at: u32, len: u32, word: u32) -> u32 {
+    let mut room = MaybeUninit::<Copied>::uninit();
+    let copied = fill(skb, &mut room);
+    let copied_len = copy(skb, at, len, copied);
+    let Some(offer) = Offer::of_word(word) else { return code(Untranslatable::MalformedOptions) };
+    if copied_len == 0 {
+        return code(Untranslatable::MalformedOptions);
+    }
+    match offer::reduce(copied, copied_len, offer) {
+        Ok(change) => write_back(skb, at, &len, copied, change),
+        Err(reason) => code(reason),
+    }
+}
+
+/// Writes options back that were copied, and has the checksum follow, which is in the last word of the header before; returns 0, or why not.
+#[inline(always)]
+fn write_back(skb: Skb, at: u32, len: &u32, copied: &Copied, change: Difference) -> u32 {
+    let len = bounded(len);
     if len > OPTIONS_MAX {
         return code(Untranslatable::MalformedOptions);
     }
     // SAFETY: the helper changes the packet of this program's own context, of which nothing is held here, and reads less than there is.
     let error = unsafe { bpf_skb_store_bytes(skb, at, copied.0.as_ptr().cast(), len, 0) };
-    // The checksum is in the last word of the header before.
-    if error != 0 || !correct(skb, at - 4, done.change) { NO_MEMORY } else { 0 }
+    if error != 0 || !correct(skb, at - 4, change) { NO_MEMORY } else { 0 }
 }
 
 /// Copies options of so many bytes; returns how many, or 0 if there are not as many.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use super::StartError;
 use crate::config::Config;
+use crate::config::needs::may_take_packet;
 use crate::frontend::Frontend;
 use crate::net::{self, Listener};
 use crate::observe::metrics::Metrics;
@@ -24,8 +25,12 @@ pub(super) struct Listeners {
 }
 
 impl Listeners {
-    /// Takes every address. Nobody can connect before [`Self::listen`].
-    pub(super) fn bind(config: &Config, metrics: &Metrics) -> Result<Self, StartError> {
+    /// Takes every address. Nobody can connect before [`Self::listen`]. `narrowest`: see [`super::packet::narrowest`].
+    pub(super) fn bind(
+        config: &Config,
+        metrics: &Metrics,
+        narrowest: Option<u32>,
+    ) -> Result<Self, StartError> {
         let admin = match &config.admin {
             Some(settings) => {
                 let address = settings.bind;
@@ -36,8 +41,9 @@ impl Listeners {
         let mut frontends = Vec::new();
         for (settings, metrics) in config.frontends.iter().zip(&metrics.frontends) {
             let frontend = Arc::new(Frontend::new(settings.clone(), metrics.clone()));
+            let narrowest = narrowest.filter(|_| may_take_packet(config, settings));
             for &address in &settings.bind {
-                let listener = Listener::bind(settings, address, config.is_v6_only(address))?;
+                let listener = Listener::bind(settings, address, config.is_v6_only(address), narrowest)?;
                 frontends.push((Arc::clone(&frontend), listener));
             }
         }

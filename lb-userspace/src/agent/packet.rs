@@ -31,6 +31,8 @@ pub(super) struct Attached {
     packet: Arc<Packet>,
     bells: Bells,
     interfaces: usize,
+    /// Bytes that packets may have at the narrowest of them, if others take more.
+    narrowest: Option<u32>,
     orphans: Vec<Orphan>,
     conntrack: Arc<Conntrack>,
     resets: io::Result<Resets>,
@@ -83,6 +85,7 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
             Err(error) => (Vec::new(), Some(error)),
         };
         let interfaces = attachments.len();
+        let narrowest = narrower(attachments.iter().map(Attachment::mtu));
         let left = u32::try_from(orphans.len()).unwrap_or(u32::MAX);
         let stay = Stay::new(Arc::clone(&packet), attachments, left);
         match error {
@@ -90,10 +93,23 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
             None => {
                 let conntrack = Arc::<Conntrack>::default();
                 let resets = Resets::open(Arc::clone(&conntrack));
-                Ok(Attached { stay, packet, bells, interfaces, orphans, conntrack, resets })
+                Ok(Attached { stay, packet, bells, interfaces, narrowest, orphans, conntrack, resets })
             }
         }
     })
+}
+
+/// Bytes that packets may have at the narrowest interface, if others take more: what clients are to be told of, for what they send may leave by any of
+/// them. Where all are the same, the kernel tells them so anyway.
+pub(super) fn narrowest(loaded: Option<&Result<Attached, OpenError>>) -> Option<u32> {
+    loaded?.as_ref().ok()?.narrowest
+}
+
+/// The least of some numbers, if there are larger ones.
+fn narrower(mtus: impl Iterator<Item = u32>) -> Option<u32> {
+    let mtus: Vec<u32> = mtus.collect();
+    let least = *mtus.iter().min()?;
+    mtus.iter().any(|mtu| *mtu > least).then_some(least)
 }
 
 /// At the interfaces that the configuration names, or else at all; where flows are left, also at those where another agent was, for they may
@@ -135,7 +151,7 @@ pub(super) fn open(
     metrics: &ProcessMetrics,
 ) -> Option<(Common, Vec<Orphan>)> {
     let opened = loaded?.and_then(|attached| {
-        let Attached { stay, packet, bells, interfaces, orphans, conntrack, resets } = attached;
+        let Attached { stay, packet, bells, interfaces, orphans, conntrack, resets, .. } = attached;
         let grace = Grace::start().map_err(OpenError::Grace)?;
         listen(bells)?;
         Ok((stay, packet, interfaces, orphans, grace, conntrack, tell_lack(resets)))

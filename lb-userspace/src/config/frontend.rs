@@ -48,6 +48,7 @@ pub(super) fn read(
     let mode = mode(&reader, backends);
     let max_connections = reader.optional_count(&limits::FRONTEND_MAX_CONNECTIONS);
     let backlog = reader.nonzero(&limits::BACKLOG);
+    let mss = reader.optional_count(&limits::MSS);
     let keepalive = tcp::keepalive(&reader);
     let user_timeout = reader.duration_or_off(&limits::USER_TIMEOUT);
     let idle_timeout = reader.duration_or_off(&limits::FRONTEND_IDLE_TIMEOUT);
@@ -61,6 +62,7 @@ pub(super) fn read(
         mode: mode?,
         max_connections: max_connections?,
         backlog: backlog?,
+        mss: mss?,
         keepalive: keepalive?,
         user_timeout: user_timeout?,
         idle_timeout: idle_timeout?,

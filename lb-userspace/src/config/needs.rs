@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Address, Config, Family, PathWish};
+use super::{Address, Config, Family, Frontend, PathWish};
 use crate::privileges::Capability;
 
 /// Standard streams, epoll instances, wake-ups, signals, the log, and what comes and goes: connections about to be refused.
@@ -244,6 +244,12 @@ pub fn wants_sockmap(config: &Config) -> bool {
 /// Whether anything is to go by path `packet`: only then is it loaded.
 pub fn wants_packet(config: &Config) -> bool {
     wants(config, PathWish::Packet)
+}
+
+/// Whether connections of a frontend may take path `packet`.
+pub fn may_take_packet(config: &Config, frontend: &Frontend) -> bool {
+    let backends = config.backends.iter().filter_map(|backend| backend.path);
+    backends.chain([frontend.path]).any(|choice| choice.path == PathWish::Packet)
 }
 
 fn wants(config: &Config, path: PathWish) -> bool {

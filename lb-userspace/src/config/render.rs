@@ -81,6 +81,7 @@ impl Config {
         }
         out.optional("max-connections", frontend.max_connections, "no limit but the process'");
         out.key("backlog", frontend.backlog);
+        out.optional("mss", frontend.mss, "what the interfaces take");
         out.keepalive(frontend.keepalive);
         out.duration_or_off("user-timeout", frontend.user_timeout);
         out.duration_or_off("idle-timeout", frontend.idle_timeout);

@@ -4,12 +4,15 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use lb_common::packet::syn::{Family, segment_size};
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use super::syscalls::set_segment_size;
 use crate::config::{Frontend, Mode};
 
 /// A bound, listening socket.
@@ -101,15 +104,24 @@ impl ListenError {
 }
 
 impl Listener {
-    /// Takes one address of a frontend. `is_v6_only`: an IPv6 wildcard leaves IPv4 to another listener. Nobody can connect before
-    /// [`Self::listen`].
+    /// Takes one address of a frontend. `is_v6_only`: an IPv6 wildcard leaves IPv4 to another listener. `narrowest`: bytes that packets may have at the
+    /// narrowest interface, if clients are to be told of that where the frontend's `mss` says nothing. Nobody can connect before [`Self::listen`].
     ///
     /// # Errors
     /// See [`ListenError`].
-    pub fn bind(frontend: &Frontend, address: SocketAddr, is_v6_only: bool) -> Result<Self, ListenError> {
+    pub fn bind(
+        frontend: &Frontend,
+        address: SocketAddr,
+        is_v6_only: bool,
+        narrowest: Option<u32>,
+    ) -> Result<Self, ListenError> {
         let explain = |errno| ListenError::new(frontend, address, errno);
         let fd = bound(address, is_v6_only).map_err(explain)?;
         inherit(&fd, frontend).map_err(explain)?;
+        if let Some(size) = segment_size_told(frontend, address, narrowest) {
+            // As large as what it cannot be set to is no segment.
+            let _ = set_segment_size(&fd, size);
+        }
         let address = rustix::net::getsockname(&fd).map_err(explain)?.try_into().unwrap_or(address);
         Ok(Self { fd, address })
     }
@@ -162,6 +174,14 @@ pub fn bound(address: SocketAddr, is_v6_only: bool) -> rustix::io::Result<OwnedF
     }
     rustix::net::bind(&fd, &address)?;
     Ok(fd)
+}
+
+/// The largest segment that clients of a frontend at an address are told of; `None`: what the way to each takes. One for both families fits the smaller
+/// of theirs.
+fn segment_size_told(frontend: &Frontend, address: SocketAddr, narrowest: Option<u32>) -> Option<u32> {
+    let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+    let fitting = narrowest.map(|mtu| segment_size(mtu, family).into());
+    frontend.mss.map(NonZeroU32::get).or(fitting)
 }
 
 fn inherit(fd: &OwnedFd, frontend: &Frontend) -> rustix::io::Result<()> {

@@ -27,7 +27,7 @@ pub use source::{Source, bind_source, explain_connect, is_out_of_ports, is_sourc
 pub use syscalls::is_receive_buffer_locked;
 pub use syscalls::{
     TcpInfo, Terms, end_filter, filter, holds_nothing, kick, kick_sending, link_type, lock_receive_buffer,
-    received_memory, set_receive_low_water, tcp_info, unacknowledged_bytes, unsent_bytes,
+    mtu, received_memory, set_receive_low_water, tcp_info, unacknowledged_bytes, unsent_bytes,
 };
 
 use crate::config::Keepalive;

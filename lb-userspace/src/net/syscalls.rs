@@ -277,6 +277,14 @@ pub(super) fn set_int(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Sets the largest segment that the peer is told of, in bytes of payload and options (TCP_MAXSEG, tcp(7)); no larger one goes to it either.
+///
+/// # Errors
+/// The kernel takes 88 to 32,767.
+pub fn set_segment_size(fd: impl AsFd, bytes: u32) -> io::Result<()> {
+    set_int(fd, libc::IPPROTO_TCP, libc::TCP_MAXSEG, libc::c_int::try_from(bytes).unwrap_or(libc::c_int::MAX))
+}
+
 /// Asks for an option that is an integer.
 pub(super) fn get_int(fd: impl AsFd, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
     let (mut value, mut len): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
@@ -345,6 +353,23 @@ pub fn unsent_bytes(fd: impl AsFd) -> io::Result<u32> {
 /// # Errors
 /// There is none of this name, or the process has no descriptors left.
 pub fn link_type(interface: &str) -> io::Result<u16> {
+    let request = ask_interface(interface, libc::SIOCGIFHWADDR)?;
+    // SAFETY: it was made as an address, and the kernel writes nothing else.
+    Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+}
+
+/// Bytes that packets may have behind the link header at an interface in this network namespace (SIOCGIFMTU, netdevice(7)).
+///
+/// # Errors
+/// As [`link_type`].
+pub fn mtu(interface: &str) -> io::Result<u32> {
+    let request = ask_interface(interface, libc::SIOCGIFMTU)?;
+    // SAFETY: the kernel has written this number, over what was made as an address.
+    Ok(u32::try_from(unsafe { request.ifr_ifru.ifru_mtu }).unwrap_or(0))
+}
+
+/// Asks an interface in this network namespace by its name.
+fn ask_interface(interface: &str, question: libc::Ioctl) -> io::Result<libc::ifreq> {
     let mut request = libc::ifreq {
         ifr_name: [0; libc::IFNAMSIZ],
         ifr_ifru: libc::__c_anonymous_ifr_ifru {
@@ -359,11 +384,7 @@ pub fn link_type(interface: &str) -> io::Result<u16> {
         *place = byte as libc::c_char;
     }
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    // SAFETY: SIOCGIFHWADDR reads the name and writes an address into the request, which is live.
-    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCGIFHWADDR, &raw mut request) };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: it was made as an address, and the kernel writes nothing else.
-    Ok(unsafe { request.ifr_ifru.ifru_hwaddr.sa_family })
+    // SAFETY: such a request reads the name and writes into the rest of it, which is live.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), question, &raw mut request) };
+    if result == 0 { Ok(request) } else { Err(io::Error::last_os_error()) }
 }

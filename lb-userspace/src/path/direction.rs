@@ -190,6 +190,16 @@ impl Direction {
         }
     }
 
+    /// Delivers what was taken, and takes no more. `Pending`: that is done, or nothing more fits.
+    pub fn poll_rest(&mut self, cx: &mut Context<'_>, lane: &mut Lane<'_>) -> Poll<DirectionEnd> {
+        if self.is_stalled()
+            && let Err(error) = ready!(self.poll_deliver(cx, lane))
+        {
+            return Poll::Ready(DirectionEnd::ReceiverGone(error));
+        }
+        Poll::Pending
+    }
+
     /// Takes bytes from the sender into `held`; `Ok(0)` is its FIN.
     fn poll_take(&mut self, cx: &mut Context<'_>, lane: &mut Lane<'_>) -> Poll<io::Result<usize>> {
         if self.is_over {

@@ -115,6 +115,8 @@ pub(super) struct Run<'a> {
     settles_at: Option<Moment>,
     /// When bytes that the counters do not show are counted at the latest.
     counts_at: Option<Moment>,
+    /// Nothing more is taken from either side for now.
+    is_paused: bool,
 }
 
 impl<'a> Run<'a> {
@@ -134,6 +136,7 @@ impl<'a> Run<'a> {
             settles_at: Some(now + SETTLED_AGE),
             // Not only when they have moved, because that would set the timer anew.
             counts_at: start.has_bytes_waiting.then(|| now + COUNTING_DELAY_MAX),
+            is_paused: false,
         }
     }
 
@@ -142,12 +145,32 @@ impl<'a> Run<'a> {
         self.up_ended || self.down_ended || self.gone.is_some()
     }
 
+    /// Takes nothing more from either side until [`Self::resume`]; what was taken is delivered.
+    pub(super) fn pause(&mut self) {
+        self.is_paused = true;
+    }
+
+    /// Ends [`Self::pause`].
+    pub(super) fn resume(&mut self, cx: &Context<'_>) {
+        self.is_paused = false;
+        cx.waker().wake_by_ref();
+    }
+
+    /// See [`Self::pause`].
+    pub(super) fn is_paused(&self) -> bool {
+        self.is_paused
+    }
+
+    /// Whether every byte that user space took has been delivered; more may wait.
+    pub(super) fn has_delivered_all(&self) -> bool {
+        !self.is_over() && !self.up.is_stalled() && !self.down.is_stalled()
+    }
+
     /// Whether every byte that user space took has been delivered, and no more wait: then each segment that comes is whole.
     pub(super) fn is_between_bytes(&self) -> bool {
-        let has_rest = self.up.is_stalled() || self.down.is_stalled();
         // Not by a read: it would be told of a reset, which the kernel tells once, and the next read would find a clean end.
         let is_empty = |socket: &Socket| net::waiting_bytes(socket.get_ref()).is_ok_and(|bytes| bytes == 0);
-        !self.is_over() && !has_rest && is_empty(self.flow.client) && is_empty(self.flow.server)
+        self.has_delivered_all() && is_empty(self.flow.client) && is_empty(self.flow.server)
     }
 
     /// What both sides have received so far, by path.
@@ -189,18 +212,23 @@ impl<'a> Run<'a> {
 
     fn poll_directions(&mut self, cx: &mut Context<'_>, now: Moment) {
         let (&Flow { client, server, .. }, tools) = (self.flow, self.tools);
+        let poll = if self.is_paused { Direction::poll_rest } else { Direction::poll };
         if !self.up_ended
-            && let Poll::Ready(end) = self
-                .up
-                .poll(cx, &mut Lane { from: client, to: server, tools, moved: &mut self.meter.carried.up })
+            && let Poll::Ready(end) = poll(
+                &mut self.up,
+                cx,
+                &mut Lane { from: client, to: server, tools, moved: &mut self.meter.carried.up },
+            )
         {
             self.up_ended = true;
             self.ended(end, Side::Client, now);
         }
         if !self.down_ended
-            && let Poll::Ready(end) = self
-                .down
-                .poll(cx, &mut Lane { from: server, to: client, tools, moved: &mut self.meter.carried.down })
+            && let Poll::Ready(end) = poll(
+                &mut self.down,
+                cx,
+                &mut Lane { from: server, to: client, tools, moved: &mut self.meter.carried.down },
+            )
         {
             self.down_ended = true;
             self.ended(end, Side::Server, now);

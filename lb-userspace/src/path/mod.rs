@@ -20,7 +20,7 @@ pub use flow::{COUNTING_DELAY_MAX, Flow, Start, carry};
 pub use flow_end::FlowEnd;
 pub use meter::{Carried, Meter, Moved};
 pub use pipes::{Pipe, PipeBudget, Pipes};
-pub use promotion::carry_until_promoted;
+pub use promotion::{Without, carry_until_promoted};
 pub use side::Side;
 
 use lb_common::reason::PathKind;

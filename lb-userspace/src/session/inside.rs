@@ -11,7 +11,7 @@ use crate::backend::{Backend, Server, ServerSlot};
 use crate::journal::Journal;
 use crate::net::Socket;
 use crate::path::sockmap::{self, Backpressure, Bytes, Refused, Terms};
-use crate::path::{self, Flow, FlowEnd, Start, Strategy};
+use crate::path::{self, Flow, FlowEnd, Start, Strategy, Without};
 use crate::runtime::spawn;
 use crate::worker::Worker;
 
@@ -31,7 +31,13 @@ async fn run_inside(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, s
         let flow = Flow { client: &legs.client, server: &legs.server, backend: &backend.settings };
         let start = Start { strategy, has_bytes_waiting, header: None };
         let meter = journal.meter();
-        let carrying = path::carry_until_promoted(&flow, start, &worker.tools, meter, choice.promotion);
+        let carrying = path::carry_until_promoted(
+            &flow,
+            start,
+            &worker.tools,
+            meter,
+            (choice.promotion, Without::Waiting),
+        );
         if let Some(flow_end) = or_cut(carrying, &may_be_cut, |reason| Some(FlowEnd::cut(reason))).await {
             return finish_flow(&worker, legs, *journal, flow_end);
         }

@@ -11,7 +11,7 @@ use crate::backend::{Backend, Server, ServerSlot};
 use crate::journal::Journal;
 use crate::net::repair;
 use crate::path::packet::{self, OnItsOwn, Port, Spliced};
-use crate::path::{self, Flow, FlowEnd, Start, Strategy};
+use crate::path::{self, Flow, FlowEnd, Start, Strategy, Without};
 use crate::runtime::spawn;
 use crate::worker::Worker;
 
@@ -128,9 +128,15 @@ async fn approach(
         worker.note_refusal(PacketObstacle::Unavailable);
         return Err(path::carry(&flow, start, &worker.tools, journal.meter()).await);
     };
+    packet::keep_brief([&legs.client, &legs.server], true);
     if !choice.promotion.is_at_once() {
-        let carrying =
-            path::carry_until_promoted(&flow, start, &worker.tools, journal.meter(), choice.promotion);
+        let carrying = path::carry_until_promoted(
+            &flow,
+            start,
+            &worker.tools,
+            journal.meter(),
+            (choice.promotion, Without::Held),
+        );
         if let Some(flow_end) = carrying.await {
             return Err(flow_end);
         }

@@ -7,6 +7,7 @@ mod flow;
 mod icmp;
 mod model;
 mod numbers;
+mod offer;
 mod offload;
 mod options;
 mod proof;

@@ -3,23 +3,18 @@
 
 extern crate std;
 
-use std::vec::Vec;
-
 use proptest::prelude::*;
 
-use super::model::{self, Shape};
+use super::model;
 use super::translation::{put, words};
 use crate::packet::checksum::Difference;
-use crate::packet::options::{Missing, OPTIONS_MAX, ROOM, strip, translate};
+use crate::packet::options::{OPTIONS_MAX, ROOM, translate};
 use crate::packet::reason::Untranslatable::{self, *};
 use crate::packet::tcp::Translation;
 
 const NOP: u8 = 1;
 
-/// What Linux puts into a SYN (net/ipv4/tcp_output.c, tcp_options_write): size, SACK permitted, timestamps, scale.
-const SYN_OPTIONS: [u8; 20] = [2, 4, 5, 0xb4, 4, 2, 8, 10, 9, 9, 9, 9, 0, 0, 0, 0, NOP, 3, 3, 7];
-
-fn copy(options: &[u8]) -> [u8; ROOM] {
+pub(super) fn copy(options: &[u8]) -> [u8; ROOM] {
     // What is behind the options must not matter.
     let mut copy = [8; ROOM];
     copy[..options.len()].copy_from_slice(options);
@@ -92,47 +87,6 @@ fn every_edge_is_translated_and_nothing_else() {
         translate(&mut bytes, 4 + 8 * u32::from(blocks), &by).expect("well-formed");
         assert_eq!(bytes, copy(&option([0, 0, 1, 0])));
     }
-}
-
-/// Our SYN as the server gets it, and its checksum.
-fn stripped(missing: Missing) -> (Vec<u8>, Vec<u8>) {
-    let shape = |options: &[u8]| Shape {
-        ends: (std::vec![1; 4], std::vec![2; 4]),
-        hops: 64,
-        ports: (1, 2),
-        sequence: 3,
-        acknowledgement: 0,
-        flags: 2,
-        window: 65_535,
-        urgent: 0,
-        options: options.to_vec(),
-        payload: std::vec![],
-        padding: 0,
-    };
-    let mut options = copy(&SYN_OPTIONS);
-    let change = strip(&mut options, 20, missing).expect("well-formed");
-    let mut packet = shape(&SYN_OPTIONS).packet();
-    packet[40..60].copy_from_slice(&options[..20]);
-    let checksum = change.applied(u16::from_be_bytes([packet[36], packet[37]]));
-    packet[36..38].copy_from_slice(&checksum.to_be_bytes());
-    (packet, shape(&options[..20]).packet())
-}
-
-#[test]
-fn our_syn_offers_nothing_that_the_client_lacks() {
-    let check = |missing, expected: [u8; 20]| {
-        let (packet, built) = stripped(missing);
-        assert_eq!(packet, built);
-        assert_eq!(packet[40..60], expected);
-    };
-    let [mut no_timestamps, mut no_sack, mut neither] = [SYN_OPTIONS; 3];
-    no_timestamps[6..16].fill(NOP);
-    no_sack[4..6].fill(NOP);
-    neither[4..16].fill(NOP);
-    check(Missing::default(), SYN_OPTIONS);
-    check(Missing { timestamps: true, sack: false }, no_timestamps);
-    check(Missing { timestamps: false, sack: true }, no_sack);
-    check(Missing { timestamps: true, sack: true }, neither);
 }
 
 proptest! {

@@ -52,6 +52,7 @@ fn a_silent_configuration() {
         mode,
         max_connections,
         backlog,
+        mss,
         keepalive: kept,
         user_timeout,
         idle_timeout,
@@ -59,7 +60,7 @@ fn a_silent_configuration() {
         path,
     } = &frontends[0];
     assert_eq!((&**name, &bind[..]), ("f", &["127.0.0.1:1".parse().unwrap()][..]));
-    assert_eq!((*max_connections, backlog.get(), *kept), (None, 4096, keepalive));
+    assert_eq!((*max_connections, backlog.get(), *mss, *kept), (None, 4096, None, keepalive));
     assert_eq!((*user_timeout, *idle_timeout, *half_close_timeout), (None, None, None));
     assert_eq!(*accept_proxy, None);
     assert_eq!(*path, PathChoice::DEFAULT);

@@ -96,6 +96,7 @@ fn lb_toml_shows_the_defaults() {
     let sets = [
         "workers",
         "max-connections",
+        "mss",
         "sockmap-memory",
         "sni",
         "sni-file",

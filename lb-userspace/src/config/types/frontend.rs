@@ -25,6 +25,8 @@ pub struct Frontend {
     pub max_connections: Option<NonZeroU32>,
     /// `backlog`: connections that the kernel holds complete before accept; the kernel caps it at net.core.somaxconn.
     pub backlog: NonZeroU32,
+    /// `mss`: the largest segment that clients are told of, in bytes of payload and options; `None`: what the interfaces take.
+    pub mss: Option<NonZeroU32>,
     /// `keepalive` of the client's leg.
     pub keepalive: Option<Keepalive>,
     /// `user-timeout` of the client's leg: how long sent bytes may stay unacknowledged (TCP_USER_TIMEOUT, tcp(7)).

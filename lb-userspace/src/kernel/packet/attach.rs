@@ -16,6 +16,7 @@ use crate::net;
 #[derive(Debug)]
 pub struct Attachment {
     hooks: [Hook; 2],
+    mtu: u32,
 }
 
 /// Why packets of an interface are not seen.
@@ -90,10 +91,17 @@ pub fn attach(
     if egress.is_err() {
         keeper.forget(&Direction::Ingress.name(place.number));
     }
-    Ok(Attachment { hooks: [ingress, egress?] })
+    // One that has gone meanwhile takes anything.
+    let mtu = net::mtu(interface).unwrap_or(u32::MAX);
+    Ok(Attachment { hooks: [ingress, egress?], mtu })
 }
 
 impl Attachment {
+    /// Bytes that packets may have at the interface, behind the link header.
+    pub fn mtu(&self) -> u32 {
+        self.mtu
+    }
+
     /// Takes the programs off, whoever keeps them.
     pub fn detach(self) {
         self.hooks.into_iter().for_each(Hook::detach);

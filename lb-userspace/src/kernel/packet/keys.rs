@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use aya::maps::{HashMap, MapData, MapError};
 use lb_common::packet::flow::{Phase, Side};
 use lb_common::packet::ip::Addresses;
+use lb_common::packet::offer::{Offer, is_heeded};
 use lb_common::packet::record::{KEY_WORDS, Key, V4, V6, Way, place, v4_mapped};
 use rustix::io::Errno;
 
@@ -21,6 +22,10 @@ const NO_EXIST: u64 = 1;
 pub struct Keys {
     map: HashMap<MapData, [u32; KEY_WORDS], u32>,
 }
+
+/// By what programs know the SYN of a connection that begins.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening(Key);
 
 /// Why a flow was not made findable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +62,22 @@ impl Keys {
                 let _ = self.map.remove(&key.words());
             }
         }
+    }
+
+    /// Has the SYN of a connection that is about to begin offer its server no more than this; whether programs will know. To be [settled](Self::settle)
+    /// when it has begun.
+    pub fn offer(&mut self, opening: &Opening, offer: Offer) -> bool {
+        // What is there is of somebody who was killed: nobody else has the port.
+        self.map.insert(opening.0.words(), offer.word(), 0).is_ok()
+    }
+
+    /// Ends [`Self::offer`]; whether a SYN has gone out so.
+    pub fn settle(&mut self, opening: &Opening) -> bool {
+        let key = opening.0.words();
+        let is_heeded = self.map.get(&key, 0).is_ok_and(is_heeded);
+        // It was there, or nobody knows it.
+        let _ = self.map.remove(&key);
+        is_heeded
     }
 
     /// Lets programs find exactly these flows, and no others: what an agent has left that was killed may be anything.
@@ -104,6 +125,15 @@ impl KeyRefusal {
             Some(Errno::EXIST) => Self::Taken,
             other => Self::Kernel(other.unwrap_or(Errno::INVAL)),
         }
+    }
+}
+
+impl Opening {
+    /// Of a connection to a server, from a port of this host's.
+    pub fn new(server: SocketAddr, port: u16) -> Self {
+        let ports = u32::from(server.port()) << 16 | u32::from(port);
+        let key = Key { remote: words(server.ip()), local: [0; 4], ports, family: family(server.ip()) };
+        Self(key.from_anywhere())
     }
 }
 

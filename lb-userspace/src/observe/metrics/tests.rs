@@ -164,6 +164,7 @@ fn frontend(name: &str) -> Frontend {
         mode: Mode::Tcp { backend: BackendId(0) },
         max_connections: None,
         backlog: NonZeroU32::MIN,
+        mss: None,
         keepalive: None,
         idle_timeout: None,
         half_close_timeout: None,

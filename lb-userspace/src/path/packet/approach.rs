@@ -8,7 +8,9 @@
 //! ```
 //!
 //! Where bytes never cease, both ends are asked to pause: what the sockets send announces no room ([`QUIESCE`]), until all that was under way
-//! has been delivered and acknowledged. Then the flow is armed, the room is announced, and the answer to that flips it.
+//! has been delivered and acknowledged. Then the flow is armed, the room is announced, and the answer to that flips it. So that this is little, the sockets
+//! announce no more room meanwhile than they begin with. A flow that just begins is watched before its first byte; of one that is promoted in the midst of
+//! its bytes nothing is taken for as long as it takes that all that was written has been sent: what a socket has not sent yet, the numbers do not tell.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -23,16 +25,17 @@ use lb_common::packet::sequence::is_before;
 use lb_common::reason::{PacketObstacle, PathKind};
 
 use super::entry::{self, Basis, Obstacle};
+use super::sockets::{keep_brief, resting};
 use super::{Port, Progress, Spliced, Station};
-use crate::net::{self, Socket, repair};
+use crate::net::{Socket, repair};
 use crate::path::drain::drain;
 use crate::path::flow::{Ending, Run};
 use crate::path::meter::{Carried, Meter};
 use crate::path::{Flow, FlowEnd, Start, Tools};
 use crate::runtime::{Moment, Sleep, sleep, sleep_until};
 
-/// Bytes after which a flow that does not leave is asked to rest.
-const RESTLESS_BYTES: u64 = 1 << 20;
+/// Bytes after which a flow that does not leave is asked to rest for the first time. Until the next time it is twice as many as before.
+const RESTLESS_BYTES: u64 = 256 << 10;
 
 /// How long both ends may take to rest: a round trip, and what is under way.
 const REST_MAX: Duration = Duration::from_millis(500);
@@ -41,7 +44,10 @@ const REST_MAX: Duration = Duration::from_millis(500);
 const REST_LOOK: Duration = Duration::from_millis(1);
 
 /// How often a flow is asked.
-const RESTS_MAX: u8 = 4;
+const RESTS_MAX: u8 = 10;
+
+/// How often a flow is asked before its sockets may announce as much room as the kernel likes again: who is far away needs that.
+const BRIEF_RESTS: u8 = 4;
 
 /// How often a flow is armed in vain before it is only armed where it rests: arming costs some system calls.
 const ARMS_MAX: u8 = 100;
@@ -86,7 +92,8 @@ struct Approach<'a> {
 }
 
 /// Carries a flow in user space until it ends, or until the programs carry it: then its sockets hold nothing, and are to be
-/// [discarded](repair::discard). `meter` is up to date whenever this future is not being polled.
+/// [discarded](repair::discard). The sockets are [kept brief](keep_brief), and are so no longer if it stays. `meter` is up to date whenever this future is
+/// not being polled.
 ///
 /// # Errors
 /// How it ended.
@@ -102,6 +109,7 @@ pub async fn carry_until_spliced(
     let left = {
         let mut tick = pin!(sleep_until(run.next_tick(Moment::now())));
         let mut approach = Approach { story, ..Approach::new(station, flow, port) };
+        approach.begin_at_once(&run);
         let run = &mut run;
         poll_fn(move |cx| {
             if let Some(spliced) = approach.flipped(cx) {
@@ -171,8 +179,27 @@ impl<'a> Approach<'a> {
         None
     }
 
+    /// Has the flow watched from its first byte on, if nothing that was written before waits for being sent.
+    fn begin_at_once(&mut self, run: &Run<'_>) {
+        if !self.station.common.canary.is_off() {
+            self.begin(run.carried());
+        }
+    }
+
     /// Does what is next, once user space has nothing more to do for now.
-    fn go_on(&mut self, cx: &mut Context<'_>, run: &Run<'_>) {
+    fn go_on(&mut self, cx: &mut Context<'_>, run: &mut Run<'_>) {
+        self.step(cx, run);
+        let is_awaited = match self.state {
+            State::Unwatched => self.rests_until.is_some(),
+            State::Watched(_) => true,
+            State::Ready | State::Armed | State::Settled => false,
+        };
+        if run.is_paused() && !is_awaited {
+            run.resume(cx);
+        }
+    }
+
+    fn step(&mut self, cx: &mut Context<'_>, run: &mut Run<'_>) {
         if matches!(self.state, State::Settled) {
             return;
         }
@@ -183,22 +210,28 @@ impl<'a> Approach<'a> {
             self.station.common.refused.note(PacketObstacle::Unavailable);
             return self.settle();
         }
-        if matches!(self.state, State::Unwatched) && run.is_between_bytes() {
+        let can_begin = if run.is_paused() { run.has_delivered_all() } else { run.is_between_bytes() };
+        if matches!(self.state, State::Unwatched) && can_begin {
             self.begin(run.carried());
         }
         if let State::Watched(grace) = &mut self.state {
             match grace.as_mut().poll(cx) {
                 Poll::Ready(true) => self.state = State::Ready,
                 Poll::Ready(false) => self.settle(),
+                // It takes a moment, in which much can go by.
+                Poll::Pending if run.delivered() >= RESTLESS_BYTES => run.pause(),
                 Poll::Pending => {}
             }
         }
-        if !matches!(self.state, State::Ready) {
-            return;
-        }
-        let may_arm = self.arms < ARMS_MAX || self.rests_until.is_some();
-        if !(may_arm && run.is_between_bytes() && self.arm(run.carried())) {
-            self.ask_for_rest(cx, run.delivered());
+        match self.state {
+            State::Unwatched => self.ask_for_rest(cx, run),
+            State::Ready => {
+                let may_arm = self.arms < ARMS_MAX || self.rests_until.is_some();
+                if !(may_arm && run.is_between_bytes() && self.arm(run.carried())) {
+                    self.ask_for_rest(cx, run);
+                }
+            }
+            State::Watched(_) | State::Armed | State::Settled => {}
         }
     }
 
@@ -210,7 +243,8 @@ impl<'a> Approach<'a> {
             return self.settle();
         };
         let (client, server) = (self.client.get_ref(), self.server.get_ref());
-        let begun = entry::look([client, server], &self.station.common.conntrack).and_then(|known| {
+        let conntrack = &self.station.common.conntrack;
+        let begun = entry::look([client, server], port.segment_size(), conntrack).and_then(|known| {
             let slot = self.station.common.kernel.slot().ok_or(Obstacle::Path(PacketObstacle::Full))?;
             slot.begin(known.record);
             let told = self.story.take().is_some_and(|story| slot.tell(&story).is_ok());
@@ -230,6 +264,7 @@ impl<'a> Approach<'a> {
                 let (station, before) = (Rc::clone(self.station), Progress::default());
                 self.spliced = Some(Spliced { slot, _port: Some(port), station, before, is_tracked: false });
                 (self.basis, self.before) = (basis, carried);
+                self.rests_until = None;
                 self.state = State::Watched(Box::pin(self.station.common.grace.pass()));
             }
             Err(Obstacle::Busy) => self.port = Some(port),
@@ -284,23 +319,31 @@ impl<'a> Approach<'a> {
         self.arms = self.arms.saturating_add(1);
         if is_resting {
             self.rests_until = None;
+            // A look would disarm it, and so would make it miss the answer.
+            self.tick = None;
             self.announce();
         }
         true
     }
 
-    /// Asks both ends to pause, where the flow has not left for long; or lets them go on.
-    fn ask_for_rest(&mut self, cx: &mut Context<'_>, delivered: u64) {
+    /// Asks both ends to pause, where the flow has not left for long; or lets them go on. While nobody watches it they are not asked: user space
+    /// pauses.
+    fn ask_for_rest(&mut self, cx: &mut Context<'_>, run: &mut Run<'_>) {
+        let delivered = run.delivered();
         match self.rests_until {
             Some(until) if Moment::now() >= until => self.end_rest(),
             // The acknowledgement of the last bytes wakes nobody.
             Some(_) => self.look_again(cx),
-            None if delivered >= self.asked_at + RESTLESS_BYTES && self.rests < RESTS_MAX => {
+            None if delivered >= self.asked_at + (RESTLESS_BYTES << self.rests) && self.rests < RESTS_MAX => {
                 self.asked_at = delivered;
                 self.rests += 1;
+                if self.rests > BRIEF_RESTS {
+                    keep_brief([self.client, self.server], false);
+                }
                 self.rests_until = Some(Moment::now() + REST_MAX);
-                if let Some(spliced) = &self.spliced {
-                    spliced.slot.edit(|record| record.flags |= QUIESCE);
+                match &self.spliced {
+                    Some(spliced) => spliced.slot.edit(|record| record.flags |= QUIESCE),
+                    None => run.pause(),
                 }
                 self.look_again(cx);
             }
@@ -338,16 +381,10 @@ impl<'a> Approach<'a> {
     /// User space carries it to its end.
     fn settle(&mut self) {
         self.end_rest();
+        keep_brief([self.client, self.server], false);
         self.spliced = None;
         self.state = State::Settled;
     }
-}
-
-/// What a socket that holds nothing of what it has received has outstanding, in bytes. `None`: it holds something, or is gone.
-fn resting(socket: &Socket) -> Option<u32> {
-    let fd = socket.get_ref();
-    let is_empty = net::holds_nothing(fd).ok()? && net::tcp_info(fd).ok()?.is_established;
-    if is_empty { net::unacknowledged_bytes(fd).ok() } else { None }
 }
 
 /// Brings what the programs know of an end to where its socket is; whether they had seen all that it has sent.

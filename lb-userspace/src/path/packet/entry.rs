@@ -73,12 +73,14 @@ impl Basis {
     }
 }
 
-/// Looks at both connections, the client's and the server's, whether they can become one, and what is known of them then.
+/// Looks at both connections, the client's and the server's, whether they can become one, and what is known of them then. `announced` is the
+/// largest segment that the server was told of, if that is less than its socket thinks.
 ///
 /// # Errors
 /// Why not.
 pub(super) fn look(
     [client_socket, server_socket]: [&OwnedFd; 2],
+    announced: u16,
     conntrack: &Conntrack,
 ) -> Result<Known, Obstacle> {
     let (client, server) = (Connection::look(client_socket)?, Connection::look(server_socket)?);
@@ -88,7 +90,9 @@ pub(super) fn look(
     if client.terms.has_fast_open || server.terms.has_fast_open {
         return Err(Obstacle::Terms(Untranslatable::FastOpen));
     }
-    agree(&client.leg(), &server.leg()).map_err(Obstacle::Terms)?;
+    let mut server_leg = server.leg();
+    server_leg.announced = server_leg.announced.min(announced);
+    agree(&client.leg(), &server_leg).map_err(Obstacle::Terms)?;
     let ((client_end, client_position), (server_end, server_position)) =
         (known(client_socket, &client.terms)?, known(server_socket, &server.terms)?);
     let mut flow =

@@ -12,7 +12,9 @@ mod canary;
 mod cut;
 mod entry;
 mod grace;
+mod outset;
 mod ports;
+mod sockets;
 mod stay;
 mod watch;
 
@@ -30,7 +32,9 @@ use canary::{Progress, Trial};
 pub use approach::carry_until_spliced;
 pub use canary::Canary;
 pub use grace::Grace;
+pub use outset::{Modesty, Outset};
 pub use ports::{Port, Ports};
+pub use sockets::keep_brief;
 pub use stay::{OnItsOwn, Stay};
 pub use watch::watch;
 

@@ -5,6 +5,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// The ports of a range, each of which leads to each server once.
@@ -31,6 +32,8 @@ pub struct Port {
     number: u16,
     server: SocketAddr,
     ports: Arc<Ports>,
+    /// What the SYN from it has announced at most.
+    segment_size: AtomicU16,
 }
 
 impl Ports {
@@ -53,7 +56,7 @@ impl Ports {
         taken.count += 1;
         taken.next = (position + 1) % len;
         let number = self.range.start() + u16::try_from(position).ok()?;
-        Some(Port { number, server, ports: Arc::clone(self) })
+        Some(Port::new(number, server, self))
     }
 }
 
@@ -66,7 +69,7 @@ impl Ports {
         let place = taken.is_taken.get_mut(position).filter(|is_taken| !**is_taken)?;
         *place = true;
         taken.count += 1;
-        Some(Port { number, server, ports: Arc::clone(self) })
+        Some(Port::new(number, server, self))
     }
 }
 
@@ -77,6 +80,20 @@ impl Taken {
 }
 
 impl Port {
+    fn new(number: u16, server: SocketAddr, ports: &Arc<Ports>) -> Self {
+        Self { number, server, ports: Arc::clone(ports), segment_size: AtomicU16::new(u16::MAX) }
+    }
+
+    /// The SYN from it has announced no larger segment than this, whatever the socket thinks that it has.
+    pub fn note_segment_size(&self, bytes: u16) {
+        self.segment_size.store(bytes, Ordering::Relaxed);
+    }
+
+    /// See [`Self::note_segment_size`].
+    pub fn segment_size(&self) -> u16 {
+        self.segment_size.load(Ordering::Relaxed)
+    }
+
     /// Its number.
     pub fn number(&self) -> u16 {
         self.number

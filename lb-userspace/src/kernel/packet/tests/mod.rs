@@ -12,6 +12,7 @@ mod life;
 #[path = "../../../../../lb-common/src/packet/tests/model.rs"]
 mod model;
 mod net;
+mod offer;
 mod place;
 mod refusals;
 mod self_test;
