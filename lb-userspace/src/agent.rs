@@ -184,7 +184,8 @@ impl Control {
         }
         let packet = self.shared.packet.as_ref().map(|packet| Arc::clone(&packet.kernel));
         spawn_local(signals::reopen_when_told(signals.hangup, self.shared.log.clone()));
-        spawn_local(signals::be_last_when_told(signals.last, packet));
+        spawn_local(packet::dismiss_askers(packet.clone()));
+        spawn_local(signals::be_last_when_told(signals.last, packet, Arc::clone(&self.is_draining)));
         self.obey(signals.terminate, signals.interrupt).await;
         // The lines of all connections that are left come in one burst.
         self.shared.log.hurry(LOG_FLUSH_MAX);

@@ -202,9 +202,10 @@ async fn try_server(
 ) -> io::Result<Socket> {
     let speaks_first = opening.has_bytes_waiting || !opening.header.is_empty();
     attempts.port = None;
-    let (socket, own) = match start_from_own_port(backend, slot, opening.outset.as_ref(), speaks_first) {
-        Some((socket, own)) => (socket, Some(own)),
-        None => (start_connect(backend, slot, speaks_first)?, None),
+    // Dropped the other way round: a port is given back when its socket is closed.
+    let (own, socket) = match start_from_own_port(backend, slot, opening.outset.as_ref(), speaks_first) {
+        Some((socket, own)) => (Some(own), socket),
+        None => (None, start_connect(backend, slot, speaks_first)?),
     };
     let deadline = Moment::now() + backend.settings.connect_timeout;
     timeout_at(deadline, net::connected(&socket)).await.map_err(io::Error::from)??;
@@ -254,6 +255,7 @@ fn start_from_own_port<'a>(
     speaks_first: bool,
 ) -> Option<(Socket, Own<'a>)> {
     let address = slot.server().address;
+    let outset = outset.filter(|outset| outset.may_lead_to(address));
     let source = backend.sources(address).next().unwrap_or_default();
     // A connection of before may be in TIME_WAIT there.
     (0..OWN_PORT_TRIES).find_map(|_| {

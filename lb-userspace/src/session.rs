@@ -274,7 +274,7 @@ async fn open_server(
     let (header, joined) =
         if is_joined { (Vec::new(), Some(Box::new(JoinedHeader(header)))) } else { (header, None) };
     let station = worker.packet.as_ref().filter(|_| path == PathWish::Packet);
-    let outset = station.map(|station| Outset::new(station, client));
+    let outset = station.and_then(|station| Outset::new(station, client, journal.client().ip()));
     let opening = Opening { header: &header, has_bytes_waiting: journal.has_hello(), outset };
     let key = backend.key(journal.client().ip(), journal.server_name());
     let mut attempts = Attempts::new(key);

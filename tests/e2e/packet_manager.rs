@@ -150,6 +150,23 @@ fn the_service_manager_keeps_flows_until_the_next_agent_comes() {
     stage.assert_nothing_left(&objects);
 }
 
+/// Others mean other things by this signal, and long after it a restart must not end flows.
+#[test]
+fn a_signal_that_nobody_follows_up_ends_nothing() {
+    let (stage, mut manager) = (Stage::new(), Manager::new());
+    let config = config_with(&stage, "drain-timeout = \"500ms\"");
+    let mut first = manager.start(&stage, &config);
+    let pair = stage.spliced(&first);
+    first.process.signal(Signal::USR1);
+    until_said(&first, "nobody has stopped lb since SIGUSR1");
+    first.terminate();
+    assert!(first.wait().success());
+    assert!(pair.pings_at_once(), "it goes on by itself");
+    let second = manager.start(&stage, &config);
+    pair.end();
+    assert_bytes(&second.until_records(1)[0], pair.bytes);
+}
+
 /// As the unit does where nobody follows (`systemctl stop`): what would go on ends, at both ends and with its line.
 #[test]
 fn the_last_agent_ends_its_flows_with_itself() {

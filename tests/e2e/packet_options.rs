@@ -289,14 +289,22 @@ fn deaf_net() -> Net {
     net
 }
 
+/// Those towards the client and the server.
+const BOTH_INTERFACES: &str = "packet-interfaces = [\"client\", \"server0\"]";
+
 /// Both ends are told of the narrower link when they connect: servers by the client's own size, and clients by that of the narrowest interface.
 fn links_that_differ_need_no_message_of_a_router(family: Family) {
     for narrow in [Client, Server] {
         let net = deaf_net();
         resize(&net, narrow, 1400);
-        let lab = Lab::over(net, family);
+        let lab = Lab::with(net, family, Lines { global: BOTH_INTERFACES, ..Lines::default() });
         leave_and_are_exact(&lab, &[Spliced::from(lab.pair())]);
     }
+    // One that nobody has named counts for nothing: most have nothing to do with it.
+    let net = deaf_net();
+    resize(&net, Server, 1400);
+    let lab = Lab::over(net, family);
+    stay_and_are_exact(&lab, &[Spliced::from(lab.pair())], "segment-size");
     // One that gets narrow on the client's side afterwards is in its own SYN.
     let lab = Lab::over(deaf_net(), family);
     resize(&lab.net, Client, 1300);

@@ -4,8 +4,11 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use lb_common::reason::{Availability, PathKind};
+use tokio::net::UnixListener;
+use tokio::time::sleep;
 
 use crate::config::Config;
 use crate::config::needs::wants_packet;
@@ -31,7 +34,7 @@ pub(super) struct Attached {
     packet: Arc<Packet>,
     bells: Bells,
     interfaces: usize,
-    /// Bytes that packets may have at the narrowest of them, if others take more.
+    /// Bytes that packets may have at the narrowest of those that the configuration names, if others take more.
     narrowest: Option<u32>,
     orphans: Vec<Orphan>,
     conntrack: Arc<Conntrack>,
@@ -85,7 +88,9 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
             Err(error) => (Vec::new(), Some(error)),
         };
         let interfaces = attachments.len();
-        let narrowest = narrower(attachments.iter().map(Attachment::mtu));
+        // Of those that happen to be there, most have nothing to do with it.
+        let is_asked_for = !config.global.packet_interfaces.is_empty();
+        let narrowest = narrower(attachments.iter().map(Attachment::mtu)).filter(|_| is_asked_for);
         let left = u32::try_from(orphans.len()).unwrap_or(u32::MAX);
         let stay = Stay::new(Arc::clone(&packet), attachments, left);
         match error {
@@ -99,7 +104,7 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
     })
 }
 
-/// Bytes that packets may have at the narrowest interface, if others take more: what clients are to be told of, for what they send may leave by any of
+/// Bytes that packets may have at the narrowest of `packet-interfaces`, if others take more: what clients are to be told of, for what they send may leave by any of
 /// them. Where all are the same, the kernel tells them so anyway.
 pub(super) fn narrowest(loaded: Option<&Result<Attached, OpenError>>) -> Option<u32> {
     loaded?.as_ref().ok()?.narrowest
@@ -151,15 +156,18 @@ pub(super) fn open(
     metrics: &ProcessMetrics,
 ) -> Option<(Common, Vec<Orphan>)> {
     let opened = loaded?.and_then(|attached| {
-        let Attached { stay, packet, bells, interfaces, orphans, conntrack, resets, .. } = attached;
+        let Attached { stay, packet, bells, interfaces, narrowest, orphans, conntrack, resets } = attached;
         let grace = Grace::start().map_err(OpenError::Grace)?;
         listen(bells)?;
-        Ok((stay, packet, interfaces, orphans, grace, conntrack, tell_lack(resets)))
+        Ok((stay, packet, (interfaces, narrowest), orphans, grace, conntrack, tell_lack(resets)))
     });
     match opened {
-        Ok((stay, kernel, interfaces, orphans, grace, conntrack, resets)) => {
+        Ok((stay, kernel, (interfaces, narrowest), orphans, grace, conntrack, resets)) => {
             metrics.paths.note(PathKind::Packet, Availability::Available);
             tracing::info!(interfaces, left = orphans.len(), "path packet is available");
+            if let Some(bytes) = narrowest {
+                tracing::info!(bytes, "clients are told of no larger packets: packet-interfaces differ in size");
+            }
             tell_keeper(kernel.keeper());
             let common = Common {
                 kernel,
@@ -182,6 +190,18 @@ pub(super) fn open(
             let error = anyhow::Error::new(error);
             tracing::warn!("path packet is off, its flows are carried by splice and copy: {error:#}{more}");
             None
+        }
+    }
+}
+
+/// Lets those go who ask whose `packet-ports` are this agent's.
+pub(super) async fn dismiss_askers(packet: Option<Arc<Packet>>) {
+    let listener = packet.as_ref().and_then(|packet| packet.claim()?.listener());
+    let Some(Ok(listener)) = listener.map(UnixListener::from_std) else { return };
+    loop {
+        if listener.accept().await.is_err() {
+            // The process has no descriptors left.
+            sleep(Duration::from_secs(1)).await;
         }
     }
 }

@@ -3,8 +3,11 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::sleep;
 
 use crate::kernel::Packet;
 use crate::observe::access_log::AccessLog;
@@ -17,7 +20,7 @@ pub(super) struct Signals {
     pub(super) interrupt: Signal,
     /// The log was rotated.
     pub(super) hangup: Signal,
-    /// SIGUSR1: no agent follows this one.
+    /// SIGUSR1: no agent follows this one, which is about to be told to drain.
     pub(super) last: Signal,
 }
 
@@ -42,11 +45,24 @@ pub(super) async fn reopen_when_told(mut hangup: Signal, log: AccessLog) {
     }
 }
 
-/// Has the agent end flows of path `packet` with itself, where it would leave them to the next one else.
-pub(super) async fn be_last_when_told(mut last: Signal, packet: Option<Arc<Packet>>) {
+/// How long SIGUSR1 counts: who sends it sends SIGTERM right behind it.
+const LAST_FOR: Duration = Duration::from_secs(10);
+
+/// Has the agent end flows of path `packet` with itself, where it would leave them to the next one else. Only if it is told to drain next: others mean
+/// other things by the same signal, and long after it a restart would end all flows.
+pub(super) async fn be_last_when_told(
+    mut last: Signal,
+    packet: Option<Arc<Packet>>,
+    is_draining: Arc<AtomicBool>,
+) {
     while last.recv().await.is_some() {
         let Some(packet) = &packet else { continue };
         tracing::info!("no lb follows: flows of path packet end with this one");
-        packet.be_last();
+        packet.be_last(true);
+        sleep(LAST_FOR).await;
+        if !is_draining.load(Ordering::Relaxed) {
+            tracing::warn!(waited = ?LAST_FOR, "nobody has stopped lb since SIGUSR1: flows of path packet do not end with this one");
+            packet.be_last(false);
+        }
     }
 }

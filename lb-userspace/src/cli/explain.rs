@@ -168,7 +168,7 @@ fn packet_ports(config: &Config) -> Vec<String> {
     let (first, last, count) = (ports.start(), ports.end(), ports.len());
     vec![
         format!("{first}-{last}: at most {count} connections to each server; others stay in user space"),
-        "nobody else on this host may use them, or the path is off: lb doctor looks".into(),
+        "the kernel may give them to nobody else, and no other lb may have them, or the path is off: lb doctor looks".into(),
     ]
 }
 

@@ -99,7 +99,7 @@ limits! {
     /// The listening socket's queue; the kernel caps it at net.core.somaxconn (listen(2)).
     BACKLOG: u64 = "frontend.NAME" "backlog", Some(4_096), 1, 1 << 20;
     /// The largest segment that clients are told of (TCP_MAXSEG, tcp(7)), which takes no other (net/ipv4/tcp.c: TCP_MIN_MSS, MAX_TCP_WINDOW). The default is
-    /// what the way takes; where flows may take path `packet`, what the narrowest interface does.
+    /// what the way takes; where flows may take path `packet`, what the narrowest of `packet-interfaces` does.
     MSS: u64 = "frontend.NAME" "mss", None, 88, 32_767;
     /// From accept to a complete ClientHello.
     CLIENT_HELLO_TIMEOUT: Duration = "frontend.NAME" "client-hello-timeout", Some(secs(5)), ms(10), secs(60);

@@ -6,6 +6,8 @@ use std::fs;
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::net::UnixListener;
 use std::thread;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ const PREFIX: &str = "lb-packet-ports/";
 /// The flags of a socket that listens (__SO_ACCEPTCON, include/uapi/linux/net.h), as the table shows them.
 const LISTENING: &str = "00010000";
 
-/// Room for those who ask who it is: each stays in the queue, for nobody accepts.
+/// Room for those who ask who it is, until they are let go ([`Claim::listener`]).
 const BACKLOG: i32 = 4_096;
 
 /// How often an overlap is looked at again, and the time in between: a process that is just ending has its ports for a moment.
@@ -32,7 +34,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Claim {
     // Where there is none, others do not hear of this agent.
-    _socket: Option<OwnedFd>,
+    socket: Option<OwnedFd>,
 }
 
 /// Somebody who uses ports.
@@ -61,7 +63,12 @@ impl Claim {
             }
             thread::sleep(PAUSE);
         }
-        last.map_or(Ok(Self { _socket: socket }), Err)
+        last.map_or(Ok(Self { socket }), Err)
+    }
+
+    /// Where those come who ask who it is. Somebody has to accept them, and let them go: with a full queue nobody could ask any more.
+    pub fn listener(&self) -> Option<UnixListener> {
+        self.socket.as_ref()?.try_clone().ok().map(UnixListener::from)
     }
 }
 
@@ -111,16 +118,28 @@ fn owner(name: &str) -> Option<i32> {
     let socket = socket().ok()?;
     rustix::net::connect(&socket, &SocketAddrUnix::new_abstract_name(name.as_bytes()).ok()?).ok()?;
     let (process, user) = peer_process(socket.as_fd()).ok()?;
-    (user == 0 || user == geteuid().as_raw() || may_administer(process)).then_some(process)
+    let is_trusted = user == 0 || user == geteuid().as_raw();
+    if !is_trusted && !is_visible(process) {
+        // To believe it would let anybody turn the path off.
+        tracing::warn!(name, user, process, "somebody says to have these packet-ports, and hides whether that can be");
+    }
+    (is_trusted || may_administer(process, user)).then_some(process)
+}
+
+/// Whether this process may look at another (hidepid, proc(5); ProtectProc=, systemd.exec(5)).
+fn is_visible(process: i32) -> bool {
+    fs::metadata(format!("/proc/{process}")).is_ok()
 }
 
 /// Whether a process has CAP_NET_ADMIN, and not in a user namespace of its own, where it would mean nothing (proc_pid_status(5), CapEff;
-/// user_namespaces(7), uid_map). Processes that are hidden have not.
-fn may_administer(process: i32) -> bool {
+/// user_namespaces(7), uid_map). Processes that are hidden have not, nor have those that have become another user's since: whoever starts such a one
+/// (su(1)) would speak for it.
+fn may_administer(process: i32, user: u32) -> bool {
+    let is_still = fs::metadata(format!("/proc/{process}")).is_ok_and(|entry| entry.uid() == user);
     let map = |process: &str| fs::read_to_string(format!("/proc/{process}/uid_map")).ok();
     let own = map("self");
     let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap_or_default();
-    own.is_some() && map(&process.to_string()) == own && has_net_admin(&status)
+    is_still && own.is_some() && map(&process.to_string()) == own && has_net_admin(&status)
 }
 
 fn has_net_admin(status: &str) -> bool {
@@ -133,7 +152,7 @@ fn has_net_admin(status: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Ports of this test's alone.
+    /// Ports of this test's alone, on this host.
     #[test]
     fn ports_are_one_agents_until_it_ends() {
         let first = Claim::new(&(1_000..=1_009)).expect("nobody has them");

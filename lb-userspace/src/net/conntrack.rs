@@ -11,7 +11,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
 
 use message::Answer;
 use rustix::net::netlink::NETFILTER;
@@ -30,8 +32,23 @@ pub type Ends = [SocketAddr; 2];
 #[derive(Debug, Default)]
 pub struct Conntrack {
     count: OnceLock<File>,
-    socket: Mutex<Option<OwnedFd>>,
+    line: Mutex<Line>,
+    is_warned: AtomicBool,
 }
+
+/// How the kernel is spoken with.
+#[derive(Debug, Default)]
+struct Line {
+    socket: Option<OwnedFd>,
+    /// Until when nobody tries, because the kernel does not speak of it.
+    silent_until: Option<Instant>,
+}
+
+/// How long nobody tries after the kernel has not understood: it looks for its module each time, which takes long.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// What the kernel says if it does not speak of connection tracking (net/netfilter/nfnetlink.c), or not with this process.
+const MUTE: [i32; 4] = [libc::EINVAL, libc::EOPNOTSUPP, libc::EPROTONOSUPPORT, libc::EPERM];
 
 impl Conntrack {
     /// Whether anything is tracked.
@@ -86,14 +103,41 @@ impl Conntrack {
             return Vec::new();
         }
         let messages = connections.each_ref().map(say).concat();
-        let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
-        let answered = open_once(&mut socket).and_then(|socket| exchange(socket, &messages));
-        answered.unwrap_or_else(|error| {
-            tracing::debug!(%error, "connection tracking does not answer");
+        let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        if line.silent_until.is_some_and(|until| Instant::now() < until) {
+            return Vec::new();
+        }
+        let answered = open_once(&mut line.socket).and_then(|socket| exchange(socket, &messages));
+        let error = match &answered {
+            Ok(answers) => answers.iter().find_map(Answer::mute),
+            Err(error) => Some(error.raw_os_error().unwrap_or(libc::EIO)),
+        };
+        if let Some(errno) = error {
             // Whatever is on its way there is nobody's.
-            *socket = None;
-            Vec::new()
-        })
+            *line = Line { socket: None, silent_until: Some(Instant::now() + SILENCE) };
+            self.warn_once(&io::Error::from_raw_os_error(errno));
+        }
+        answered.unwrap_or_default()
+    }
+
+    /// Says that nobody sees what connection tracking does.
+    fn warn_once(&self, error: &io::Error) {
+        if !self.is_warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                %error,
+                "connections are tracked on this host, and the kernel says nothing about them (nf_conntrack_netlink): path packet does not see NAT, and leaves entries behind"
+            );
+        }
+    }
+}
+
+impl Answer {
+    /// The error that says that the kernel does not speak of it, if this is one.
+    fn mute(&self) -> Option<i32> {
+        match self {
+            Self::Error(errno) if MUTE.contains(errno) => Some(*errno),
+            _ => None,
+        }
     }
 }
 
@@ -123,13 +167,12 @@ fn exchange(socket: &OwnedFd, messages: &[u8]) -> io::Result<Vec<Answer>> {
 mod tests {
     use super::*;
 
-    /// In whatever namespace and with whatever privileges this runs.
     #[test]
-    fn a_connection_that_is_not_tracked_is_not_translated() {
-        let conntrack = Conntrack::default();
-        let ends = ["192.0.2.1:1", "192.0.2.2:2"].map(|text| text.parse().expect("an address"));
-        conntrack.loosen([ends; 2]);
-        conntrack.forget([ends; 2]);
-        assert!(!conntrack.is_translated([ends; 2]));
+    fn only_a_kernel_that_does_not_understand_is_left_alone() {
+        let check = |answer: Answer, expected| assert_eq!(answer.mute(), expected);
+        check(Answer::Error(libc::EOPNOTSUPP), Some(libc::EOPNOTSUPP));
+        check(Answer::Error(libc::ENOENT), None);
+        check(Answer::Error(libc::EBUSY), None);
+        check(Answer::Entry { is_translated: true }, None);
     }
 }

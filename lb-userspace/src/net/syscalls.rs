@@ -53,8 +53,14 @@ pub fn kick(fd: impl AsFd) {
 /// Lets the kernel try again to send what socket maps have queued for a socket: setting TCP_NOTSENT_LOWAT reports space in its send
 /// buffer (net/ipv4/tcp.c, do_tcp_setsockopt). 0 is the default that sysctl says.
 pub fn kick_sending(fd: impl AsFd) {
+    limit_unsent(fd, 0);
+}
+
+/// Sets TCP_NOTSENT_LOWAT (tcp(7)): a socket takes no more while so many bytes wait for being sent for the first time. 0 is the default that sysctl
+/// says. It reports space, so that nobody waits for less than there is.
+pub fn limit_unsent(fd: impl AsFd, bytes: u32) {
     // A socket that is gone sends nothing.
-    let _ = set_int(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, 0);
+    let _ = set_int(fd, libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, bytes.cast_signed());
 }
 
 /// Lets a BPF program of type socket_filter judge every segment for this socket before TCP does (SO_ATTACH_BPF, socket(7)). Needs no

@@ -6,15 +6,25 @@
 //! comes from then on is taken by nobody else. Path `packet` watches a flow that goes on in user space, and minds no bytes that wait.
 
 use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use super::drain::drain;
 use super::flow::{Ending, Run};
 use super::meter::Meter;
 use super::{Flow, FlowEnd, Start, Tools};
 use crate::config::Promotion;
-use crate::runtime::{Moment, sleep_until};
+use crate::runtime::{Moment, Sleep, sleep_until};
+
+/// How long nothing is taken from either side, so that what was taken can be delivered: a reader that is slow never has all of it else.
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+
+/// How often that is tried; each time after twice as many bytes as before.
+const PAUSES_MAX: u8 = 10;
+
+/// Twice as many bytes lie between the first pause and the second.
+const FIRST_BYTES: u64 = 256 << 10;
 
 /// Of what nothing may be there at the moment of a promotion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,18 +48,24 @@ pub async fn carry_until_promoted(
     let mut run = Run::new(flow, start, tools, meter);
     let ending = {
         let mut tick = pin!(sleep_until(run.next_tick(Moment::now())));
-        let (run, mut delivered) = (&mut run, 0);
+        let (run, mut delivered, mut pauses) = (&mut run, 0, Pauses::default());
         poll_fn(move |cx| {
             if let Poll::Ready(ending) = run.poll(cx, tick.as_mut()) {
                 return Poll::Ready(Some(ending));
             }
             let has_moved = std::mem::replace(&mut delivered, run.delivered()) != delivered;
             let is_due = has_moved && (delivered >= promotion.after_bytes || Moment::now() >= due_at);
-            let can_be = |run: &Run<'_>| match without {
+            let can_be = match without {
                 Without::Waiting => run.is_between_bytes(),
                 Without::Held => run.has_delivered_all(),
             };
-            if is_due && can_be(run) { Poll::Ready(None) } else { Poll::Pending }
+            if can_be && (is_due || run.is_paused()) {
+                return Poll::Ready(None);
+            }
+            if without == Without::Held {
+                pauses.go_on(cx, run, is_due);
+            }
+            Poll::Pending
         })
         .await?
     };
@@ -59,4 +75,43 @@ pub async fn carry_until_promoted(
         drain(side.other().of(flow), drains_until).await;
     }
     Some(flow_end)
+}
+
+/// Times in which nothing is taken from either side.
+#[derive(Default)]
+struct Pauses {
+    count: u8,
+    /// Bytes that had been delivered when the last one began.
+    begun_at: u64,
+    end: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pauses {
+    /// Begins one where a flow `is_due` and something of it is held, and ends one that is over.
+    fn go_on(&mut self, cx: &mut Context<'_>, run: &mut Run<'_>, is_due: bool) {
+        match &mut self.end {
+            Some(end) if end.as_mut().poll(cx).is_ready() => {
+                self.end = None;
+                run.resume(cx);
+            }
+            Some(_) => {}
+            None if is_due && self.may_begin(run) => {
+                (self.count, self.begun_at) = (self.count + 1, run.delivered());
+                run.pause();
+                let mut end = Box::pin(sleep_until(Moment::now() + PAUSE_MAX));
+                // It is polled so that it wakes.
+                if end.as_mut().poll(cx).is_pending() {
+                    self.end = Some(end);
+                } else {
+                    run.resume(cx);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn may_begin(&self, run: &Run<'_>) -> bool {
+        let more = if self.count == 0 { 0 } else { FIRST_BYTES << self.count };
+        !run.is_over() && self.count < PAUSES_MAX && run.delivered() >= self.begun_at + more
+    }
 }

@@ -128,7 +128,11 @@ async fn approach(
         worker.note_refusal(PacketObstacle::Unavailable);
         return Err(path::carry(&flow, start, &worker.tools, journal.meter()).await);
     };
-    packet::keep_brief([&legs.client, &legs.server], true);
+    let sockets = [&legs.client, &legs.server];
+    // For a while, and where the flow will leave: meanwhile whoever is far away gets less at a time.
+    if packet::leaves_soon(station, choice.promotion) {
+        packet::keep_brief(sockets, true);
+    }
     if !choice.promotion.is_at_once() {
         let carrying = path::carry_until_promoted(
             &flow,
@@ -141,6 +145,7 @@ async fn approach(
             return Err(flow_end);
         }
         start = Start { strategy, has_bytes_waiting: false, header: None };
+        packet::keep_brief(sockets, true);
     }
     let kept = (port, journal.story().to_bytes());
     packet::carry_until_spliced(station, &flow, start, &worker.tools, journal.meter(), kept).await

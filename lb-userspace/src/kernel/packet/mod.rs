@@ -57,7 +57,7 @@ pub struct Packet {
     keeper: Keeper,
     hooks: Hooks,
     /// Its ports, on this host.
-    _claim: Option<Claim>,
+    claim: Option<Claim>,
     /// Whether no agent follows for whom anything would be kept.
     is_last: AtomicBool,
 }
@@ -88,6 +88,11 @@ impl Packet {
         self.hooks.detach_rest(&self.keeper);
     }
 
+    /// What says on this host that its ports are in use.
+    pub fn claim(&self) -> Option<&Claim> {
+        self.claim.as_ref()
+    }
+
     /// Who has maps and programs when the agent is gone.
     pub fn keeper(&self) -> &Keeper {
         &self.keeper
@@ -98,9 +103,9 @@ impl Packet {
         self.keeper.keeps() && !self.is_last.load(Ordering::Relaxed)
     }
 
-    /// No agent follows: nothing outlives this one.
-    pub fn be_last(&self) {
-        self.is_last.store(true, Ordering::Relaxed);
+    /// Says whether this is the last agent: then nothing outlives it.
+    pub fn be_last(&self, is_last: bool) {
+        self.is_last.store(is_last, Ordering::Relaxed);
     }
 
     /// Lets nobody keep anything.

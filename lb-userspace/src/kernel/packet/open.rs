@@ -148,7 +148,7 @@ impl Packet {
     }
 
     fn with(self, claim: Claim) -> Self {
-        Self { _claim: Some(claim), ..self }
+        Self { claim: Some(claim), ..self }
     }
 
     /// Loads everything anew, and has it kept.
@@ -203,7 +203,7 @@ impl Packet {
                 ebpf,
                 keeper,
                 hooks,
-                _claim: None,
+                claim: None,
                 is_last: AtomicBool::new(false),
             },
             bells,

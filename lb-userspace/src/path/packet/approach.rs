@@ -27,7 +27,7 @@ use lb_common::reason::{PacketObstacle, PathKind};
 use super::entry::{self, Basis, Obstacle};
 use super::sockets::{keep_brief, resting};
 use super::{Port, Progress, Spliced, Station};
-use crate::net::{Socket, repair};
+use crate::net::{self, Socket, repair};
 use crate::path::drain::drain;
 use crate::path::flow::{Ending, Run};
 use crate::path::meter::{Carried, Meter};
@@ -35,7 +35,7 @@ use crate::path::{Flow, FlowEnd, Start, Tools};
 use crate::runtime::{Moment, Sleep, sleep, sleep_until};
 
 /// Bytes after which a flow that does not leave is asked to rest for the first time. Until the next time it is twice as many as before.
-const RESTLESS_BYTES: u64 = 256 << 10;
+pub(super) const RESTLESS_BYTES: u64 = 256 << 10;
 
 /// How long both ends may take to rest: a round trip, and what is under way.
 const REST_MAX: Duration = Duration::from_millis(500);
@@ -47,7 +47,7 @@ const REST_LOOK: Duration = Duration::from_millis(1);
 const RESTS_MAX: u8 = 10;
 
 /// How often a flow is asked before its sockets may announce as much room as the kernel likes again: who is far away needs that.
-const BRIEF_RESTS: u8 = 4;
+const BRIEF_RESTS: u8 = 3;
 
 /// How often a flow is armed in vain before it is only armed where it rests: arming costs some system calls.
 const ARMS_MAX: u8 = 100;
@@ -238,11 +238,13 @@ impl<'a> Approach<'a> {
     /// Has the programs watch the flow, if it can take this path; stays where it is if this is not the moment.
     fn begin(&mut self, carried: Carried) {
         let refused = &self.station.common.refused;
+        let (client, server) = (self.client.get_ref(), self.server.get_ref());
         let Some(port) = self.port.take() else {
-            refused.note(PacketObstacle::NoPort);
+            // Who is on this host gets none.
+            let is_local = [client, server].into_iter().any(|end| net::is_with_this_host(end).unwrap_or(false));
+            refused.note(if is_local { PacketObstacle::LocalPeer } else { PacketObstacle::NoPort });
             return self.settle();
         };
-        let (client, server) = (self.client.get_ref(), self.server.get_ref());
         let conntrack = &self.station.common.conntrack;
         let begun = entry::look([client, server], port.segment_size(), conntrack).and_then(|known| {
             let slot = self.station.common.kernel.slot().ok_or(Obstacle::Path(PacketObstacle::Full))?;

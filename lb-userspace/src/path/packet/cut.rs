@@ -14,9 +14,11 @@ const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(
 
 impl Spliced {
     /// Ends the flow at both ends. Its port and its place are others' when resets have been sent often enough.
-    pub fn cut(self) {
+    pub fn cut(mut self) {
         let record = self.stop();
         if !self.station.common.reset(&record) {
+            // What an end sends next is answered by the host, if rules let it in: so it stays known.
+            self.is_tracked = false;
             return;
         }
         spawn(async move {

@@ -84,9 +84,6 @@ pub(super) fn look(
     conntrack: &Conntrack,
 ) -> Result<Known, Obstacle> {
     let (client, server) = (Connection::look(client_socket)?, Connection::look(server_socket)?);
-    if conntrack.is_translated([&client, &server].map(|connection| connection.ends.both())) {
-        return Err(Obstacle::Path(PacketObstacle::Nat));
-    }
     if client.terms.has_fast_open || server.terms.has_fast_open {
         return Err(Obstacle::Terms(Untranslatable::FastOpen));
     }
@@ -95,6 +92,10 @@ pub(super) fn look(
     agree(&client.leg(), &server_leg).map_err(Obstacle::Terms)?;
     let ((client_end, client_position), (server_end, server_position)) =
         (known(client_socket, &client.terms)?, known(server_socket, &server.terms)?);
+    // Last, so that it is asked once: those who are busy come again.
+    if conntrack.is_translated([&client, &server].map(|connection| connection.ends.both())) {
+        return Err(Obstacle::Path(PacketObstacle::Nat));
+    }
     let mut flow =
         Flow::tracked([client_end, server_end], translation(&client, &server), translation(&server, &client));
     flow.timestamps = client.terms.has_timestamps.into();

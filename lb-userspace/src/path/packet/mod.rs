@@ -34,7 +34,7 @@ pub use canary::Canary;
 pub use grace::Grace;
 pub use outset::{Modesty, Outset};
 pub use ports::{Port, Ports};
-pub use sockets::keep_brief;
+pub use sockets::{keep_brief, leaves_soon};
 pub use stay::{OnItsOwn, Stay};
 pub use watch::watch;
 

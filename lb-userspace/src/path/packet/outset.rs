@@ -2,7 +2,7 @@
 //! How a connection to a server begins that is to take this path: from a port that may outlive its socket, and with a SYN that offers no more than
 //! the client has ([`lb_common::packet::offer`]).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use lb_common::packet::offer::Offer;
@@ -28,8 +28,11 @@ pub struct Modesty<'a> {
 }
 
 impl<'a> Outset<'a> {
-    /// For a client.
-    pub fn new(station: &'a Station, client: &Socket) -> Self {
+    /// For a client at an address. `None`: it is on this host, so that its flow never takes the path, and has no use for a port.
+    pub fn new(station: &'a Station, client: &Socket, address: IpAddr) -> Option<Self> {
+        if address.is_loopback() {
+            return None;
+        }
         // A client that is gone needs no offer.
         let terms = net::tcp_info(client.get_ref()).ok().map(|info| info.terms);
         let offer = terms.map(|terms| Offer {
@@ -38,7 +41,12 @@ impl<'a> Outset<'a> {
             has_ecn: terms.has_ecn,
             segment_size: u16::try_from(terms.accepted).unwrap_or(u16::MAX),
         });
-        Self { station, offer }
+        Some(Self { station, offer })
+    }
+
+    /// Whether a flow with a server may take the path at all: with one on this host it never does.
+    pub fn may_lead_to(&self, server: SocketAddr) -> bool {
+        !net::canonical(server).ip().is_loopback()
     }
 
     /// Where local ports come from.
