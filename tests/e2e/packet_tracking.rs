@@ -12,7 +12,7 @@ use lb_tests::config::{Config, Path};
 use lb_tests::net::{Namespace, Net};
 use lb_tests::peer::{Service, echo};
 use lb_tests::size;
-use lb_tests::stream::{End, end_of, finish, receive_all, reset};
+use lb_tests::stream::{End, end_of, finish, receive_all, reset, say};
 use lb_tests::wait::until;
 
 use crate::packet_cut::{CHECK, CHECK_PORT, assert_reset};
@@ -335,6 +335,23 @@ fn a_flush_is_heard_behind_stateful_rules() {
     for pair in &pairs {
         assert_reset(&pair.client);
         assert_reset(&pair.server);
+    }
+}
+
+/// Without CAP_NET_RAW ends hear of a cut when they speak: the host answers, if rules still know the connection.
+#[test]
+fn whoever_speaks_after_a_cut_without_resets_hears_of_it_behind_stateful_rules() {
+    let net = guarded();
+    let config = Config::new().path(Path::Packet).tcp("in", net.frontend(PORT), "out", "");
+    let config = config.backend("out", net.server().address(SERVER_PORT), "idle-timeout = \"2s\"");
+    let listener = net.server().listen(SERVER_PORT);
+    let agent = Agent::launch(&net).with_capabilities(&["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]).start(&config);
+    let lab = Lab { agent, listener, net, family: Family::V4 };
+    let flow = lab.spliced();
+    lab.assert_closed(1, "idle-timeout");
+    for end in [&flow.client, &flow.server] {
+        say(end, b"?");
+        assert_eq!(receive_all(end), (Vec::new(), End::Reset));
     }
 }
 

@@ -55,11 +55,11 @@ pub async fn carry_until_promoted(
             }
             let has_moved = std::mem::replace(&mut delivered, run.delivered()) != delivered;
             let is_due = has_moved && (delivered >= promotion.after_bytes || Moment::now() >= due_at);
-            let can_be = match without {
+            let can_be = |run: &Run<'_>| match without {
                 Without::Waiting => run.is_between_bytes(),
                 Without::Held => run.has_delivered_all(),
             };
-            if can_be && (is_due || run.is_paused()) {
+            if (is_due || run.is_paused()) && can_be(run) {
                 return Poll::Ready(None);
             }
             if without == Without::Held {
@@ -89,24 +89,20 @@ struct Pauses {
 impl Pauses {
     /// Begins one where a flow `is_due` and something of it is held, and ends one that is over.
     fn go_on(&mut self, cx: &mut Context<'_>, run: &mut Run<'_>, is_due: bool) {
-        match &mut self.end {
-            Some(end) if end.as_mut().poll(cx).is_ready() => {
+        if let Some(end) = &mut self.end {
+            if end.as_mut().poll(cx).is_ready() {
                 self.end = None;
                 run.resume(cx);
             }
-            Some(_) => {}
-            None if is_due && self.may_begin(run) => {
-                (self.count, self.begun_at) = (self.count + 1, run.delivered());
-                run.pause();
-                let mut end = Box::pin(sleep_until(Moment::now() + PAUSE_MAX));
-                // It is polled so that it wakes.
-                if end.as_mut().poll(cx).is_pending() {
-                    self.end = Some(end);
-                } else {
-                    run.resume(cx);
-                }
-            }
-            None => {}
+            return;
+        }
+        if is_due && self.may_begin(run) {
+            (self.count, self.begun_at) = (self.count + 1, run.delivered());
+            run.pause();
+            let mut end = Box::pin(sleep_until(Moment::now() + PAUSE_MAX));
+            // Whoever has not been polled wakes nobody.
+            let _ = end.as_mut().poll(cx);
+            self.end = Some(end);
         }
     }
 
