@@ -345,7 +345,8 @@ fn whoever_speaks_after_a_cut_without_resets_hears_of_it_behind_stateful_rules()
     let config = Config::new().path(Path::Packet).tcp("in", net.frontend(PORT), "out", "");
     let config = config.backend("out", net.server().address(SERVER_PORT), "idle-timeout = \"2s\"");
     let listener = net.server().listen(SERVER_PORT);
-    let agent = Agent::launch(&net).with_capabilities(&["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]).start(&config);
+    let agent =
+        Agent::launch(&net).with_capabilities(&["CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON"]).start(&config);
     let lab = Lab { agent, listener, net, family: Family::V4 };
     let flow = lab.spliced();
     lab.assert_closed(1, "idle-timeout");

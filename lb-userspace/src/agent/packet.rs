@@ -166,7 +166,10 @@ pub(super) fn open(
             metrics.paths.note(PathKind::Packet, Availability::Available);
             tracing::info!(interfaces, left = orphans.len(), "path packet is available");
             if let Some(bytes) = narrowest {
-                tracing::info!(bytes, "clients are told of no larger packets: packet-interfaces differ in size");
+                tracing::info!(
+                    bytes,
+                    "clients are told of no larger packets: packet-interfaces differ in size"
+                );
             }
             tell_keeper(kernel.keeper());
             let common = Common {

@@ -121,7 +121,12 @@ fn owner(name: &str) -> Option<i32> {
     let is_trusted = user == 0 || user == geteuid().as_raw();
     if !is_trusted && !is_visible(process) {
         // To believe it would let anybody turn the path off.
-        tracing::warn!(name, user, process, "somebody says to have these packet-ports, and hides whether that can be");
+        tracing::warn!(
+            name,
+            user,
+            process,
+            "somebody says to have these packet-ports, and hides whether that can be"
+        );
     }
     (is_trusted || may_administer(process, user)).then_some(process)
 }

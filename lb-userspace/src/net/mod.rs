@@ -26,8 +26,9 @@ pub use source::{Source, bind_source, explain_connect, is_out_of_ports, is_sourc
 #[cfg(test)]
 pub use syscalls::is_receive_buffer_locked;
 pub use syscalls::{
-    TcpInfo, Terms, end_filter, filter, holds_nothing, kick, kick_sending, limit_unsent, link_type, lock_receive_buffer,
-    mtu, received_memory, set_receive_low_water, tcp_info, unacknowledged_bytes, unsent_bytes,
+    TcpInfo, Terms, end_filter, filter, holds_nothing, kick, kick_sending, limit_unsent, link_type,
+    lock_receive_buffer, mtu, received_memory, set_receive_low_water, tcp_info, unacknowledged_bytes,
+    unsent_bytes,
 };
 
 use crate::config::Keepalive;

@@ -196,16 +196,7 @@ impl Packet {
         let bells = Bells { ring, slots: Arc::clone(&slots) };
         let Loaded { ebpf, keys, counters, .. } = loaded;
         Ok((
-            Self {
-                slots,
-                keys,
-                counters,
-                ebpf,
-                keeper,
-                hooks,
-                claim: None,
-                is_last: AtomicBool::new(false),
-            },
+            Self { slots, keys, counters, ebpf, keeper, hooks, claim: None, is_last: AtomicBool::new(false) },
             bells,
             orphans,
         ))

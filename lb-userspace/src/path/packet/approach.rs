@@ -241,7 +241,8 @@ impl<'a> Approach<'a> {
         let (client, server) = (self.client.get_ref(), self.server.get_ref());
         let Some(port) = self.port.take() else {
             // Who is on this host gets none.
-            let is_local = [client, server].into_iter().any(|end| net::is_with_this_host(end).unwrap_or(false));
+            let is_local =
+                [client, server].into_iter().any(|end| net::is_with_this_host(end).unwrap_or(false));
             refused.note(if is_local { PacketObstacle::LocalPeer } else { PacketObstacle::NoPort });
             return self.settle();
         };
