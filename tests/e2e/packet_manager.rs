@@ -156,12 +156,12 @@ fn a_signal_that_nobody_follows_up_ends_nothing() {
     let (stage, mut manager) = (Stage::new(), Manager::new());
     let config = config_with(&stage, "drain-timeout = \"500ms\"");
     let mut first = manager.start(&stage, &config);
-    let pair = stage.spliced(&first);
+    let mut pair = stage.spliced(&first);
     first.process.signal(Signal::USR1);
     until_said(&first, "nobody has stopped lb since SIGUSR1");
     first.terminate();
     assert!(first.wait().success());
-    assert!(pair.pings_at_once(), "it goes on by itself");
+    pair.ping();
     let second = manager.start(&stage, &config);
     pair.end();
     assert_bytes(&second.until_records(1)[0], pair.bytes);

@@ -244,7 +244,7 @@ fn downloads_to_readers_that_are_slow_leave_soon(family: Family) {
         assert_eq!(received.sha256, sent.join().expect("no panic"));
     });
     finish(&client);
-    lab.assert_ended(1, "finished");
+    lab.assert_closed(1, "finished");
     let beside = lab.bytes_beside();
     println!("{beside} of {bytes} bytes did not go by path packet");
     assert!(beside <= BEFORE_IT_LEAVES, "{beside} of {bytes} bytes");
