@@ -144,8 +144,9 @@ fn pack(modules: &Modules, programs: &Programs, system: &Path) -> Result<Initram
     ] {
         initramfs.file(&inside(path), 0o644, text.as_bytes());
     }
-    // base-files makes it when it is configured.
+    // base-files makes it when it is configured, as dash does with the other.
     initramfs.folder(&inside("usr/local/bin"));
+    initramfs.link(&inside("usr/bin/sh"), OsStr::new("bash"));
     let wanted = inside("etc/systemd/system/multi-user.target.wants/lb-checks.service");
     initramfs.link(&wanted, OsStr::new("../lb-checks.service"));
     for (from, to) in [
