@@ -2,6 +2,7 @@
 //! A [`Config`] as TOML with every default filled in. What is written parses to an equal `Config`.
 
 use std::fmt::{Display, Write};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use lb_common::reason::HelloReason;
@@ -24,22 +25,12 @@ impl Config {
         out.key("workers", self.global.workers);
         out.optional("max-connections", self.global.max_connections, "as many as the file descriptors allow");
         out.size("pending-hello-memory", self.global.pending_hello_memory);
-        match self.global.sockmap_memory {
-            Some(bytes) => out.size("sockmap-memory", bytes),
-            None => out.line(format_args!("# sockmap-memory: a quarter of what TCP may have")),
-        }
+        let memory = self.global.sockmap_memory.map(|bytes| format!("\"{}\"", format_size(Bytes(bytes))));
+        out.optional("sockmap-memory", memory, "a quarter of what TCP may have");
         out.size("sockmap-direction-memory", self.global.sockmap_direction_memory);
-        match &self.global.packet_ports {
-            Some(ports) => out.text("packet-ports", format!("{}-{}", ports.start(), ports.end())),
-            None => {
-                let ports = Global::DEFAULT_PACKET_PORTS;
-                out.line(format_args!(
-                    "# packet-ports: {}-{}, and not for \"auto\"",
-                    ports.start(),
-                    ports.end()
-                ));
-            }
-        }
+        let range = |ports: &RangeInclusive<u16>| format!("\"{}-{}\"", ports.start(), ports.end());
+        let absent = format!("{}, and not for \"auto\"", range(&Global::DEFAULT_PACKET_PORTS));
+        out.optional("packet-ports", self.global.packet_ports.as_ref().map(range), &absent);
         if self.global.packet_interfaces.is_empty() {
             out.line(format_args!("# packet-interfaces: all that are there at start"));
         } else {

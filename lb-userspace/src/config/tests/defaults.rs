@@ -23,7 +23,7 @@ fn check_of(keys: &str) -> Check {
 #[test]
 fn auto_stands_for_packet_where_its_ports_are_written() {
     let check = |lines: &str, expected: PathWish| {
-        let with_path = edited("[[backend.b.server]]", &format!("path = \"splice\"\n[[backend.b.server]]"));
+        let with_path = edited("[[backend.b.server]]", "path = \"splice\"\n[[backend.b.server]]");
         let config = config(&format!("{with_path}\n{lines}"));
         assert_eq!(config.frontends[0].path.path, expected);
         assert_eq!(config.backends[0].path.map(|choice| choice.path), Some(PathWish::Splice));

@@ -25,9 +25,9 @@ use lb_common::packet::sequence::is_before;
 use lb_common::reason::{PacketObstacle, PathKind};
 
 use super::entry::{self, Basis, Obstacle};
-use super::sockets::{keep_brief, resting};
+use super::sockets::{keep_brief, resting, why_no_port};
 use super::{Port, Progress, Spliced, Station};
-use crate::net::{self, Socket, repair};
+use crate::net::{Socket, repair};
 use crate::path::drain::drain;
 use crate::path::flow::{Ending, Run};
 use crate::path::meter::{Carried, Meter};
@@ -240,10 +240,7 @@ impl<'a> Approach<'a> {
         let refused = &self.station.common.refused;
         let (client, server) = (self.client.get_ref(), self.server.get_ref());
         let Some(port) = self.port.take() else {
-            // Who is on this host gets none.
-            let is_local =
-                [client, server].into_iter().any(|end| net::is_with_this_host(end).unwrap_or(false));
-            refused.note(if is_local { PacketObstacle::LocalPeer } else { PacketObstacle::NoPort });
+            refused.note(why_no_port([self.client, self.server]));
             return self.settle();
         };
         let conntrack = &self.station.common.conntrack;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The sockets of a flow that is on its way to this path.
 
+use lb_common::reason::PacketObstacle;
+
 use super::Station;
 use super::approach::RESTLESS_BYTES;
 use crate::config::Promotion;
@@ -23,6 +25,12 @@ pub fn keep_brief(sockets: [&Socket; 2], is_brief: bool) {
         let _ = net::lock_receive_buffer(socket.get_ref(), is_brief);
         net::limit_unsent(socket.get_ref(), if is_brief { UNSENT_MAX } else { 0 });
     }
+}
+
+/// Why a flow has no port that stays its own: who is on this host gets none.
+pub(super) fn why_no_port(sockets: [&Socket; 2]) -> PacketObstacle {
+    let is_local = |socket: &Socket| net::is_with_this_host(socket.get_ref()).unwrap_or(false);
+    if sockets.into_iter().any(is_local) { PacketObstacle::LocalPeer } else { PacketObstacle::NoPort }
 }
 
 /// What a socket that holds nothing of what it has received has outstanding, in bytes. `None`: it holds something, or is gone.
