@@ -157,17 +157,31 @@ fn has_net_admin(status: &str) -> bool {
 mod tests {
     use super::*;
 
-    /// Ports of this test's alone, on this host.
+    /// Ports of this process's alone: others may be running the same test.
     #[test]
     fn ports_are_one_agents_until_it_ends() {
-        let first = Claim::new(&(1_000..=1_009)).expect("nobody has them");
-        let rival = Claim::new(&(1_009..=1_020)).expect_err("one is taken");
-        assert_eq!(rival, Rival { ports: 1_000..=1_009, process: std::process::id().cast_signed() });
-        assert_eq!(rivals(&(990..=1_000), None), [rival]);
-        let beside = Claim::new(&(1_010..=1_020)).expect("others");
+        let base = 1_100 + (std::process::id() % 600) as u16 * 100;
+        let ports = |first: u16, last: u16| base + first..=base + last;
+        let first = Claim::new(&ports(0, 9)).expect("nobody has them");
+        let rival = Claim::new(&ports(9, 20)).expect_err("one is taken");
+        assert_eq!(rival, Rival { ports: ports(0, 9), process: std::process::id().cast_signed() });
+        assert_eq!(rivals(&ports(0, 0), None), [rival]);
+        let beside = Claim::new(&ports(10, 20)).expect("others");
         drop((first, beside));
-        assert_eq!(rivals(&(990..=1_100), None), []);
-        Claim::new(&(1_000..=1_009)).expect("given back");
+        assert_eq!(rivals(&ports(0, 99), None), []);
+        Claim::new(&ports(0, 9)).expect("given back");
+    }
+
+    /// Whoever asks who it is waits in a queue, until he is let go.
+    #[test]
+    fn who_asks_can_be_let_go() {
+        let base = 61_500 + (std::process::id() % 400) as u16 * 10;
+        let ports = base..=base + 9;
+        let claim = Claim::new(&ports).expect("nobody has them");
+        let listener = claim.listener().expect("it has a socket");
+        assert_eq!(rivals(&ports, None).len(), 1);
+        assert!(listener.accept().is_ok(), "one has asked");
+        assert_eq!(listener.accept().expect_err("and no more").kind(), io::ErrorKind::WouldBlock);
     }
 
     #[test]
