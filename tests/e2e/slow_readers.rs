@@ -77,6 +77,9 @@ fn a_slow_reader_keeps_its_flow(
             MEAL / 16
         });
         assert!(begin.elapsed() > TIMEOUT * 3, "everything was there after {:?}", begin.elapsed());
+        if received.end != End::Finished {
+            panic!("{eaten} bytes in {:?}, then {:?}", begin.elapsed(), relay.agent.until_records(2));
+        }
         assert_received(&received, taken, End::Finished);
         finish(&reader);
     }
