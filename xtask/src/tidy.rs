@@ -142,6 +142,18 @@ fn capabilities_are_the_same_in_code_unit_and_architecture() {
     assert_eq!(told, named, "ARCHITECTURE.md");
 }
 
+/// Whoever asks `lb doctor` what a service would find has to have what a service has.
+#[test]
+fn the_readme_asks_doctor_with_the_capabilities_of_the_unit() {
+    let (unit, readme) = (read("config/lb.service"), read("README.md"));
+    let held = unit.lines().find_map(|line| line.strip_prefix("AmbientCapabilities=")).expect("a list");
+    let words = held.split(' ').map(|name| format!("+{}", name.trim_start_matches("CAP_").to_lowercase()));
+    let words = words.collect::<Vec<_>>().join(",");
+    for option in ["inh-caps", "ambient-caps"] {
+        assert!(readme.contains(&format!("--{option}={words} ")), "--{option}={words}");
+    }
+}
+
 #[test]
 fn the_quick_start_is_the_minimal_configuration() {
     let readme = read("README.md");

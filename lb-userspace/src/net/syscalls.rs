@@ -135,22 +135,9 @@ const TCP_CLOSE: u8 = 7;
 /// # Errors
 /// The kernel is older than 4.19, or the descriptor is no TCP socket.
 pub fn tcp_info(fd: impl AsFd) -> io::Result<TcpInfo> {
-    let mut info = [0_u8; TCP_INFO_LEN];
-    let mut len = TCP_INFO_LEN as libc::socklen_t;
-    // SAFETY: both pointers are to live values, and the length is that of the buffer that the kernel writes to.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_fd().as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_INFO,
-            info.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
-    match (result, len as usize) {
-        (0, TCP_INFO_LEN) => Ok(TcpInfo::from_bytes(&info)),
-        (0, _) => Err(io::ErrorKind::Unsupported.into()),
-        _ => Err(io::Error::last_os_error()),
+    match ask(fd, libc::IPPROTO_TCP, libc::TCP_INFO)? {
+        (info, TCP_INFO_LEN) => Ok(TcpInfo::from_bytes(&info)),
+        _ => Err(io::ErrorKind::Unsupported.into()),
     }
 }
 
@@ -227,20 +214,8 @@ const RECEIVED: usize = 0;
 const BACKLOG: usize = 7;
 
 fn memory(fd: impl AsFd) -> io::Result<[u32; 9]> {
-    // Linux 6.18 has nine; fewer are written where there are fewer.
-    let mut values = [0_u32; 9];
-    let mut len = size_of_val(&values) as libc::socklen_t;
-    // SAFETY: both pointers are to live values, and the length is that of the buffer that the kernel writes to.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_MEMINFO,
-            values.as_mut_ptr().cast(),
-            &raw mut len,
-        )
-    };
-    if result == 0 { Ok(values) } else { Err(io::Error::last_os_error()) }
+    // Linux 6.18 has nine; where there are fewer, the others are 0.
+    ask::<36>(fd, libc::SOL_SOCKET, libc::SO_MEMINFO).map(|(bytes, _)| words(&bytes))
 }
 
 /// The process and the user at the other end of a socket of this host's (SO_PEERCRED, unix(7)); of one that listens, who has said so.
@@ -248,19 +223,30 @@ fn memory(fd: impl AsFd) -> io::Result<[u32; 9]> {
 /// # Errors
 /// The socket is not connected.
 pub fn peer_process(fd: impl AsFd) -> io::Result<(i32, u32)> {
-    let mut peer = libc::ucred { pid: 0, uid: u32::MAX, gid: u32::MAX };
-    let mut len = size_of_val(&peer) as libc::socklen_t;
-    // SAFETY: both pointers are to live values, and the length is that of the value that the kernel writes to, which any bytes may be.
+    // struct ucred in include/linux/socket.h.
+    let (bytes, _) = ask::<12>(fd, libc::SOL_SOCKET, libc::SO_PEERCRED)?;
+    let [pid, user, _group] = words(&bytes);
+    Ok((pid.cast_signed(), user))
+}
+
+/// Asks for an option of at most `N` bytes (getsockopt(2)): its bytes, zeros behind them, and how many there are.
+fn ask<const N: usize>(
+    fd: impl AsFd,
+    level: libc::c_int,
+    option: libc::c_int,
+) -> io::Result<([u8; N], usize)> {
+    let (mut bytes, mut len) = ([0; N], N as libc::socklen_t);
+    // SAFETY: both pointers are to live values, the length is that of the buffer that the kernel writes to, and that may hold any bytes.
     let result = unsafe {
-        libc::getsockopt(
-            fd.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_PEERCRED,
-            (&raw mut peer).cast(),
-            &raw mut len,
-        )
+        libc::getsockopt(fd.as_fd().as_raw_fd(), level, option, bytes.as_mut_ptr().cast(), &raw mut len)
     };
-    if result == 0 { Ok((peer.pid, peer.uid)) } else { Err(io::Error::last_os_error()) }
+    if result == 0 { Ok((bytes, len as usize)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// An option's bytes as numbers; zeros where it has fewer.
+fn words<const N: usize>(bytes: &[u8]) -> [u32; N] {
+    let (words, _) = bytes.as_chunks();
+    std::array::from_fn(|at| words.get(at).copied().map_or(0, u32::from_ne_bytes))
 }
 
 /// Sets an option that is an integer.
@@ -293,12 +279,7 @@ pub fn set_segment_size(fd: impl AsFd, bytes: u32) -> io::Result<()> {
 
 /// Asks for an option that is an integer.
 pub(super) fn get_int(fd: impl AsFd, level: libc::c_int, option: libc::c_int) -> io::Result<libc::c_int> {
-    let (mut value, mut len): (libc::c_int, _) = (0, size_of::<libc::c_int>() as libc::socklen_t);
-    // SAFETY: both pointers are to live values, and the length is that of the value that the kernel writes to.
-    let result = unsafe {
-        libc::getsockopt(fd.as_fd().as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut len)
-    };
-    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+    ask(fd, level, option).map(|(bytes, _)| libc::c_int::from_ne_bytes(bytes))
 }
 
 /// The number of a socket's network namespace, which no other ever has (socket(7), SO_NETNS_COOKIE).
@@ -306,18 +287,7 @@ pub(super) fn get_int(fd: impl AsFd, level: libc::c_int, option: libc::c_int) ->
 /// # Errors
 /// The kernel is older than 5.14.
 pub fn network_cookie(fd: impl AsFd) -> io::Result<u64> {
-    let (mut value, mut len): (u64, _) = (0, size_of::<u64>() as libc::socklen_t);
-    // SAFETY: as in `get_int`.
-    let result = unsafe {
-        libc::getsockopt(
-            fd.as_fd().as_raw_fd(),
-            libc::SOL_SOCKET,
-            libc::SO_NETNS_COOKIE,
-            (&raw mut value).cast(),
-            &raw mut len,
-        )
-    };
-    if result == 0 { Ok(value) } else { Err(io::Error::last_os_error()) }
+    ask(fd, libc::SOL_SOCKET, libc::SO_NETNS_COOKIE).map(|(bytes, _)| u64::from_ne_bytes(bytes))
 }
 
 /// Whether [`lock_receive_buffer`] is on.

@@ -3,21 +3,28 @@
 //!
 //! What one splice(2) moves is bounded by the pipe's slots, a fragment of a page each, and a write of many fragments costs hardly more
 //! than one of a few. So the first pipes are wide. There are few of them, because a user's pipes together may have only so many pages.
+//!
+//! Other processes of the user have pipes, too, such as another agent. Where they leave no pages, the kernel still makes pipes, but narrow
+//! ones: these are worse than a copy, and not used.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use prometheus_client::metrics::gauge::Gauge;
-use rustix::pipe::{PipeFlags, fcntl_setpipe_size};
+use rustix::param::page_size;
+use rustix::pipe::{PipeFlags, fcntl_getpipe_size, fcntl_setpipe_size};
 
 use crate::config::needs::{WIDE_PIPE_PAGES, WIDE_PIPES_MAX};
 
 /// Empty pipes that a worker keeps for the next flow; more are closed. Never more than half of its share of the budget, so that
 /// what one worker keeps is not what another lacks.
 const IDLE_PIPES_MAX: usize = 64;
+
+/// Chunks that a worker copies after the kernel has refused a pipe, before it asks again: asking for each would cost CPU beside the copy.
+const REFUSALS: u32 = 64;
 
 /// Bytes of a page where the kernel has the smallest; where they are larger, a wide pipe has fewer slots.
 const PAGE_BYTES: usize = 4096;
@@ -87,7 +94,11 @@ impl Pipe {
         match rustix::pipe::pipe_with(PipeFlags::NONBLOCK | PipeFlags::CLOEXEC) {
             Ok((reader, writer)) => {
                 let is_wide = widen(&writer, budget);
-                Ok(Some(Box::new(Self { reader, writer, is_wide, budget: Arc::clone(budget) })))
+                let pipe = Box::new(Self { reader, writer, is_wide, budget: Arc::clone(budget) });
+                if !is_wide && is_narrow(&pipe.writer) {
+                    return Err(io::ErrorKind::QuotaExceeded.into());
+                }
+                Ok(Some(pipe))
             }
             Err(errno) => {
                 budget.give_back();
@@ -110,6 +121,12 @@ fn widen(pipe: &OwnedFd, budget: &PipeBudget) -> bool {
     is_wide
 }
 
+/// Whether a pipe has no more slots than the kernel gives a user whose pipes have all the pages that they may have (pipe(7),
+/// fs.pipe-user-pages-soft; PIPE_MIN_DEF_BUFFERS in fs/pipe.c).
+fn is_narrow(pipe: &OwnedFd) -> bool {
+    fcntl_getpipe_size(pipe).is_ok_and(|bytes| bytes <= 2 * page_size())
+}
+
 impl Drop for Pipe {
     fn drop(&mut self) {
         if self.is_wide {
@@ -125,6 +142,8 @@ pub struct Pipes {
     idle: RefCell<Idle>,
     idle_max: usize,
     budget: Arc<PipeBudget>,
+    /// Of [`REFUSALS`].
+    refusals_left: Cell<u32>,
 }
 
 /// Pipes that nobody has borrowed; a flow borrows the box.
@@ -145,17 +164,24 @@ impl Pipes {
     /// No pipes yet; they are opened when first needed. `workers` share the budget.
     pub fn new(budget: Arc<PipeBudget>, workers: usize) -> Self {
         let idle_max = (budget.max / workers.max(1) / 2).min(IDLE_PIPES_MAX);
-        Self { idle: RefCell::default(), idle_max, budget }
+        Self { idle: RefCell::default(), idle_max, budget, refusals_left: Cell::new(0) }
     }
 
-    /// An empty pipe, a wide one if one is idle; `None` if there are as many as there may be or the process has no descriptors left: the
-    /// caller copies.
+    /// An empty pipe, a wide one if one is idle; `None` if there are as many as there may be, the process has no descriptors left, or the user
+    /// no pages: the caller copies.
     pub fn borrow(&self) -> Option<Box<Pipe>> {
         let mut idle = self.idle.borrow_mut();
         if let Some(pipe) = idle.wide.pop().or_else(|| idle.others.pop()) {
             return Some(pipe);
         }
-        Pipe::open(&self.budget).ok().flatten()
+        if let Some(left) = self.refusals_left.get().checked_sub(1) {
+            self.refusals_left.set(left);
+            return None;
+        }
+        Pipe::open(&self.budget).unwrap_or_else(|_| {
+            self.refusals_left.set(REFUSALS);
+            None
+        })
     }
 
     /// Takes back a pipe that is empty.
@@ -190,6 +216,14 @@ mod tests {
     }
 
     #[test]
+    fn two_pages_are_narrow() {
+        let (_reader, writer) = rustix::pipe::pipe().expect("a pipe");
+        assert!(!is_narrow(&writer));
+        fcntl_setpipe_size(&writer, 2 * page_size()).expect("a pipe may always shrink");
+        assert!(is_narrow(&writer));
+    }
+
+    #[test]
     fn what_one_worker_keeps_is_not_what_another_lacks() {
         let budget = PipeBudget::new(8, Gauge::default());
         let workers = [Pipes::new(Arc::clone(&budget), 2), Pipes::new(Arc::clone(&budget), 2)];
@@ -215,7 +249,7 @@ mod tests {
         let max = WIDE_PIPES_MAX as usize + 4;
         let pipes = Pipes::new(PipeBudget::new(max, Gauge::default()), 1);
         let all: Vec<_> = std::iter::from_fn(|| pipes.borrow()).collect();
-        let bytes = |pipe: &Pipe| rustix::pipe::fcntl_getpipe_size(&pipe.reader).expect("a pipe");
+        let bytes = |pipe: &Pipe| fcntl_getpipe_size(&pipe.reader).expect("a pipe");
         let wide = all.iter().filter(|pipe| bytes(pipe) == WIDE_BYTES).count();
         assert_eq!((wide, all.len()), (WIDE_PIPES_MAX as usize, max));
         let (mut wide, mut others): (Vec<_>, Vec<_>) = all.into_iter().partition(|pipe| pipe.is_wide);

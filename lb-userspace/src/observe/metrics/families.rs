@@ -178,7 +178,7 @@ fn register_process(to: &mut Registrar) -> ProcessMetrics {
         pipes_exhausted: to.counter(
             "lb_pipes_exhausted_total",
             &[],
-            "Chunks that path splice copied because no pipe was free",
+            "Chunks that path splice copied because no pipe was free, or the user had no pages left for one",
         ),
         paths: PathMetrics::register(to),
         accept_pauses: to.counter(

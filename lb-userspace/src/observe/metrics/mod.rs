@@ -49,7 +49,7 @@ pub struct ProcessMetrics {
     pub pending_hello_memory: Gauge,
     /// `lb_pipes`: pipes of path `splice`, idle and lent.
     pub pipes: Gauge,
-    /// `lb_pipes_exhausted_total`: chunks that path `splice` copied because no pipe was free.
+    /// `lb_pipes_exhausted_total`: chunks that path `splice` copied because no pipe was free, or the user had no pages left for one.
     pub pipes_exhausted: Counter,
     /// Whether paths can carry flows, and what path `sockmap` does besides.
     pub paths: PathMetrics,

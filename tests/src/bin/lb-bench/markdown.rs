@@ -143,8 +143,8 @@ fn table(text: &mut String, results: &Results, planned: &Planned) -> fmt::Result
         let cells: Vec<_> = cells.collect();
         writeln!(text, "| {subject} : {} | {} |", the_better(&references), cells.join(" | "))?;
     }
-    let subject = results.subject().unwrap_or_default();
-    if let Some(taken) = paths_taken(results, std::slice::from_ref(planned), subject) {
+    let workload = std::slice::from_ref(planned);
+    for taken in results.ours().filter_map(|name| paths_taken(results, workload, name)) {
         writeln!(text, "\n{taken}")?;
     }
     for (reason, names) in planned.absences(&results.plan.contestants) {

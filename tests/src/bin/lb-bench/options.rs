@@ -16,7 +16,7 @@ use crate::suite::{Size, Suite, Workload};
                   samples so far."
 )]
 pub struct Options {
-    /// What to measure; everything if none is named
+    /// What to measure; everything but promotion if none is named
     #[arg(value_enum)]
     pub suites: Vec<Suite>,
     /// Whom to compare lb with, commas between, in every suite; if none is named, all that are installed: those that splice where many
@@ -74,7 +74,7 @@ impl Options {
 
     /// In continuous integration everybody has to show that it works in every suite.
     pub fn asked_for(&self) -> AskedFor {
-        AskedFor { paths: self.ci || !self.paths.is_empty(), peers: self.ci || !self.peers.is_empty() }
+        AskedFor { everybody: self.ci, paths: !self.paths.is_empty(), peers: !self.peers.is_empty() }
     }
 
     /// What is measured; in continuous integration, instruction counts are a stage of their own.
@@ -82,7 +82,8 @@ impl Options {
         if !self.suites.is_empty() {
             return self.suites.clone();
         }
-        let is_wanted = |suite: &&Suite| !self.ci || **suite != Suite::Micro;
+        let is_wanted =
+            |suite: &&Suite| if self.ci { **suite != Suite::Micro } else { !suite.is_on_request() };
         Suite::value_variants().iter().filter(is_wanted).copied().collect()
     }
 
@@ -110,11 +111,12 @@ impl Options {
     /// Those who are to take part, in the order of reports.
     pub fn candidates(&self) -> Vec<Contestant> {
         let workloads = self.workloads();
-        let is_usual = |contestant: &Contestant| {
-            self.ci || workloads.iter().any(|workload| workload.invites(*contestant))
-        };
+        let is_invited =
+            |contestant: &Contestant| workloads.iter().any(|workload| workload.invites(*contestant));
+        let is_usual = |contestant: &Contestant| self.ci || is_invited(contestant);
         let is_wanted = |contestant: &Contestant| match contestant {
-            Contestant::Lb(path) if !self.paths.is_empty() || path.is_on_request => self.paths.contains(path),
+            Contestant::Lb(path) if !self.paths.is_empty() => self.paths.contains(path),
+            Contestant::Lb(path) if path.is_on_request => is_invited(contestant),
             Contestant::Lb(_) => is_usual(contestant),
             peer if !self.peers.is_empty() => self.peers.contains(peer),
             peer => is_usual(peer),
@@ -147,13 +149,27 @@ mod tests {
         check("bulk --peers direct", &["direct", ours[0], ours[1], ours[2], ours[3], ours[4]]);
         check("bulk --peers direct --paths copy", &["direct", "lb-copy"]);
         check("latency --paths copy,auto --peers nginx", &["lb-auto", "lb-copy", "nginx"]);
-        let all = Contestant::all().into_iter().map(Contestant::name);
-        assert_eq!(names(""), all.filter(|name| name != "lb-sockmap-inside").collect::<Vec<_>>());
+        let usual = Contestant::all().into_iter().filter(|one| !one.is_on_request());
+        assert_eq!(names(""), usual.map(Contestant::name).collect::<Vec<_>>());
+        let inside = ["sockmap", "sockmap-inside", "sockmap-late", "packet", "packet-late"];
+        let ways: Vec<_> = ["auto"].iter().chain(&inside).map(|word| format!("lb-{word}")).collect();
+        assert_eq!(names("promotion"), ways);
+        check("promotion --paths auto,packet", &["lb-auto", "lb-packet"]);
         check("bulk --peers direct --paths sockmap-inside", &["direct", "lb-sockmap-inside"]);
     }
 
     #[test]
     fn in_continuous_integration_every_path_is_in_every_suite() {
         assert_eq!(names("--ci latency"), names("--ci bulk"));
+        let suites = Options::parse_from(["lb-bench", "--ci"]).suites();
+        assert!(suites.contains(&Suite::Promotion) && !suites.contains(&Suite::Micro), "{suites:?}");
+        assert!(!Options::parse_from(["lb-bench"]).suites().contains(&Suite::Promotion));
+        let takes_part = |suite: Suite, name: &str| {
+            let contestant = Contestant::all().into_iter().find(|one| one.name() == name).unwrap();
+            let asked_for = Options::parse_from(["lb-bench", "--ci"]).asked_for();
+            suite.workloads(Size::Ci).iter().all(|one| one.absence(contestant, asked_for).is_none())
+        };
+        assert!(takes_part(Suite::Latency, "envoy") && !takes_part(Suite::Latency, "lb-packet-late"));
+        assert!(takes_part(Suite::Promotion, "lb-packet-late") && !takes_part(Suite::Promotion, "envoy"));
     }
 }

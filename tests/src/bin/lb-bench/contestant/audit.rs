@@ -32,6 +32,8 @@ pub enum Claim {
     /// The first, or the second, to which it leaves what a receiver does not keep up with. Something must have gone by the first, and one
     /// byte in a hundred may go another way.
     Either(&'static str, &'static str),
+    /// Whichever, where this one is to be had: to what is short or a stream, it is not worth it.
+    Late(&'static str),
     /// Flows that carry [`LONG`] times their ClientHello, on the average, have left a quarter to this one at least: a stream that never pauses is
     /// asked to, and takes its time.
     Long(&'static str),
@@ -88,6 +90,9 @@ pub fn audit(
     traffic: &Traffic,
     claim: Claim,
 ) -> Result<Ledger> {
+    if let Claim::Late(path) = claim {
+        ensure_available(lab, admin, path)?;
+    }
     let deadline = Instant::now() + PATIENCE;
     loop {
         let carried = Ledger::read(lab, admin)?.since(before);
@@ -97,6 +102,15 @@ pub fn audit(
             Err(error) => return Err(error.context(fallbacks(lab, admin)?)),
         }
     }
+}
+
+/// Whether flows could go by a path at all.
+fn ensure_available(lab: &Lab, admin: SocketAddr, path: &str) -> Result<()> {
+    let metrics = lab.balancer.run(move || metrics(admin))??;
+    let prefix = format!("lb_path_available{{path=\"{path}\"");
+    let lines: Vec<_> = metrics.lines().filter(|line| line.starts_with(&prefix)).collect();
+    ensure!(lines.iter().any(|line| line.ends_with(" 1")), "path {path} is off: {}", lines.join(" "));
+    Ok(())
 }
 
 /// How often a path did not take a flow since lb started, by why.
@@ -116,7 +130,7 @@ fn judge(carried: &Ledger, traffic: &Traffic, claim: Claim) -> Result<()> {
     ensure!(is_right, "lb counts {total} bytes where {relation} {} went through it", traffic.bytes);
     let by = |path| carried.0.get(path).copied().unwrap_or_default();
     let (path, other, elsewhere_max) = match claim {
-        Claim::Any => return Ok(()),
+        Claim::Any | Claim::Late(_) => return Ok(()),
         Claim::Path(path) => (path, None, traffic.hello_bytes),
         Claim::Either(path, other) => (path, Some(other), traffic.hello_bytes.max(total / 100)),
         Claim::Long(_) if total / LONG < traffic.hello_bytes.max(1) => return Ok(()),

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use super::LbPath;
 use super::setting::{CONNECT_TIMEOUT, HELLO_TIMEOUT, IDLE_TIMEOUT, Setting, WORKERS, connections_max, text};
 
 /// The names of each backend, in files that [`config`] refers to.
@@ -22,14 +23,15 @@ fn names_path(setting: &Setting, backend: usize) -> PathBuf {
 const SOCKMAP_MEMORY: &str = "16GiB";
 
 /// For `lb run --config`, with the lines that choose a path.
-pub fn config(setting: &Setting, path: &str) -> String {
+pub fn config(setting: &Setting, path: &LbPath) -> String {
     let Setting { listen, admin, .. } = setting;
+    let ports = path.ports.map(|ports| format!("packet-ports = \"{ports}\"\n")).unwrap_or_default();
     let head = format!(
         r#"[global]
 workers = {WORKERS}
 max-connections = {}
 sockmap-memory = "{SOCKMAP_MEMORY}"
-
+{ports}
 [admin]
 bind = "{admin}"
 
@@ -41,9 +43,10 @@ level = "warn"
 bind = ["{listen}"]
 mode = "tls-passthrough"
 client-hello-timeout = "{HELLO_TIMEOUT}s"
-{path}
+{}
 "#,
-        connections_max()
+        connections_max(),
+        path.settings
     );
     let routes = (0..setting.backends.len()).map(|backend| route(setting, backend));
     std::iter::once(head).chain(routes).collect()

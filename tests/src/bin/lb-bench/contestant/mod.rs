@@ -66,6 +66,8 @@ pub enum Contestant {
 /// Who was named on the command line, and is therefore in every suite.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct AskedFor {
+    /// Everybody, but those who take part only on request.
+    pub everybody: bool,
     /// Paths of lb.
     pub paths: bool,
     /// Peers.
@@ -123,7 +125,12 @@ impl Contestant {
         matches!(self, Self::Direct | Self::Lb(_) | Self::Haproxy | Self::HaproxySplice | Self::Nginx)
     }
 
-    /// Whether it takes part only where it is named.
+    /// Whether it takes part in suite promotion: lb where it never goes inside the kernel, and in every way in which it does.
+    pub fn may_be_promoted(self) -> bool {
+        matches!(self, Self::Lb(path) if path.is_choice || path.goes_inside())
+    }
+
+    /// Whether it takes part only where it is named, and in suite promotion.
     pub fn is_on_request(self) -> bool {
         matches!(self, Self::Lb(path) if path.is_on_request)
     }
@@ -168,7 +175,12 @@ impl Contestant {
                 // PATH version: COMMIT/VERSION/…
                 Ok(format!("envoy {}", line.split_once("version: ").map_or(&*line, |(_, version)| version)))
             }
-            Self::Lb(_) | Self::Sozu | Self::SozuSplice => program::first_line(&self.program()?, "--version"),
+            Self::Lb(_) => program::first_line(&self.program()?, "--version"),
+            Self::Sozu | Self::SozuSplice => {
+                let line = program::first_line(&self.program()?, "--version")?;
+                // Its parentheses are for a commit, which a release has not got.
+                Ok(line.trim_end_matches(" ()").to_owned())
+            }
         }
     }
 
@@ -195,7 +207,7 @@ impl Contestant {
     fn config_for(self, setting: &Setting) -> Option<String> {
         let config = match self {
             Self::Direct => return None,
-            Self::Lb(path) => lb::config(setting, path.settings),
+            Self::Lb(path) => lb::config(setting, path),
             Self::Haproxy | Self::HaproxyNew => haproxy::config(setting, Transfer::Copy),
             Self::HaproxySplice | Self::HaproxyNewSplice => haproxy::config(setting, Transfer::Splice),
             Self::Nginx => nginx::config(setting),

@@ -17,6 +17,7 @@ pub const PATHS: &[LbPath] = &[
         settings: "path = \"auto\"",
         is_choice: true,
         is_on_request: false,
+        ports: None,
     },
     LbPath {
         word: "splice",
@@ -24,6 +25,7 @@ pub const PATHS: &[LbPath] = &[
         settings: "path = \"splice\"\npath-required = true",
         is_choice: false,
         is_on_request: false,
+        ports: None,
     },
     LbPath {
         word: "sockmap",
@@ -32,6 +34,7 @@ pub const PATHS: &[LbPath] = &[
         settings: "path = \"sockmap\"\npromote-after-bytes = \"0B\"",
         is_choice: false,
         is_on_request: false,
+        ports: None,
     },
     LbPath {
         word: "sockmap-inside",
@@ -39,6 +42,15 @@ pub const PATHS: &[LbPath] = &[
         settings: "path = \"sockmap\"\npath-required = true",
         is_choice: false,
         is_on_request: true,
+        ports: None,
+    },
+    LbPath {
+        word: "sockmap-late",
+        help: "The same, by its defaults: not with the first byte",
+        settings: "path = \"sockmap\"",
+        is_choice: false,
+        is_on_request: true,
+        ports: None,
     },
     LbPath {
         word: "packet",
@@ -47,6 +59,16 @@ pub const PATHS: &[LbPath] = &[
         settings: "path = \"packet\"\npromote-after-bytes = \"0B\"",
         is_choice: false,
         is_on_request: false,
+        ports: None,
+    },
+    LbPath {
+        word: "packet-late",
+        help: "The same, by its defaults: not with the first byte",
+        settings: "path = \"packet\"",
+        is_choice: false,
+        is_on_request: true,
+        // Two agents beside each other share no port: these are of nobody else in the balancer's namespace.
+        ports: Some("3000-8999"),
     },
     LbPath {
         word: "copy",
@@ -54,6 +76,7 @@ pub const PATHS: &[LbPath] = &[
         settings: "path = \"copy\"\npath-required = true",
         is_choice: false,
         is_on_request: false,
+        ports: None,
     },
 ];
 
@@ -67,11 +90,18 @@ pub struct LbPath {
     pub settings: &'static str,
     /// Whether lb chooses the path for each flow.
     pub is_choice: bool,
-    /// Whether it takes part only where somebody names it.
+    /// Whether it takes part only where somebody names it, and in suite promotion.
     pub is_on_request: bool,
+    /// Its `packet-ports`, where they are not the default.
+    pub ports: Option<&'static str>,
 }
 
 impl LbPath {
+    /// Whether connections leave user space.
+    pub fn goes_inside(&self) -> bool {
+        ["sockmap", "packet"].iter().any(|path| self.word.starts_with(path))
+    }
+
     /// What lb's counters must say.
     pub fn claim(&self) -> Claim {
         match self.word {
@@ -79,6 +109,8 @@ impl LbPath {
             // What a reader does not keep up with is spliced.
             "sockmap" => Claim::Either(self.word, "splice"),
             "sockmap-inside" => Claim::Path("sockmap"),
+            "sockmap-late" => Claim::Late("sockmap"),
+            "packet-late" => Claim::Late("packet"),
             // What ends before its first pause never leaves user space.
             "packet" => Claim::Long("packet"),
             word => Claim::Path(word),
@@ -103,10 +135,16 @@ mod tests {
     #[test]
     fn a_path_that_was_asked_for_is_checked() {
         for path in PATHS {
+            let is_late = path.word.ends_with("-late");
             assert_eq!(path.claim() == Claim::Any, path.word == "auto", "{path:?}");
-            let is_demanded = !["auto", "sockmap", "packet"].contains(&path.word);
+            assert_eq!(matches!(path.claim(), Claim::Late(_)), is_late, "{path:?}");
+            assert_eq!(
+                path.goes_inside() && !is_late,
+                path.settings.contains("promote-after-bytes") || path.word == "sockmap-inside"
+            );
+            let is_demanded = !is_late && !["auto", "sockmap", "packet"].contains(&path.word);
             assert_eq!(path.settings.contains("path-required"), is_demanded, "{path:?}");
-            let named = path.word.trim_end_matches("-inside");
+            let named = path.word.trim_end_matches("-inside").trim_end_matches("-late");
             assert!(path.settings.contains(&format!("path = \"{named}\"")), "{path:?}");
         }
     }

@@ -105,8 +105,7 @@ fn suites(results: &Results) -> Markup {
                         @for (reason, names) in planned.absences(&results.plan.contestants) {
                             p.method { "Not here: " (names.join(", ")) " (" (reason) ")." }
                         }
-                        @let subject = results.subject().unwrap_or_default();
-                        @if let Some(taken) = paths_taken(results, std::slice::from_ref(*planned), subject) {
+                        @for taken in results.ours().filter_map(|name| paths_taken(results, std::slice::from_ref(*planned), name)) {
                             p.method { (taken) }
                         }
                         @for column in 0..planned.columns.len() {

@@ -116,6 +116,15 @@ pub enum Work {
         /// At the same time.
         flows: u32,
     },
+    /// Connections one after the other, so many at a time, each of which has an errand; the client closes.
+    Turns {
+        /// In all.
+        total: u32,
+        /// At any time.
+        concurrent: u32,
+        /// What each does.
+        errand: Errand,
+    },
     /// Downloads from nginx over TLS.
     Https {
         /// Who downloads.
@@ -125,6 +134,34 @@ pub enum Work {
         /// At the same time.
         connections: u32,
     },
+}
+
+/// What a connection does between its ClientHello and its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Errand {
+    /// Requests and answers, one at a time.
+    Exchanges {
+        /// How many.
+        count: u32,
+        /// Bytes of a request, and of its answer.
+        size: u32,
+    },
+    /// Bytes from the server.
+    Download {
+        /// How many.
+        bytes: u64,
+    },
+}
+
+impl Errand {
+    /// Both ways together.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Exchanges { count, size } => 2 * u64::from(count) * u64::from(size),
+            Self::Download { bytes } => bytes,
+        }
+    }
 }
 
 /// A program that downloads.
@@ -187,6 +224,7 @@ impl Work {
                 exchanged(flows, units, size)
             }
             Self::Idle { flows } => exchanged(flows, 0, MESSAGE_SIZE),
+            Self::Turns { total, errand, .. } => exact(total, u64::from(total) * errand.bytes()),
             Self::Https { tool, connections, .. } => {
                 let again = if matches!(tool, Tool::Wrk { reuse: Reuse::Once, .. }) { units } else { 0 };
                 let hello_bytes = (u64::from(connections) + again) * HELLO_MAX;
@@ -204,7 +242,7 @@ pub struct Outcome {
     pub seconds: f64,
     /// Connections, exchanges, bytes, flows or files, as the work counts.
     pub units: u64,
-    /// Bytes that were downloaded, where units are files.
+    /// Bytes of files that were downloaded, or of errands, where those are units.
     pub bytes: Option<u64>,
     /// Times of a connection, an exchange or a file, where the work has those.
     pub times: Option<Times>,
@@ -287,6 +325,9 @@ mod tests {
         check(Work::PingPong { flows: 2, size: 100, exchanges: 5 }, 4, 2 * 517 + (4 + 2) * 200);
         check(Work::Paced { flows: 2, size: 64, rate: 9, exchanges: 4 }, 4, 2 * 517 + (4 + 2) * 128);
         check(Work::Idle { flows: 3 }, 3, 3 * (517 + 200));
+        let turns = |errand| Work::Turns { total: 3, concurrent: 2, errand };
+        check(turns(Errand::Exchanges { count: 5, size: 64 }), 3, 3 * (517 + 5 * 2 * 64));
+        check(turns(Errand::Download { bytes: 1000 }), 3, 3 * (517 + 1000));
         let tool = Tool::Wrk { seconds: 1, reuse: Reuse::Once };
         let outcome = Outcome { units: 7, bytes: Some(9000), ..Outcome::default() };
         let traffic = Work::Https { tool, bytes: 1000, connections: 3 }.traffic(&outcome);

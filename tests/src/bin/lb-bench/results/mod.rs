@@ -279,8 +279,12 @@ impl Results {
     /// The other paths of lb that took part.
     pub fn other_paths(&self) -> impl Iterator<Item = &str> {
         let subject = self.subject();
-        let names = self.plan.contestants.iter().map(String::as_str);
-        names.filter(move |name| is_lb(name) && Some(*name) != subject)
+        self.ours().filter(move |name| Some(*name) != subject)
+    }
+
+    /// All paths of lb that took part.
+    pub fn ours(&self) -> impl Iterator<Item = &str> {
+        self.plan.contestants.iter().map(String::as_str).filter(|name| is_lb(name))
     }
 
     /// By which of its paths lb carried the bytes of some workloads: shares, the greatest first.

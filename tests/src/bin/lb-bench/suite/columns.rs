@@ -190,6 +190,24 @@ pub const HTTPS_LARGE: &[Column] = &[
     aside("p50, ms", 1, |sample| Some(times(sample)?.p50_us / 1e3)),
 ];
 
+/// Of connections with exchanges.
+pub const TURNS: &[Column] = &[
+    shown("balancer CPU, µs/connection", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
+    shown("connections/s", 0, |sample| Some(sample.rate())),
+    counted("host CPU, µs/connection", 1, |sample| Some(cpu(sample, sample.host_cpu_seconds))),
+    aside("kernel workers' CPU, µs/connection", 1, |sample| {
+        Some(cpu(sample, sample.kernel_worker_cpu_seconds))
+    }),
+];
+
+/// Of connections with a download.
+pub const STREAMS: &[Column] = &[
+    shown("balancer CPU, s/GB", 3, |sample| cpu_of_files(sample, sample.balancer_cpu_seconds?)),
+    shown("Gb/s", 2, |sample| Some(8e-9 * sample.outcome.bytes? as f64 / sample.outcome.seconds)),
+    counted("host CPU, s/GB", 3, |sample| cpu_of_files(sample, sample.host_cpu_seconds)),
+    aside("kernel workers' CPU, s/GB", 3, |sample| cpu_of_files(sample, sample.kernel_worker_cpu_seconds)),
+];
+
 /// Of [`crate::suite::Suite::Scale`], whose units are connections.
 pub const SCALE_CONNECTIONS: &[Column] = &[
     shown("start to first connection, ms", 0, |sample| Some(1e3 * sample.start_seconds?)),
@@ -213,7 +231,7 @@ mod tests {
 
     use super::*;
 
-    const ALL: [&[Column]; 10] = [
+    const ALL: [&[Column]; 12] = [
         CONNECTIONS,
         CONNECTIONS_ALONE,
         BULK,
@@ -224,6 +242,8 @@ mod tests {
         HTTPS_LARGE,
         SCALE_CONNECTIONS,
         SCALE_FLOWS,
+        TURNS,
+        STREAMS,
     ];
 
     #[test]

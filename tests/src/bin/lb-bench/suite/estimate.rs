@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Workload;
 use crate::contestant::Contestant;
-use crate::load::{Tool, Work};
+use crate::load::{Errand, Tool, Work};
 
 /// Connections in a second one after the other, and many at a time.
 const CONNECTIONS: [f64; 2] = [6_000.0, 12_000.0];
@@ -59,6 +59,14 @@ fn work(work: Work) -> f64 {
             f64::from(flows) / OPENED + f64::from(exchanges) / f64::from(rate)
         }
         Work::Idle { flows } => f64::from(flows) / OPENED + crate::run::SETTLING.as_secs_f64(),
+        Work::Turns { total, concurrent, errand } => {
+            let many = usize::from(concurrent > 1);
+            let of = match errand {
+                Errand::Exchanges { count, .. } => f64::from(count) / EXCHANGES[many],
+                Errand::Download { bytes } => bytes as f64 / BYTES,
+            };
+            f64::from(total) * (1.0 / CONNECTIONS[many] + of)
+        }
         Work::Https { tool: Tool::Wrk { seconds, .. }, .. } => f64::from(seconds),
         Work::Https { tool: Tool::H2load { requests }, bytes, .. } => {
             f64::from(requests) * (1.0 / FILES.0 + bytes as f64 / FILES.1)

@@ -8,7 +8,7 @@ mod workloads;
 use clap::ValueEnum;
 
 use crate::contestant::{AskedFor, Contestant, Duty, descriptors};
-use crate::load::{TAIL_MIN, Tool, Work};
+use crate::load::{Errand, TAIL_MIN, Tool, Work};
 pub use columns::{Column, Role};
 
 /// A group of workloads.
@@ -28,6 +28,8 @@ pub enum Suite {
     Https,
     /// How cost grows with names, servers and flows; lb and HAProxy alone.
     Scale,
+    /// When lb had better go inside the kernel, and leave it: short connections and streams, at once, by default and never. For who asks.
+    Promotion,
     /// Times and instruction counts of the decisions of one connection, each alone; also `cargo xtask bench micro` by itself.
     Micro,
 }
@@ -85,9 +87,21 @@ impl Suite {
                  exchanges of 64 bytes at 2,000 in a second as in the suite latency. There are up to 100,000 of them, and no \
                  more than a balancer's file descriptors allow, of which each flow takes two: DESCRIPTORS a process here."
             }
+            Self::Promotion => {
+                "lb alone. lb-sockmap and lb-packet go inside the kernel with the first byte, those with -late as by default (promote-after-bytes, \
+                 promote-after), lb-auto never; lb-sockmap-inside keeps streams there, which the others splice. Connections of so many exchanges: \
+                 closed loop, 64 at a time or one, each with a ClientHello, that many requests and answers of the same size one after the other, \
+                 and its end by the client. Downloads: the same, four at a time, of so many bytes each. CPU of the balancer \
+                 is that of its processes and of the kernel's workers."
+            }
             Self::Micro => "Each decision of one connection alone, in a loop, without network and kernel.",
         };
         method.replace("DESCRIPTORS", &descriptors().to_string()).replace("TAIL", &TAIL_MIN.to_string())
+    }
+
+    /// Whether it is measured only where somebody names it, or in continuous integration.
+    pub fn is_on_request(self) -> bool {
+        self == Self::Promotion
     }
 
     /// Its workloads.
@@ -161,7 +175,10 @@ pub enum Field {
 impl Workload {
     /// Whether a contestant takes part without having been asked for.
     pub fn invites(&self, contestant: Contestant) -> bool {
-        let is_welcome = contestant.is_usual() || self.has_further_peers && !contestant.is_on_request();
+        let is_welcome = match self.suite {
+            Suite::Promotion => contestant.may_be_promoted(),
+            _ => contestant.is_usual() || self.has_further_peers && !contestant.is_on_request(),
+        };
         self.field >= contestant.least_field() && is_welcome
     }
 
@@ -172,7 +189,9 @@ impl Workload {
 
     /// Why a contestant does not take part; `None` if it does.
     pub fn absence(&self, contestant: Contestant, asked_for: AskedFor) -> Option<&'static str> {
+        let is_usual = self.suite != Suite::Promotion && !contestant.is_on_request();
         let is_asked_for = match contestant {
+            _ if asked_for.everybody && is_usual => true,
             Contestant::Lb(_) => asked_for.paths,
             _ => asked_for.peers,
         };
@@ -204,6 +223,13 @@ impl Workload {
                 Work::Paced { flows: flows.min(100), size, rate, exchanges: 1_000.min(rate) }
             }
             Work::Idle { .. } => Work::Connections { total: 10, concurrent: 1, names: 10 },
+            Work::Turns { total, concurrent, errand } => {
+                let errand = match errand {
+                    Errand::Exchanges { count, size } => Errand::Exchanges { count: count.min(1_000), size },
+                    Errand::Download { bytes } => Errand::Download { bytes: bytes.min(20_000_000) },
+                };
+                Work::Turns { total: total.min(64), concurrent, errand }
+            }
             Work::Https { bytes, connections, .. } => {
                 let tool = Tool::H2load { requests: connections };
                 Work::Https { tool, bytes: bytes.min(100_000), connections }

@@ -3,11 +3,11 @@
 
 use super::columns::{
     BULK, CONNECTIONS, CONNECTIONS_ALONE, Column, HTTPS, HTTPS_LARGE, IDLE, LATENCY, PINGPONG,
-    SCALE_CONNECTIONS, SCALE_FLOWS,
+    SCALE_CONNECTIONS, SCALE_FLOWS, STREAMS, TURNS,
 };
 use super::{Field, Size, Suite, Workload};
-use crate::contestant::{Duty, Servers, connections_max};
-use crate::load::{Reuse, TAIL_MIN, Tool, Work};
+use crate::contestant::{Duty, Servers, connections_max, descriptors};
+use crate::load::{Errand, Reuse, TAIL_MIN, Tool, Work};
 
 /// Names that balancers route among.
 const NAMES: [u32; 3] = [10, 10_000, 1_000_000];
@@ -43,6 +43,9 @@ const LATENCY_SECONDS_SHORT: [u32; 2] = [1, 1];
 /// Files from this size on are bulk, in bytes.
 const LARGE: u64 = 100_000;
 
+/// Most flows of [`Suite::Scale`].
+const FLOWS_WANTED: u32 = 100_000;
+
 /// Exchanges in a second while the number of flows grows.
 const SCALE_RATE: u32 = 2_000;
 
@@ -65,6 +68,7 @@ fn of_suite(suite: Suite, size: Size) -> Vec<Workload> {
         }
         Suite::Https => https(size),
         Suite::Scale => scale(size),
+        Suite::Promotion => promotion(size),
         // Measured elsewhere: [`crate::micro`].
         Suite::Micro => Vec::new(),
     }
@@ -213,6 +217,7 @@ fn scale(size: Size) -> Vec<Workload> {
         connections(1, format!("{} in one backend", plural(*servers as u32, "server")), duty)
     });
     let flows = scale_flows(connections_max());
+    let most = flows[flows.len() - 1];
     let flows = match size {
         Size::Thorough => flows,
         Size::Full => flows.into_iter().filter(|flows| *flows != 100 && *flows != 1_000).collect(),
@@ -222,21 +227,66 @@ fn scale(size: Size) -> Vec<Workload> {
     let flows = flows.iter().map(|flows| {
         let exchanges = size.pick(5 * SCALE_RATE, SCALE_RATE, SCALE_RATE / 5).max(*flows);
         let work = Work::Paced { flows: *flows, size: 64, rate: SCALE_RATE, exchanges };
-        workload(Suite::Scale, plural(*flows, "flow"), work, SCALE_FLOWS)
+        workload(Suite::Scale, flows_title(*flows, most, descriptors()), work, SCALE_FLOWS)
     });
     routes.chain(servers).chain(flows).collect()
 }
 
+/// Where going inside the kernel may pay, and where leaving it may: [`Suite::Promotion`].
+fn promotion(size: Size) -> Vec<Workload> {
+    let messages = |bytes: u32, exchanges: u32, concurrent: u32| {
+        let errand = Errand::Exchanges { count: exchanges, size: bytes };
+        // A connection costs about as much as eight exchanges. Its port is taken for a minute: no more than the client has may come in one.
+        let total = (size.pick(40_000, 20_000, 2_000) / (exchanges + 8)).max(4);
+        let title = format!(
+            "{} of {} B a connection, {concurrent} at a time",
+            plural(exchanges, "exchange"),
+            count(bytes)
+        );
+        turns(title, Work::Turns { total, concurrent, errand }, TURNS)
+    };
+    let download = |mebibytes: u32| {
+        let bytes = u64::from(mebibytes) << 20;
+        let total = size.pick(4_096, 1_024, 64) / mebibytes;
+        let work = Work::Turns { total: total.max(1), concurrent: 4, errand: Errand::Download { bytes } };
+        turns(format!("downloads of {mebibytes} MiB, 4 at a time"), work, STREAMS)
+    };
+    let (sizes, counts, downloads): (&[u32], &[u32], &[u32]) = match size {
+        Size::Thorough => (&[64, 1_024, 8_192], &[1, 4, 8, 16, 32, 64, 128, 512], &[1, 4, 16, 64, 256]),
+        Size::Full | Size::Quick => (&[64, 8_192], &[1, 8, 32, 128], &[1, 16, 64, 256]),
+        Size::Ci => (&[64], &[8], &[16]),
+    };
+    let short = sizes.iter().flat_map(|bytes| counts.iter().map(|count| messages(*bytes, *count, 64)));
+    // Messages just below the segments of which a stream consists, and just above, one flow after the other so that it is quick enough.
+    let large: &[u32] = if size == Size::Ci { &[] } else { &[8_192, 16_384, 32_768] };
+    let large = large.iter().map(|bytes| messages(*bytes, 4_096, 1));
+    short.chain(large).chain(downloads.iter().map(|mebibytes| download(*mebibytes))).collect()
+}
+
+fn turns(title: String, work: Work, columns: &'static [Column]) -> Workload {
+    Workload { field: Field::Paths, ..workload(Suite::Promotion, title, work, columns) }
+}
+
 /// Numbers of flows up to 100,000, or as many as a balancer may have.
 fn scale_flows(connections_max: usize) -> Vec<u32> {
-    let mut flows = vec![10, 100, 1_000, 10_000, 100_000];
+    let mut flows = vec![10, 100, 1_000, 10_000, FLOWS_WANTED];
     let most = u32::try_from(connections_max / 20 * 19).unwrap_or(u32::MAX);
-    if most < 100_000 {
+    if most < FLOWS_WANTED {
         flows.retain(|flows| *flows < most);
         flows.push((most - most % 100).max(10));
         flows.dedup();
     }
     flows
+}
+
+/// Says why there are no more of them.
+fn flows_title(flows: u32, most: u32, descriptors: usize) -> String {
+    let title = plural(flows, "flow");
+    if flows < most || flows >= FLOWS_WANTED {
+        return title;
+    }
+    let descriptors = u32::try_from(descriptors).unwrap_or(u32::MAX);
+    format!("{title}, all that {} descriptors allow", count(descriptors))
 }
 
 fn plural(number: u32, noun: &str) -> String {
@@ -273,6 +323,12 @@ mod tests {
                 _ => 0,
             };
             assert_eq!(takes_part("haproxy-splice"), splices, "{suite:?}");
+            if *suite == Suite::Promotion {
+                let ways = ["auto", "sockmap", "sockmap-inside", "sockmap-late", "packet", "packet-late"];
+                assert!(ways.iter().all(|way| takes_part(&format!("lb-{way}")) == workloads.len()));
+                assert_eq!(takes_part("lb-copy") + takes_part("direct") + takes_part("haproxy"), 0);
+                continue;
+            }
             assert_eq!(takes_part("lb-copy") > 0, ![Suite::Scale, Suite::Micro].contains(suite), "{suite:?}");
             assert_eq!(takes_part("lb-splice"), takes_part("lb-copy"), "{suite:?}");
             assert_eq!(takes_part("lb-sockmap"), takes_part("lb-copy"), "{suite:?}");
@@ -308,6 +364,9 @@ mod tests {
         assert_eq!(scale_flows(20_000), [10, 100, 1_000, 10_000, 19_000]);
         assert_eq!(scale_flows(120_000), [10, 100, 1_000, 10_000, 100_000]);
         assert_eq!(scale_flows(300), [10, 100, 200]);
+        assert_eq!(flows_title(1_000, 7_500, 20_000), "1,000 flows");
+        assert_eq!(flows_title(7_500, 7_500, 20_000), "7,500 flows, all that 20,000 descriptors allow");
+        assert_eq!(flows_title(100_000, 100_000, 1_048_576), "100,000 flows");
     }
 
     #[test]

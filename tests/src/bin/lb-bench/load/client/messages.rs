@@ -61,7 +61,11 @@ fn alone(mut flow: &TcpStream, mut message: Vec<u8>, exchanges: u32) -> Result<V
     Ok(times)
 }
 
-fn exchange(flow: &mut (impl std::io::Read + std::io::Write), message: &mut [u8]) -> Result<()> {
+/// Sends a message and waits for its answer.
+///
+/// # Errors
+/// The flow fails.
+pub fn exchange(flow: &mut (impl std::io::Read + std::io::Write), message: &mut [u8]) -> Result<()> {
     flow.write_all(message)?;
     flow.read_exact(message).context("no answer to a message")
 }

@@ -7,6 +7,7 @@ mod connections;
 mod https;
 mod messages;
 mod paced;
+mod turns;
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -54,6 +55,7 @@ fn work(task: &Task, flows: Vec<TcpStream>) -> Result<(Outcome, Vec<TcpStream>)>
         Work::Connections { total, concurrent, names } => connections::run(task, total, concurrent, names)?,
         Work::Download { flows, bytes } => bulk::run(task, flows, bytes, bulk::download)?,
         Work::Upload { flows, bytes } => bulk::run(task, flows, bytes, bulk::upload)?,
+        Work::Turns { total, concurrent, errand } => turns::run(task, total, concurrent, errand)?,
         Work::Https { tool, bytes, connections } => https::run(task, tool, bytes, connections)?,
         Work::PingPong { size, exchanges, .. } => {
             return Ok((messages::ping_pong(&flows, size, exchanges)?, flows));
