@@ -63,6 +63,7 @@ mod packet_streams;
 mod packet_tls;
 mod packet_tracking;
 mod packet_ways;
+mod packet_websocket;
 mod pauses;
 mod privileges;
 mod promotion;
