@@ -26,13 +26,13 @@ pub(crate) fn goes_on(lab: &Lab, flow: &Spliced) {
     assert_eq!(lab.bytes_beside(), beside);
 }
 
-/// So slow that what is to happen in the middle does.
-pub(crate) fn slowly() -> impl FnMut() -> usize {
+/// So slow that what is to happen in the middle does: with a pause after each MiB.
+pub(crate) fn slowly(pause: Duration) -> impl FnMut() -> usize {
     let mut pieces = 0_u64;
     move || {
         pieces += 1;
         if pieces.is_multiple_of(16) {
-            thread::sleep(Duration::from_millis(5));
+            thread::sleep(pause);
         }
         1 << 16
     }

@@ -42,7 +42,9 @@ fn an_interface_that_was_down_for_a_while_carries_on(family: Family) {
     thread::scope(|scope| {
         let (client, server) = (&flow.client, &flow.server);
         for (from, to, seed) in [(client, server, 1), (server, client, 2)] {
-            scope.spawn(move || send_in_pieces(from, seed, bytes, slowly()).expect("a reader"));
+            scope.spawn(move || {
+                send_in_pieces(from, seed, bytes, slowly(Duration::from_millis(5))).expect("a reader")
+            });
             scope.spawn(move || assert_received(&receive_at_most(to, seed, bytes), bytes, End::Silent));
         }
         for interface in interfaces.into_iter().cycle().take(4) {
