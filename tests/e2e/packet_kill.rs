@@ -11,12 +11,21 @@ use lb_tests::size;
 use lb_tests::wait::{until, until_some};
 use rustix::process::Signal;
 
+use crate::packet_lab::Family;
 use crate::packet_stage::{Objects, Pair, STATE, Stage, assert_bytes, has_links, kill, stop, until_said};
 
+on_both_families! {
+    a_killed_agent_loses_no_flow,
+    a_kill_at_any_moment_costs_no_flow_that_has_left,
+    a_kill_between_flip_and_discard_costs_nothing,
+    flows_that_end_while_no_agent_runs_are_told_of_by_the_next,
+    bytes_are_counted_once_by_all_agents_together,
+    without_a_place_flows_end_with_their_agent,
+}
+
 /// Bulk both ways, ping-pong and an idle flow: none notices that the agent was killed, and the next one tells of each once, exactly.
-#[test]
-fn a_killed_agent_loses_no_flow() {
-    let stage = Stage::new();
+fn a_killed_agent_loses_no_flow(family: Family) {
+    let stage = Stage::of(family);
     let mut first = stage.agent();
     let (mut talking, idle, mut bulk) = (stage.spliced(&first), stage.spliced(&first), stage.spliced(&first));
     let second = std::thread::scope(|scope| {
@@ -51,9 +60,8 @@ fn a_killed_agent_loses_no_flow() {
 }
 
 /// Whenever it is killed, a flow that has left it goes on, exact, and is told of once; one that has not is reset, and not told of.
-#[test]
-fn a_kill_at_any_moment_costs_no_flow_that_has_left() {
-    let stage = Stage::new();
+fn a_kill_at_any_moment_costs_no_flow_that_has_left(family: Family) {
+    let stage = Stage::of(family);
     let mut random = Random::new(7);
     let mut agent = stage.agent();
     let (mut gone_on, mut was_reset) = (0, 0);
@@ -105,9 +113,8 @@ fn a_kill_at_any_moment_costs_no_flow_that_has_left() {
 
 /// The programs have a flow from a segment on, and the agent throws the sockets away when it hears of that. One that stands still does not
 /// hear, and its sockets are there when it is killed: nothing of what they say then goes out.
-#[test]
-fn a_kill_between_flip_and_discard_costs_nothing() {
-    let stage = Stage::new();
+fn a_kill_between_flip_and_discard_costs_nothing(family: Family) {
+    let stage = Stage::of(family);
     let mut first = stage.agent();
     let mut pair = stage.pair();
     until("a flow to flip while the agent stands still", || {
@@ -143,9 +150,8 @@ fn a_kill_between_flip_and_discard_costs_nothing() {
 }
 
 /// Nobody looks while no agent runs; the programs remember.
-#[test]
-fn flows_that_end_while_no_agent_runs_are_told_of_by_the_next() {
-    let stage = Stage::new();
+fn flows_that_end_while_no_agent_runs_are_told_of_by_the_next(family: Family) {
+    let stage = Stage::of(family);
     let mut first = stage.agent();
     let flows = [stage.spliced(&first), stage.spliced(&first)];
     kill(&mut first);
@@ -166,9 +172,8 @@ fn flows_that_end_while_no_agent_runs_are_told_of_by_the_next() {
 }
 
 /// What the counters of the programs and of the agents say goes on, too: together, each byte is counted once.
-#[test]
-fn bytes_are_counted_once_by_all_agents_together() {
-    let stage = Stage::new();
+fn bytes_are_counted_once_by_all_agents_together(family: Family) {
+    let stage = Stage::of(family);
     let mut agent = stage.agent();
     let mut pair = stage.spliced(&agent);
     let mut counted = 0;
@@ -187,9 +192,8 @@ fn bytes_are_counted_once_by_all_agents_together() {
 }
 
 /// Where nobody keeps anything, flows end with their agent, loudly, and that is told. Before Linux 6.6 a killed agent cannot take them along.
-#[test]
-fn without_a_place_flows_end_with_their_agent() {
-    let stage = Stage::new();
+fn without_a_place_flows_end_with_their_agent(family: Family) {
+    let stage = Stage::of(family);
     let config = stage.config().text().replace(&stage.bpffs.path(STATE).display().to_string(), "off");
     let mut agent = Agent::start(&stage.net, &Config::whole(&config));
     until_said(&agent, "flows of path packet end with lb");

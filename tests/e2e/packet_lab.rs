@@ -82,16 +82,21 @@ impl Lab {
 
     /// With these lines in the configuration.
     pub(crate) fn with(net: Net, family: Family, lines: Lines<'_>) -> Self {
-        let server = lines.server.unwrap_or_else(|| family.of(net.server(), SERVER_PORT));
-        let config = Config::new()
-            .global(lines.global)
-            .path(Path::Packet)
-            .tcp("in", family.of(&net.balancer, PORT), "out", lines.frontend)
-            .backend("out", server, lines.backend);
+        let server = lines.server(&net, family);
+        let config = Self::config(&net, family, lines);
         let place = if lines.server.is_some() { net.servers.last() } else { net.servers.first() };
         let place = place.expect("a server");
         let listener = place.listen(server.port());
         Self { agent: Agent::start(&net, &config), listener, net, family }
+    }
+
+    /// What its agent is told.
+    pub(crate) fn config(net: &Net, family: Family, lines: Lines<'_>) -> Config {
+        Config::new()
+            .global(lines.global)
+            .path(Path::Packet)
+            .tcp("in", family.of(&net.balancer, PORT), "out", lines.frontend)
+            .backend("out", lines.server(net, family), lines.backend)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
@@ -187,6 +192,12 @@ impl Lab {
         let told: Vec<_> = records.iter().map(|record| (record.close(), record.text("path"))).collect();
         let expected: Vec<_> = closes.iter().map(|close| (*close, "packet")).collect();
         assert_eq!(told, expected);
+    }
+}
+
+impl Lines<'_> {
+    fn server(&self, net: &Net, family: Family) -> SocketAddr {
+        self.server.unwrap_or_else(|| family.of(net.server(), SERVER_PORT))
     }
 }
 

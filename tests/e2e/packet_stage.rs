@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::packet_lab::Family;
 use crate::support::{PORT, SERVER_PORT, assert_received};
 
 /// Where agents keep flows.
@@ -26,6 +27,7 @@ pub(crate) const STATE: &str = "lb";
 /// A network, a server in it, and a place where agents keep flows.
 pub(crate) struct Stage {
     pub(crate) net: Net,
+    pub(crate) family: Family,
     pub(crate) listener: Listener,
     pub(crate) bpffs: Bpffs,
     pub(crate) files: TempDir,
@@ -43,9 +45,18 @@ pub(crate) struct Pair {
 
 impl Stage {
     pub(crate) fn new() -> Self {
+        Self::of(Family::V4)
+    }
+
+    /// Whose connections speak this.
+    pub(crate) fn of(family: Family) -> Self {
         let net = Net::new(1);
         let listener = net.server().listen(SERVER_PORT);
-        Self { net, listener, bpffs: Bpffs::new(), files: public_directory() }
+        Self { net, family, listener, bpffs: Bpffs::new(), files: public_directory() }
+    }
+
+    fn frontend(&self) -> SocketAddr {
+        self.family.of(&self.net.balancer, PORT)
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -59,9 +70,9 @@ impl Stage {
     }
 
     pub(crate) fn config_with(&self, global: &str) -> Config {
-        self.global(global).path(Path::Packet).tcp("in", self.net.frontend(PORT), "out", "").backend(
+        self.global(global).path(Path::Packet).tcp("in", self.frontend(), "out", "").backend(
             "out",
-            self.net.server().address(SERVER_PORT),
+            self.family.of(self.net.server(), SERVER_PORT),
             "",
         )
     }
@@ -73,7 +84,7 @@ impl Stage {
     /// A flow that the agent carries.
     #[track_caller]
     pub(crate) fn pair(&self) -> Pair {
-        let client = self.net.client.connect(self.net.frontend(PORT));
+        let client = self.net.client.connect(self.frontend());
         Pair { client, server: self.listener.accept(), bytes: 0 }
     }
 

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Path `packet` under real programs: curl downloads from nginx by HTTP/2 over TLS, and nginx knows who asks.
+//! Path `packet` under real programs: curl and Chromium download from nginx by HTTP/2 over TLS, and nginx knows who asks.
 
 use std::fs::File;
 use std::io::Read;
 
 use lb_tests::agent::Agent;
-use lb_tests::authority::Authority;
-use lb_tests::clients::curl_command;
+use lb_tests::authority::{Authority, Identity};
+use lb_tests::clients::{chromium_at, curl_command};
 use lb_tests::config::{Config, Path};
 use lb_tests::net::Net;
 use lb_tests::process::{output, text};
@@ -19,26 +19,28 @@ use crate::support::PORT;
 
 on_both_families! {
     a_download_by_http2_is_whole,
+    a_browser_gets_the_whole_page,
 }
 
 const NAME: &str = "alpha.example";
 
 /// An nginx behind an agent that tells it by PROXY v2 who the client is.
-fn serve(family: Family) -> (Net, Authority, Nginx, Agent) {
+fn serve(family: Family) -> (Net, (Authority, Identity), Nginx, Agent) {
     let (net, authority) = (Net::new(1), Authority::new());
-    let nginx = Nginx::start(net.server(), &authority.issue(NAME));
+    let identity = authority.issue(NAME);
+    let nginx = Nginx::start(net.server(), &identity);
     let config = Config::new()
         .path(Path::Packet)
         .passthrough("tls", &[family.of(&net.balancer, PORT)], "")
         .route("tls", NAME, "alpha")
         .backend("alpha", family.of(net.server(), 443), "send-proxy = \"v2\"");
     let agent = Agent::start(&net, &config);
-    (net, authority, nginx, agent)
+    (net, (authority, identity), nginx, agent)
 }
 
 /// Two short requests, and after a pause of a third of a second a long one, on the same connection: it has left by then.
 fn a_download_by_http2_is_whole(family: Family) {
-    let (net, authority, nginx, agent) = serve(family);
+    let (net, (authority, _), nginx, agent) = serve(family);
     let bytes = size(32 << 20, 1 << 30);
     nginx.give("words", 1, bytes);
     let files = tempfile::tempdir().expect("a temporary directory");
@@ -59,6 +61,58 @@ fn a_download_by_http2_is_whole(family: Family) {
     // curl closes as soon as it has said goodbye.
     assert!(["finished", "client-reset", "server-closed"].contains(&records[0].close()), "{records:?}");
     agent.assert_share(Path::Packet, 99);
+}
+
+/// Waits for half a second, fetches a file in the connection by which it came itself, and shows how long that is, with its FNV-1a of 32 bits.
+const PAGE: &str = r#"<!doctype html><title>words</title><p id="said">nothing</p><script>
+const until = Date.now() + 500;
+while (Date.now() < until);
+const request = new XMLHttpRequest();
+request.open("GET", "/files/words", false);
+request.overrideMimeType("text/plain; charset=x-user-defined");
+request.send();
+const words = request.responseText;
+let sum = 0x811c9dc5;
+for (let at = 0; at < words.length; at++) sum = Math.imul(sum ^ (words.charCodeAt(at) & 255), 0x01000193);
+document.getElementById("said").textContent = `${words.length} bytes, sum ${sum >>> 0}`;
+</script>"#;
+
+fn a_browser_gets_the_whole_page(family: Family) {
+    // The authority has the files.
+    let (net, (_authority, identity), nginx, agent) = serve(family);
+    let bytes = size(16 << 20, 256 << 20);
+    nginx.give("words", 1, bytes);
+    nginx.give_page("page.html", PAGE);
+    let shown = chromium_at(&net.client, &identity, family.of(&net.balancer, PORT), "/files/page.html");
+    let expected = format!("{bytes} bytes, sum {}", fnv_of_pattern(1, bytes));
+    assert!(
+        shown.contains(&expected),
+        "{expected:?} is not in {shown:?}; {:?} {:?}",
+        nginx.log(),
+        agent.records()
+    );
+    // Chromium may ask for an icon, too, and open a connection that it does not use.
+    let client = family.of(&net.client, 0).ip().to_string();
+    let lines = nginx.log();
+    assert!(lines.len() >= 2 && lines.iter().all(|line| line.starts_with(&client)), "{lines:?}");
+    agent.until_idle();
+    let records = agent.records();
+    let page = records.iter().max_by_key(|record| record.number("sent_bytes")).expect("a connection");
+    assert_eq!((page.text("path"), page.text("sni")), ("packet", NAME));
+    assert!(page.number("sent_bytes") > bytes, "{page:?}");
+    agent.assert_share(Path::Packet, 98);
+}
+
+/// FNV-1a of 32 bits (Fowler, Noll and Vo), as the page computes it, of the beginning of the pattern of a seed.
+fn fnv_of_pattern(seed: u64, bytes: u64) -> u32 {
+    let (mut pattern, mut chunk, mut sum) = (Pattern::new(seed), vec![0; 1 << 20], 0x811c_9dc5_u32);
+    for _ in 0..bytes >> 20 {
+        pattern.fill(&mut chunk);
+        for byte in &chunk {
+            sum = (sum ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+        }
+    }
+    sum
 }
 
 /// The file is the beginning of the pattern of a seed.

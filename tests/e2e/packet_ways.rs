@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Path `packet`: links go down and come back, routes change, and ways get narrower while a flow goes over them. It is the ends that notice,
+//! Path `packet`: links go down and come back, and ways get narrower while a flow goes over them. It is the ends that notice,
 //! and mend it; the balancer only has to let them know.
 
 use std::io::ErrorKind;
@@ -10,40 +10,22 @@ use std::thread;
 use std::time::Duration;
 
 use lb_tests::net::{Namespace, Net, canonical};
-use lb_tests::process::Process;
 use lb_tests::size;
 use lb_tests::stream::{
-    End, Pattern, finish, receive_all, receive_at_most, receive_exactly, receive_in_pieces, say, send,
-    send_in_pieces,
+    End, finish, receive_all, receive_at_most, receive_exactly, receive_in_pieces, say, send, send_in_pieces,
 };
 use lb_tests::wait::until;
 
 use crate::packet_lab::{Family, Lab, Lines, Spliced};
-use crate::support::{SERVER_PORT, assert_received, stream_both_ways};
+use crate::packet_links::{Far, add_address, far, goes_on, ip, join, slowly, with_bits};
+use crate::support::assert_received;
 
 on_both_families! {
     an_interface_that_was_down_for_a_while_carries_on,
-    another_gateway_is_followed,
-    packets_may_come_by_any_interface,
-    a_route_by_another_interface_is_waited_out,
     a_way_to_the_server_that_gets_narrower_is_told,
     a_way_to_the_client_that_gets_narrower_is_told,
     an_own_link_to_the_server_that_gets_narrower_is_told,
     an_own_link_to_the_client_that_gets_narrower_is_told,
-}
-
-fn ip(place: &Namespace, arguments: &[&str]) {
-    place.run(Command::new("ip").args(arguments));
-}
-
-/// Goes on with short messages and some megabytes each way, and ends the flow.
-#[track_caller]
-fn goes_on(lab: &Lab, flow: &Spliced) {
-    let beside = lab.bytes_beside();
-    (0..20).for_each(|_| flow.ping());
-    stream_both_ways(&flow.client, &flow.server, 4 << 20, 4 << 20);
-    lab.assert_ended(1, "finished");
-    assert_eq!(lab.bytes_beside(), beside);
 }
 
 /// In the middle of streams both ways; what was lost is sent again by the ends.
@@ -60,7 +42,9 @@ fn an_interface_that_was_down_for_a_while_carries_on(family: Family) {
     thread::scope(|scope| {
         let (client, server) = (&flow.client, &flow.server);
         for (from, to, seed) in [(client, server, 1), (server, client, 2)] {
-            scope.spawn(move || send_in_pieces(from, seed, bytes, slowly()).expect("a reader"));
+            scope.spawn(move || {
+                send_in_pieces(from, seed, bytes, slowly(Duration::from_millis(5))).expect("a reader")
+            });
             scope.spawn(move || assert_received(&receive_at_most(to, seed, bytes), bytes, End::Silent));
         }
         for interface in interfaces.into_iter().cycle().take(4) {
@@ -72,150 +56,6 @@ fn an_interface_that_was_down_for_a_while_carries_on(family: Family) {
     });
     assert_eq!(lab.bytes_beside(), beside);
     goes_on(&lab, &flow);
-}
-
-/// So slow that what is to happen in the middle does.
-fn slowly() -> impl FnMut() -> usize {
-    let mut pieces = 0_u64;
-    move || {
-        pieces += 1;
-        if pieces.is_multiple_of(16) {
-            thread::sleep(Duration::from_millis(5));
-        }
-        1 << 16
-    }
-}
-
-/// Addresses of networks behind others.
-#[derive(Clone, Copy)]
-struct Far {
-    /// A network, its router's address in it and that of whoever is behind.
-    network: &'static str,
-    router: &'static str,
-    end: &'static str,
-    /// Bits of a prefix, as text.
-    bits: &'static str,
-    /// Of one address alone.
-    all_bits: &'static str,
-    /// Networks between balancer and router: both addresses.
-    first: [&'static str; 2],
-    second: [&'static str; 2],
-}
-
-impl Far {
-    /// A server behind the router.
-    fn server(self) -> SocketAddr {
-        SocketAddr::new(self.end.parse().expect("an address"), SERVER_PORT)
-    }
-}
-
-fn far(family: Family) -> Far {
-    match family {
-        Family::V4 => Far {
-            network: "10.9.0.0/24",
-            router: "10.9.0.1",
-            end: "10.9.0.2",
-            bits: "/24",
-            all_bits: "/32",
-            first: ["10.7.0.1", "10.7.0.2"],
-            second: ["10.8.0.1", "10.8.0.2"],
-        },
-        Family::V6 => Far {
-            network: "fd09::/64",
-            router: "fd09::1",
-            end: "fd09::2",
-            bits: "/64",
-            all_bits: "/128",
-            first: ["fd07::1", "fd07::2"],
-            second: ["fd08::1", "fd08::2"],
-        },
-    }
-}
-
-fn with_bits(address: &str, bits: &str) -> String {
-    format!("{address}{bits}")
-}
-
-/// The server's address is not on the link: two gateways lead to it, of which the first goes away.
-fn another_gateway_is_followed(family: Family) {
-    let (net, far, flag) = (Net::new(1), far(family), family.flag());
-    for [balancer, server] in [far.first, far.second] {
-        add_address(&net.balancer, "server0", family, &with_bits(balancer, far.bits));
-        add_address(net.server(), "uplink", family, &with_bits(server, far.bits));
-    }
-    add_address(net.server(), "lo", family, &with_bits(far.end, far.all_bits));
-    ip(&net.balancer, &[flag, "route", "add", far.network, "via", far.first[1]]);
-    let server = Some(far.server());
-    let lab = Lab::with(net, family, Lines { server, ..Lines::default() });
-    let flow = lab.spliced();
-    // Who was asked by the balancer's own address on the first network still has a way back.
-    let back = with_bits(far.first[0], far.all_bits);
-    ip(lab.net.server(), &[flag, "route", "add", &back, "dev", "uplink", "src", far.end]);
-    ip(lab.net.server(), &[flag, "address", "del", &with_bits(far.first[1], far.bits), "dev", "uplink"]);
-    ip(&lab.net.balancer, &[flag, "neighbour", "flush", "dev", "server0"]);
-    say(&flow.client, b"over there");
-    until("the gateway to be missed", || {
-        let asked = lab.net.balancer.run(Command::new("ip").args([flag, "neighbour", "show", far.first[1]]));
-        asked.contains("FAILED") || asked.contains("INCOMPLETE")
-    });
-    ip(&lab.net.balancer, &[flag, "route", "change", far.network, "via", far.second[1]]);
-    assert_eq!(receive_exactly(&flow.server, 10), b"over there");
-    goes_on(&lab, &flow);
-}
-
-/// Two links join balancer and server. What comes by another one than the first is the flow's, too.
-fn packets_may_come_by_any_interface(family: Family) {
-    let (lab, flow, far) = over_two_links(family);
-    let peer = canonical(flow.server.peer_addr().expect("connected")).ip().to_string();
-    let to_balancer = with_bits(&peer, far.all_bits);
-    ip(
-        lab.net.server(),
-        &[family.flag(), "route", "add", &to_balancer, "via", far.second[0], "dev", "second"],
-    );
-    let before = sent(lab.net.server(), "second");
-    goes_on(&lab, &flow);
-    let packets = sent(lab.net.server(), "second") - before;
-    assert!(packets > 100, "{packets} packets went by the other interface");
-}
-
-/// Packets leave by the interface by which they left before. While the routes lead by another one, they may get nowhere; nothing is lost.
-fn a_route_by_another_interface_is_waited_out(family: Family) {
-    let (lab, flow, far) = over_two_links(family);
-    let to_server = with_bits(&family.of(lab.net.server(), 0).ip().to_string(), far.all_bits);
-    let route = |verb: &str| {
-        ip(
-            &lab.net.balancer,
-            &[family.flag(), "route", verb, &to_server, "via", far.second[1], "dev", "second"],
-        );
-    };
-    let before = sent(&lab.net.balancer, "second");
-    route("add");
-    let words = Pattern::beginning(3, 8_000);
-    say(&flow.client, &words);
-    thread::sleep(Duration::from_millis(300));
-    route("del");
-    assert!(receive_exactly(&flow.server, words.len()) == words, "bytes changed on their way");
-    goes_on(&lab, &flow);
-    let packets = sent(&lab.net.balancer, "second") - before;
-    assert!(packets < 20, "{packets} packets went by the other interface");
-}
-
-/// A flow by the first of two links, of which the second has the second of the networks.
-fn over_two_links(family: Family) -> (Lab, Spliced, Far) {
-    let (net, far) = (Net::new(1), far(family));
-    join(&net.balancer, "second", net.server(), "second");
-    add_address(&net.balancer, "second", family, &with_bits(far.second[0], far.bits));
-    add_address(net.server(), "second", family, &with_bits(far.second[1], far.bits));
-    let lab = Lab::over(net, family);
-    let flow = lab.spliced();
-    (lab, flow, far)
-}
-
-/// Packets that an interface has sent (ip-link(8), -statistics).
-fn sent(place: &Namespace, interface: &str) -> u64 {
-    let shown = place.run(Command::new("ip").args(["-json", "-stats", "link", "show", interface]));
-    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
-    shown[0]["stats64"]["tx"]["packets"].as_u64().expect("a number")
 }
 
 /// The server is behind a router whose way to it becomes narrow in the middle of an upload.
@@ -320,22 +160,4 @@ fn settle_behind(router: &Namespace, end: &Namespace, far: Far, family: Family) 
     until("the router to answer", || {
         end.try_connect(nobody).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
     });
-}
-
-/// Joins two namespaces by a pair of interfaces.
-fn join(here: &Namespace, name: &str, there: &Namespace, its_name: &str) {
-    let holder: Process = there.spawn(Command::new("sleep").arg("60"));
-    let pid = holder.pid().to_string();
-    ip(here, &["link", "add", name, "type", "veth", "peer", "name", its_name, "netns", &pid]);
-    ip(here, &["link", "set", name, "up"]);
-    ip(there, &["link", "set", its_name, "up"]);
-}
-
-fn add_address(place: &Namespace, interface: &str, family: Family, address: &str) {
-    let mut arguments = vec![family.flag(), "address", "add", address, "dev", interface];
-    if family == Family::V6 {
-        // Or else it is tried whether somebody has it, for a second.
-        arguments.push("nodad");
-    }
-    ip(place, &arguments);
 }

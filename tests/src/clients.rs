@@ -5,9 +5,12 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use rustix::process::Signal;
+use tempfile::TempDir;
+
 use crate::authority::{Authority, Identity};
 use crate::net::{Namespace, bracketed};
-use crate::process::{output, text};
+use crate::process::{Process, output, text};
 
 /// What curl got.
 #[derive(Clone, Debug)]
@@ -73,17 +76,66 @@ pub fn shown_fingerprint(printed: &str, scratch: &Path) -> String {
 /// that it overlooks is an unknown authority of exactly this server's key.
 #[track_caller]
 pub fn chromium(place: &Namespace, identity: &Identity, server: SocketAddr) -> String {
+    chromium_at(place, identity, server, "/")
+}
+
+/// The same with another path; the document is what it is when all that the page waits for is there.
+#[track_caller]
+pub fn chromium_at(place: &Namespace, identity: &Identity, server: SocketAddr, path: &str) -> String {
     let profile = tempfile::tempdir().expect("a temporary directory");
-    let name = &identity.name;
     let mut command = Command::new("timeout");
-    command.args(["60", "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic"]);
-    command.args(["--disable-background-networking", "--no-first-run", "--disable-component-update"]);
-    command.args(["--disable-sync", "--no-proxy-server", "--disable-dev-shm-usage"]);
-    command.arg(format!("--host-resolver-rules=MAP {name} {}", bracketed(server.ip())));
-    command.arg(format!("--ignore-certificate-errors-spki-list={}", identity.key_pin()));
-    command.arg(format!("--user-data-dir={}", profile.path().display()));
-    command.args(["--dump-dom", &format!("https://{name}:{}/", server.port())]);
+    command.args(["60", "chromium", "--dump-dom"]);
+    command.args(chromium_arguments(profile.path(), identity, server, path));
     let output = place.enter(|| output(&mut command));
     assert!(output.status.success(), "{}: {}", output.status, text(&output.stderr));
     text(&output.stdout)
+}
+
+/// A headless Chromium that stays on a page.
+#[derive(Debug)]
+pub struct Browser {
+    /// The process; the browser's others end with it.
+    pub process: Process,
+    _profile: TempDir,
+}
+
+impl Browser {
+    /// Opens `https://name:port` with a path, as [`chromium`] does.
+    #[track_caller]
+    pub fn open(place: &Namespace, identity: &Identity, server: SocketAddr, path: &str) -> Self {
+        let profile = tempfile::tempdir().expect("a temporary directory");
+        let mut command = Command::new("chromium");
+        command.args(chromium_arguments(profile.path(), identity, server, path));
+        Self { process: place.spawn(&mut command), _profile: profile }
+    }
+
+    /// Closes it.
+    #[track_caller]
+    pub fn close(&mut self) {
+        self.process.signal(Signal::TERM);
+        self.process.wait();
+    }
+}
+
+fn chromium_arguments(profile: &Path, identity: &Identity, server: SocketAddr, path: &str) -> Vec<String> {
+    let name = &identity.name;
+    let mut arguments = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--disable-background-networking",
+        "--no-first-run",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-proxy-server",
+        "--disable-dev-shm-usage",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    arguments.push(format!("--host-resolver-rules=MAP {name} {}", bracketed(server.ip())));
+    arguments.push(format!("--ignore-certificate-errors-spki-list={}", identity.key_pin()));
+    arguments.push(format!("--user-data-dir={}", profile.display()));
+    arguments.push(format!("https://{name}:{}{path}", server.port()));
+    arguments
 }

@@ -25,6 +25,7 @@ pub mod servers;
 pub mod stream;
 pub mod trace;
 pub mod wait;
+pub mod websocket;
 
 /// How much a scenario does, by the environment variable `LB_TEST_SIZE` (`small`, the default, or `soak`).
 ///

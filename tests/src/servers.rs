@@ -16,9 +16,11 @@ use crate::net::Namespace;
 use crate::process::Process;
 use crate::stream::Pattern;
 use crate::wait;
+use crate::websocket::SOCKET_PORT;
 
 /// An nginx that speaks TLS behind a PROXY header. It answers with its own name and whom the header calls
-/// the client, with both ends that the header names under `/ends`, and serves `/zeros`, and what it is [given](Self::give) besides.
+/// the client, with both ends that the header names under `/ends`, and serves `/zeros`, and what it is [given](Self::give) besides. Behind
+/// `/socket` is a [server of WebSockets](crate::websocket::SocketServer) of its own host.
 #[derive(Debug)]
 pub struct Nginx {
     /// The process: one, without workers.
@@ -65,6 +67,16 @@ impl Nginx {
         }
     }
 
+    /// Gives it a page to serve under `/files/`; its name ends with `.html`.
+    ///
+    /// # Panics
+    /// If the disk is full.
+    pub fn give_page(&self, name: &str, text: &str) {
+        let directory = self.files.path().join("files");
+        std::fs::create_dir_all(&directory).expect("a temporary directory");
+        std::fs::write(directory.join(name), text).expect("room on the disk");
+    }
+
     /// The lines of its access log so far: client address, client port, name, status.
     pub fn log(&self) -> Vec<String> {
         let log = std::fs::read_to_string(self.files.path().join("access.log")).unwrap_or_default();
@@ -90,7 +102,7 @@ fn nginx_conf(identity: &Identity) -> String {
             uwsgi_temp_path uwsgi; scgi_temp_path scgi;
             log_format lb '$proxy_protocol_addr $proxy_protocol_port $ssl_server_name $status';
             access_log access.log lb;
-            default_type text/plain;
+            default_type text/plain; types {{ text/html html; }}
             server {{
                 listen 0.0.0.0:443 ssl http2 proxy_protocol;
                 listen [::]:443 ssl http2 proxy_protocol;
@@ -99,6 +111,10 @@ fn nginx_conf(identity: &Identity) -> String {
                 ssl_certificate_key {key};
                 location = /zeros {{ root .; limit_rate 20m; }}
                 location /files/ {{ root .; }}
+                location = /socket {{
+                    proxy_pass http://127.0.0.1:{SOCKET_PORT}; proxy_http_version 1.1; proxy_read_timeout 1h;
+                    proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;
+                }}
                 location = /ends {{
                     return 200 "$proxy_protocol_addr $proxy_protocol_port $proxy_protocol_server_addr $proxy_protocol_server_port\n";
                 }}

@@ -21,6 +21,7 @@ use crate::observe::metrics::ProcessMetrics;
 use crate::path::packet::{Canary, Common, Grace, Ports, Stay};
 
 pub(super) mod adoption;
+mod reroute;
 
 /// Most flows at the same time: each takes 384 bytes in the kernel from the start.
 const FLOWS_MAX: u32 = 65_536;
@@ -33,7 +34,8 @@ pub(super) struct Attached {
     stay: Arc<Stay>,
     packet: Arc<Packet>,
     bells: Bells,
-    interfaces: usize,
+    /// Their numbers.
+    interfaces: Vec<u32>,
     /// Bytes that packets may have at the narrowest of those that the configuration names, if others take more.
     narrowest: Option<u32>,
     orphans: Vec<Orphan>,
@@ -87,7 +89,7 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
             Ok(attachments) => (attachments, None),
             Err(error) => (Vec::new(), Some(error)),
         };
-        let interfaces = attachments.len();
+        let interfaces = attachments.iter().map(Attachment::number).collect();
         // Of those that happen to be there, most have nothing to do with it.
         let is_asked_for = !config.global.packet_interfaces.is_empty();
         let narrowest = narrower(attachments.iter().map(Attachment::mtu)).filter(|_| is_asked_for);
@@ -164,7 +166,7 @@ pub(super) fn open(
     match opened {
         Ok((stay, kernel, (interfaces, narrowest), orphans, grace, conntrack, resets)) => {
             metrics.paths.note(PathKind::Packet, Availability::Available);
-            tracing::info!(interfaces, left = orphans.len(), "path packet is available");
+            tracing::info!(interfaces = interfaces.len(), left = orphans.len(), "path packet is available");
             if let Some(bytes) = narrowest {
                 tracing::info!(
                     bytes,
@@ -172,6 +174,9 @@ pub(super) fn open(
                 );
             }
             tell_keeper(kernel.keeper());
+            if let Err(error) = reroute::follow_routes(Arc::clone(&kernel), interfaces) {
+                tracing::warn!(%error, "flows of path packet do not follow routes to other interfaces");
+            }
             let common = Common {
                 kernel,
                 stay,

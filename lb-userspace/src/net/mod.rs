@@ -7,6 +7,7 @@ mod listener;
 mod ports;
 mod raw;
 pub mod repair;
+pub mod routes;
 mod source;
 mod syscalls;
 
@@ -22,7 +23,10 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, So
 pub use listener::{ListenError, Listener, LocalAddress, bound};
 pub use ports::{PortsError, check_ports, interface_name, interface_number, interfaces, network};
 pub use raw::{Course, RawSender};
-pub use source::{Source, bind_source, explain_connect, is_out_of_ports, is_source_problem, source_problem};
+pub use source::{
+    Source, bind_source, explain_connect, is_bound_to_interface, is_out_of_ports, is_source_problem,
+    source_problem,
+};
 #[cfg(test)]
 pub use syscalls::is_receive_buffer_locked;
 pub use syscalls::{

@@ -41,6 +41,14 @@ pub fn bind_source(fd: &impl AsFd, source: Source<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether packets of a socket leave by one interface, whatever the routes say: it was bound, or its peer has an address of that link alone.
+///
+/// # Errors
+/// As getsockopt(2).
+pub fn is_bound_to_interface(fd: &impl AsFd) -> io::Result<bool> {
+    SockRef::from(fd).device().map(|device| device.is_some())
+}
+
 /// Binds a port that sockets towards other servers may have, too.
 fn bind_port(fd: &impl AsFd, address: Option<IpAddr>, port: u16) -> io::Result<()> {
     rustix::net::sockopt::set_socket_reuseaddr(fd, true)?;

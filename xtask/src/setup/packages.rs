@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use anyhow::{Context as _, Result};
 
 /// Debian packages, each with what the tests do with it.
-pub const PACKAGES: [(&str, &str); 22] = [
+pub const PACKAGES: [(&str, &str); 23] = [
     ("bpftool", "what is left in the maps of path sockmap"),
     ("chromium", "a browser's ClientHello, headless"),
     ("curl", "a TLS client, and a client of the admin surface"),
@@ -23,6 +23,7 @@ pub const PACKAGES: [(&str, &str); 22] = [
     ("prometheus", "promtool, which judges the metrics page"),
     ("python3", "small peers for odd behaviour"),
     ("python3-pip", "brings peers that Debian does not have"),
+    ("python3-websockets", "a WebSocket, from both ends"),
     ("redis-server", "a server that scripts of checks ask"),
     ("strace", "what the agent takes of a client, and when"),
     ("systemd", "systemd-analyze, which judges the unit file"),

@@ -16,6 +16,7 @@ use crate::net;
 #[derive(Debug)]
 pub struct Attachment {
     hooks: [Hook; 2],
+    number: u32,
     mtu: u32,
 }
 
@@ -93,10 +94,15 @@ pub fn attach(
     }
     // One that has gone meanwhile takes anything.
     let mtu = net::mtu(interface).unwrap_or(u32::MAX);
-    Ok(Attachment { hooks: [ingress, egress?], mtu })
+    Ok(Attachment { hooks: [ingress, egress?], number: place.number, mtu })
 }
 
 impl Attachment {
+    /// The number of the interface.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
     /// Bytes that packets may have at the interface, behind the link header.
     pub fn mtu(&self) -> u32 {
         self.mtu

@@ -16,9 +16,11 @@ mod records;
 mod resets;
 mod self_test;
 mod slots;
+mod ways;
 
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -42,6 +44,7 @@ pub use ledger::{STORY_BYTES, Tally};
 pub use open::{OpenError, OpenTerms};
 pub use resets::{Outcome, Resets};
 pub use slots::{Listed, Orphan, Receipt, Slot};
+pub use ways::bound;
 
 /// The programs.
 const PROGRAMS: [&str; 4] = [PACKET_INGRESS, PACKET_INGRESS_L3, PACKET_EGRESS, PACKET_EGRESS_L3];
@@ -116,6 +119,17 @@ impl Packet {
     /// The flows that programs carry.
     pub fn listed(&self) -> Vec<Listed> {
         self.slots.listed()
+    }
+
+    /// How many flows there is room for: one more than the number of the last slot.
+    pub fn flows_max(&self) -> u32 {
+        self.slots.count()
+    }
+
+    /// Has the packets of a flow leave by other interfaces: those that are said for the addresses from and to which they go, where one is. How
+    /// many of its two ways have changed.
+    pub fn reroute(&self, slot: u32, interface: impl FnMut(SocketAddr, SocketAddr) -> Option<u32>) -> u32 {
+        self.slots.reroute(slot, interface)
     }
 
     /// A free slot, if there is one.

@@ -23,7 +23,7 @@ const REST: Duration = Duration::from_millis(10);
 /// The places for flows.
 #[derive(Debug)]
 pub struct Slots {
-    records: Records,
+    pub(super) records: Records,
     ledger: Ledger,
     /// Taken from the front, given back at the end: when they were given back, if they were ever taken.
     free: Mutex<VecDeque<(u32, Option<Instant>)>>,
@@ -137,6 +137,11 @@ impl Slots {
             }
         }
         listed
+    }
+
+    /// How many places there are.
+    pub fn count(&self) -> u32 {
+        self.bells.len() as u32
     }
 
     /// A free place at a time, if there is one.
@@ -269,10 +274,11 @@ impl Drop for Signature {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::packet::flow::{End, Flow};
+    use lb_common::packet::flow::{End, Flow, Side};
     use lb_common::packet::record::{ENTRY_WORDS, V4, Way};
     use lb_common::packet::tcp::Translation;
 
+    use super::super::ways::bound;
     use super::*;
 
     /// Places over files, which take the stead of maps: to user space they are memory either way.
@@ -302,6 +308,20 @@ mod tests {
         assert_eq!((before.flow.phase(), before.flow.client.sent), (Phase::Spliced, 7));
         assert_eq!(slot.edit(|record| *record).flow, Flow { phase: Phase::Gone as u32, ..before.flow });
         assert!(slots.listed().is_empty());
+    }
+
+    #[test]
+    fn packets_leave_by_the_interface_that_is_said_unless_they_are_bound_to_theirs() {
+        let slots = slots(1);
+        let slot = slots.take(Instant::now()).expect("one slot");
+        let [to_server, to_client] = [3, 4].map(|interface| Way { interface, ..Way::default() });
+        slot.begin(Record { to_server, to_client, flags: bound(Side::Client), ..record() });
+        let interfaces = || slot.edit(|record| (record.to_server.interface, record.to_client.interface));
+        assert_eq!((slots.reroute(0, |_, _| None), interfaces()), (0, (3, 4)));
+        assert_eq!((slots.reroute(0, |_, _| Some(9)), interfaces()), (1, (9, 4)));
+        assert_eq!(slots.reroute(0, |_, _| Some(9)), 0);
+        slot.end();
+        assert_eq!((slots.reroute(0, |_, _| Some(3)), interfaces()), (0, (9, 4)));
     }
 
     #[test]

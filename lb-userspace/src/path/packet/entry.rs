@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use lb_common::packet::flow::{End, Flow, Position};
+use lb_common::packet::flow::{End, Flow, Position, Side};
 use lb_common::packet::reason::Untranslatable;
 use lb_common::packet::record::{Record, Way};
 use lb_common::packet::syn::{Family, Leg, agree};
@@ -100,7 +100,12 @@ pub(super) fn look(
         Flow::tracked([client_end, server_end], translation(&client, &server), translation(&server, &client));
     flow.timestamps = client.terms.has_timestamps.into();
     let family = packet::family(client.ends.peer.ip());
-    let record = Record::new(flow, family, way_to(&server), way_to(&client));
+    let mut record = Record::new(flow, family, way_to(&server), way_to(&client));
+    for (socket, end) in [(client_socket, Side::Client), (server_socket, Side::Server)] {
+        if net::is_bound_to_interface(socket).map_err(gone)? {
+            record.flags |= packet::bound(end);
+        }
+    }
     Ok(Known { record, basis: Basis([client_position, server_position]) })
 }
 
