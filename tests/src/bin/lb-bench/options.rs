@@ -150,6 +150,11 @@ mod tests {
         let all = Contestant::all().into_iter().map(Contestant::name);
         assert_eq!(names(""), all.filter(|name| name != "lb-sockmap-inside").collect::<Vec<_>>());
         check("bulk --peers direct --paths sockmap-inside", &["direct", "lb-sockmap-inside"]);
+        check(
+            "connections --peers direct",
+            &["direct", ours[0], ours[1], ours[2], ours[3], "lb-packet-late", ours[4]],
+        );
+        check("bulk --peers direct --paths packet-late", &["direct", "lb-packet-late"]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ pub const PATHS: &[LbPath] = &[
         settings: "path = \"auto\"",
         is_choice: true,
         is_on_request: false,
+        is_about_beginnings: false,
     },
     LbPath {
         word: "splice",
@@ -24,6 +25,7 @@ pub const PATHS: &[LbPath] = &[
         settings: "path = \"splice\"\npath-required = true",
         is_choice: false,
         is_on_request: false,
+        is_about_beginnings: false,
     },
     LbPath {
         word: "sockmap",
@@ -32,6 +34,7 @@ pub const PATHS: &[LbPath] = &[
         settings: "path = \"sockmap\"\npromote-after-bytes = \"0B\"",
         is_choice: false,
         is_on_request: false,
+        is_about_beginnings: false,
     },
     LbPath {
         word: "sockmap-inside",
@@ -39,6 +42,7 @@ pub const PATHS: &[LbPath] = &[
         settings: "path = \"sockmap\"\npath-required = true",
         is_choice: false,
         is_on_request: true,
+        is_about_beginnings: false,
     },
     LbPath {
         word: "packet",
@@ -47,6 +51,15 @@ pub const PATHS: &[LbPath] = &[
         settings: "path = \"packet\"\npromote-after-bytes = \"0B\"",
         is_choice: false,
         is_on_request: false,
+        is_about_beginnings: false,
+    },
+    LbPath {
+        word: "packet-late",
+        help: "The same, and short connections stay in user space: what auto is where packet-ports are written",
+        settings: "path = \"packet\"",
+        is_choice: false,
+        is_on_request: false,
+        is_about_beginnings: true,
     },
     LbPath {
         word: "copy",
@@ -54,6 +67,7 @@ pub const PATHS: &[LbPath] = &[
         settings: "path = \"copy\"\npath-required = true",
         is_choice: false,
         is_on_request: false,
+        is_about_beginnings: false,
     },
 ];
 
@@ -69,6 +83,8 @@ pub struct LbPath {
     pub is_choice: bool,
     /// Whether it takes part only where somebody names it.
     pub is_on_request: bool,
+    /// Whether it takes part, unless somebody names it, only where connections begin.
+    pub is_about_beginnings: bool,
 }
 
 impl LbPath {
@@ -80,7 +96,7 @@ impl LbPath {
             "sockmap" => Claim::Either(self.word, "splice"),
             "sockmap-inside" => Claim::Path("sockmap"),
             // What ends before its first pause never leaves user space.
-            "packet" => Claim::Long("packet"),
+            "packet" | "packet-late" => Claim::Long("packet"),
             word => Claim::Path(word),
         }
     }
@@ -104,9 +120,9 @@ mod tests {
     fn a_path_that_was_asked_for_is_checked() {
         for path in PATHS {
             assert_eq!(path.claim() == Claim::Any, path.word == "auto", "{path:?}");
-            let is_demanded = !["auto", "sockmap", "packet"].contains(&path.word);
+            let is_demanded = !["auto", "sockmap", "packet", "packet-late"].contains(&path.word);
             assert_eq!(path.settings.contains("path-required"), is_demanded, "{path:?}");
-            let named = path.word.trim_end_matches("-inside");
+            let named = path.word.trim_end_matches("-inside").trim_end_matches("-late");
             assert!(path.settings.contains(&format!("path = \"{named}\"")), "{path:?}");
         }
     }

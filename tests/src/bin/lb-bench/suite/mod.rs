@@ -162,7 +162,8 @@ impl Workload {
     /// Whether a contestant takes part without having been asked for.
     pub fn invites(&self, contestant: Contestant) -> bool {
         let is_welcome = contestant.is_usual() || self.has_further_peers && !contestant.is_on_request();
-        self.field >= contestant.least_field() && is_welcome
+        let is_concerned = self.suite == Suite::Connections || !contestant.is_about_beginnings();
+        self.field >= contestant.least_field() && is_welcome && is_concerned
     }
 
     /// Whether each sample needs a balancer of its own: memory that earlier flows left behind would hide the growth.
