@@ -211,7 +211,7 @@ async fn try_server(
     timeout_at(deadline, net::connected(&socket)).await.map_err(io::Error::from)??;
     attempts.port = own.map(|(modesty, port)| {
         if let Some(modesty) = modesty {
-            modesty.settle(&port);
+            modesty.settle(&port, &socket);
         }
         Arc::new(port)
     });
@@ -257,11 +257,12 @@ fn start_from_own_port<'a>(
     let address = slot.server().address;
     let outset = outset.filter(|outset| outset.may_lead_to(address));
     let source = backend.sources(address).next().unwrap_or_default();
+    let here = source.address.unwrap_or_else(|| net::unspecified(address));
     // A connection of before may be in TIME_WAIT there.
     (0..OWN_PORT_TRIES).find_map(|_| {
         let port = outset?.ports().take(address)?;
-        let modesty = outset?.before(address, port.number());
-        let source = Source { port: Some(port.number()), ..source };
+        let modesty = outset?.before(address, &port);
+        let source = Source { address: Some(here), port: Some(port.number()), ..source };
         net::start_connect(address, source, speaks_first).ok().map(|socket| (socket, (modesty, port)))
     })
 }

@@ -46,7 +46,7 @@ pub fn run(worker: Rc<Worker>, client: Socket, mut journal: Box<Journal>) -> imp
         let wish = path_choice(backend, &journal).path;
         match wish {
             PathWish::Packet => {
-                return spliced::move_away(&worker, Legs { client, server: socket }, journal, slot);
+                return spliced::move_away(&worker, Legs { client, server: socket }, journal, slot, header);
             }
             PathWish::Sockmap => {
                 return inside::move_inside(&worker, Legs { client, server: socket }, journal, slot);
@@ -268,7 +268,7 @@ async fn open_server(
     let header = opening_header(backend, journal);
     let path = path_choice(backend, journal).path;
     let is_joined = journal.has_hello()
-        && !matches!(path, PathWish::Packet | PathWish::Sockmap)
+        && path != PathWish::Sockmap
         && !header.is_empty()
         && Strategy::of(path).joins(header.len());
     let (header, joined) =

@@ -15,8 +15,8 @@ use crate::config::needs::wants_packet;
 use crate::kernel::packet::kept::Keeper;
 use crate::kernel::packet::{self, AttachError, Attachment, OpenTerms, Orphan, Resets};
 use crate::kernel::{self, Bells, LoadError, Packet};
-use crate::net;
 use crate::net::conntrack::Conntrack;
+use crate::net::{self, EcnSetting};
 use crate::observe::metrics::ProcessMetrics;
 use crate::path::packet::{Canary, Common, Grace, Ports, Stay};
 
@@ -185,6 +185,7 @@ pub(super) fn open(
                 canary: Arc::new(Canary::new(metrics.paths.clone())),
                 resets,
                 conntrack,
+                ecn: Arc::new(EcnSetting::open()),
                 resets_sent: metrics.paths.packet_resets.clone(),
                 refused: metrics.paths.packet.clone(),
             };

@@ -25,7 +25,7 @@ pub use ports::{PortsError, check_ports, interface_name, interface_number, inter
 pub use raw::{Course, RawSender};
 pub use source::{
     Source, bind_source, explain_connect, is_bound_to_interface, is_out_of_ports, is_source_problem,
-    source_problem,
+    source_problem, unspecified,
 };
 #[cfg(test)]
 pub use syscalls::is_receive_buffer_locked;

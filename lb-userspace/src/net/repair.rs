@@ -13,7 +13,6 @@ const OFF: libc::c_int = 0;
 const OFF_SILENTLY: libc::c_int = -1;
 
 /// Queues of TCP_REPAIR_QUEUE (include/uapi/linux/tcp.h).
-const NO_QUEUE: libc::c_int = 0;
 const RECEIVE_QUEUE: libc::c_int = 1;
 const SEND_QUEUE: libc::c_int = 2;
 
@@ -26,18 +25,44 @@ pub struct Numbers {
     pub written: u32,
 }
 
-/// Asks for [`Numbers`]. Each is taken under the socket's lock, one after the other.
+/// Asks for [`Numbers`], and how many of the received bytes nobody has taken. Each is taken under the socket's lock, one after the other; the last two
+/// are of the same moment.
 ///
 /// # Errors
 /// The process lacks CAP_NET_ADMIN, or the connection is gone.
-pub fn numbers(fd: impl AsFd) -> io::Result<Numbers> {
+pub fn numbers(fd: impl AsFd) -> io::Result<(Numbers, u64)> {
     set_repair(&fd, ON)?;
-    let numbers =
-        (|| Ok(Numbers { received: queue(&fd, RECEIVE_QUEUE)?, written: queue(&fd, SEND_QUEUE)? }))();
-    // With a queue chosen, what is written would not be sent (net/ipv4/tcp_output.c, tcp_write_xmit).
-    set_int(&fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, NO_QUEUE)?;
+    // A chosen queue means nothing once repair is over (net/ipv4/tcp_output.c, tcp_write_xmit).
+    let numbers = look(&fd).and_then(|numbers| settle(&fd, numbers));
     end_repair(&fd, OFF_SILENTLY)?;
     numbers
+}
+
+/// Asks for [`Numbers`] for the last time: from here on the close of the connection says nothing to the peer, neither FIN nor RST (net/ipv4/tcp.c,
+/// __tcp_close).
+///
+/// # Errors
+/// As [`numbers`]; where that is the capability, the close is a reset.
+pub fn discard(fd: impl AsFd) -> io::Result<Numbers> {
+    set_repair(&fd, ON)?;
+    look(fd)
+}
+
+fn look(fd: impl AsFd) -> io::Result<Numbers> {
+    // In this order, so that the queue for sending is chosen for a moment only: see `tcp_write_xmit`.
+    let written = queue(&fd, SEND_QUEUE)?;
+    Ok(Numbers { received: queue(fd, RECEIVE_QUEUE)?, written })
+}
+
+/// Goes on until nothing has come between a look at what waits and one at what has been received; the queue of what is received is chosen.
+fn settle(fd: impl AsFd, mut numbers: Numbers) -> io::Result<(Numbers, u64)> {
+    loop {
+        let waiting = rustix::io::ioctl_fionread(&fd)?;
+        let received = chosen(&fd)?;
+        if std::mem::replace(&mut numbers.received, received) == received {
+            return Ok((numbers, waiting));
+        }
+    }
 }
 
 /// Sends the peer an acknowledgement of what has come, with the window as it is: leaving repair does so.
@@ -47,14 +72,6 @@ pub fn numbers(fd: impl AsFd) -> io::Result<Numbers> {
 pub fn announce_window(fd: impl AsFd) -> io::Result<()> {
     set_repair(&fd, ON)?;
     end_repair(&fd, OFF)
-}
-
-/// Has the close of a connection say nothing to the peer: neither FIN nor RST (net/ipv4/tcp.c, __tcp_close).
-///
-/// # Errors
-/// As [`numbers`]; the connection is then reset, as closing it does.
-pub fn discard(fd: impl AsFd) -> io::Result<()> {
-    set_repair(fd, ON)
 }
 
 fn set_repair(fd: impl AsFd, value: libc::c_int) -> io::Result<()> {
@@ -69,6 +86,11 @@ fn end_repair(fd: impl AsFd, value: libc::c_int) -> io::Result<()> {
 
 fn queue(fd: impl AsFd, queue: libc::c_int) -> io::Result<u32> {
     set_int(&fd, libc::IPPROTO_TCP, libc::TCP_REPAIR_QUEUE, queue)?;
+    chosen(fd)
+}
+
+/// The number of the queue that is chosen.
+fn chosen(fd: impl AsFd) -> io::Result<u32> {
     get_int(fd, libc::IPPROTO_TCP, libc::TCP_QUEUE_SEQ).map(libc::c_int::cast_unsigned)
 }
 
@@ -97,19 +119,23 @@ mod tests {
     fn numbers_count_bytes_both_ways_and_the_connection_goes_on() {
         let (mut one, mut other) = pair();
         let before = match numbers(&one) {
-            Ok(numbers) => numbers,
+            Ok((numbers, waiting)) => {
+                assert_eq!(waiting, 0);
+                numbers
+            }
             Err(error) => {
                 assert!(!may_repair() && Errno::from_io_error(&error) == Some(Errno::PERM), "{error}");
                 return;
             }
         };
         one.write_all(b"seven b").expect("connected");
-        other.write_all(b"four").expect("connected");
+        other.write_all(b"four!").expect("connected");
         let mut buffer = [0; 7];
         one.read_exact(&mut buffer[..4]).expect("connected");
-        let after = numbers(&one).expect("as before");
+        let (after, waiting) = numbers(&one).expect("as before");
+        assert_eq!(waiting, 1);
         assert_eq!(after.written.wrapping_sub(before.written), 7);
-        assert_eq!(after.received.wrapping_sub(before.received), 4);
+        assert_eq!(after.received.wrapping_sub(before.received), 5);
         one.write_all(b"!").expect("connected");
         let mut rest = [0; 8];
         other.read_exact(&mut rest).expect("what was written after the repair is sent");

@@ -2,7 +2,7 @@
 //! Where connections to servers come from: address and interface.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 
 use rustix::io::Errno;
@@ -15,7 +15,7 @@ use super::syscalls::defer_source_port;
 pub struct Source<'a> {
     /// This host's address; `None`: what the route says.
     pub address: Option<IpAddr>,
-    /// The local port; `None`: one that is free.
+    /// The local port, at that address; `None`: one that is free.
     pub port: Option<u16>,
     /// The interface that packets leave and enter by (SO_BINDTODEVICE, socket(7)); `None`: what the route says.
     pub interface: Option<&'a str>,
@@ -30,10 +30,10 @@ pub fn bind_source(fd: &impl AsFd, source: Source<'_>) -> io::Result<()> {
         let bound = SockRef::from(fd).bind_device(Some(interface.as_bytes()));
         bound.map_err(|error| explained(&error, &format!("interface {interface}")))?;
     }
-    if let Some(port) = source.port {
-        return bind_port(fd, source.address, port);
-    }
     if let Some(address) = source.address {
+        if let Some(port) = source.port {
+            return bind_port(fd, address, port);
+        }
         defer_source_port(fd)?;
         let bound = rustix::net::bind(fd, &SocketAddr::new(address, 0));
         bound.map_err(|errno| explained(&errno.into(), &format!("source address {address}")))?;
@@ -50,15 +50,16 @@ pub fn is_bound_to_interface(fd: &impl AsFd) -> io::Result<bool> {
 }
 
 /// Binds a port that sockets towards other servers may have, too.
-fn bind_port(fd: &impl AsFd, address: Option<IpAddr>, port: u16) -> io::Result<()> {
+fn bind_port(fd: &impl AsFd, address: IpAddr, port: u16) -> io::Result<()> {
     rustix::net::sockopt::set_socket_reuseaddr(fd, true)?;
-    let any = match rustix::net::sockopt::socket_domain(fd)? {
-        rustix::net::AddressFamily::INET => IpAddr::from([0; 4]),
-        _ => IpAddr::from([0; 16]),
-    };
-    let local = SocketAddr::new(address.unwrap_or(any), port);
+    let local = SocketAddr::new(address, port);
     let bound = rustix::net::bind(fd, &local);
     bound.map_err(|errno| explained(&errno.into(), &format!("source {local}")))
+}
+
+/// The address that stands for all of this host's which can reach another.
+pub fn unspecified(towards: SocketAddr) -> IpAddr {
+    if towards.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() }
 }
 
 fn explained(error: &io::Error, what: &str) -> io::Error {

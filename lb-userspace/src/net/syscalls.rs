@@ -91,6 +91,8 @@ pub struct TcpInfo {
     /// What was handed to the connection for sending, in bytes: tcpi_bytes_sent without tcpi_bytes_retrans, and
     /// tcpi_notsent_bytes. A FIN does not count.
     pub accepted: u64,
+    /// tcpi_notsent_bytes: what of that was not sent for the first time yet, in bytes.
+    pub unsent: u32,
     /// tcpi_last_data_recv less [`TICK_MAX`]: since bytes last came, no longer than in truth.
     pub silent_for: Duration,
     /// tcpi_data_segs_in: segments with payload that have come, also those that brought nothing new; one that the network interface or the
@@ -151,6 +153,7 @@ impl TcpInfo {
             is_closed: info[0] == TCP_CLOSE,
             received: long(128),
             accepted: sent.wrapping_sub(retransmitted).wrapping_add(unsent.into()),
+            unsent,
             silent_for: Duration::from_millis(word(52).into()).saturating_sub(TICK_MAX),
             segments: word(152),
             terms: Terms::from_options(info[5], info[6], [word(16), word(84)]),
@@ -307,20 +310,6 @@ pub fn unacknowledged_bytes(fd: impl AsFd) -> io::Result<u32> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: TIOCOUTQ (the same number as SIOCOUTQ) writes one c_int to the pointer, which is to a live c_int.
     let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
-    if result == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
-}
-
-/// SIOCOUTQNSD (include/uapi/linux/sockios.h, not in libc).
-const UNSENT: libc::Ioctl = 0x894b;
-
-/// Bytes that were written and have not been sent for the first time (tcp(7)).
-///
-/// # Errors
-/// The socket is gone.
-pub fn unsent_bytes(fd: impl AsFd) -> io::Result<u32> {
-    let mut bytes: libc::c_int = 0;
-    // SAFETY: the request writes one c_int to the pointer, which is to a live c_int.
-    let result = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), UNSENT, &raw mut bytes) };
     if result == 0 { Ok(u32::try_from(bytes).unwrap_or(0)) } else { Err(io::Error::last_os_error()) }
 }
 

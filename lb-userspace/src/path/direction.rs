@@ -1,23 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One direction of a flow: bytes from one socket to the other, by splice or by copy, with what the receiver did not take yet.
 
-use std::cell::RefCell;
 use std::io;
 use std::task::{Context, Poll, ready};
 
 use lb_common::reason::PathKind;
-use prometheus_client::metrics::counter::Counter;
 use rustix::io::Errno;
 use rustix::pipe::SpliceFlags;
 
 use super::Strategy;
-use super::meter::Moved;
-use super::pipes::{Pipe, Pipes};
-use crate::net::{self, Socket};
+use super::lane::{COPY_CHUNK, Lane, Tools};
+use super::pipes::Pipe;
+use crate::net;
 use crate::runtime::wake_later;
-
-/// Most bytes that one read of path `copy` takes, and so the most that a direction holds in user space.
-pub const COPY_CHUNK: usize = 64 * 1024;
 
 /// Most bytes of a header that goes out with the first chunk of a copy. All that say no more than addresses and a name are shorter, and
 /// so much fits into every empty send buffer.
@@ -34,26 +29,12 @@ pub const COPY_BUFFER: usize = JOINED_HEADER_MAX + COPY_CHUNK;
 /// Asked of one splice(2). In a pipe that is not wide, its slots are the real bound (pipe(7): 16, each up to one page fragment).
 const SPLICE_CHUNK: u32 = 1 << 20;
 
-/// Bytes after which a direction lets other flows of the worker have a turn.
-const TURN_BYTES: u64 = 1 << 20;
-
 /// Full reads in a row after which an adaptive direction splices.
 const STREAMING_READS: u8 = 2;
 
 /// Splices in a row that moved less than this before an adaptive direction copies again.
 const SHORT_SPLICE: usize = 16 * 1024;
 const SHORT_SPLICES: u8 = 4;
-
-/// What the directions of a worker share.
-#[derive(Debug)]
-pub struct Tools {
-    /// Pipes for splice.
-    pub pipes: Pipes,
-    /// The buffer that copies pass through, [`COPY_BUFFER`] long; never holds anything between two polls.
-    pub buffer: RefCell<Box<[u8]>>,
-    /// Chunks that were copied because no pipe was free.
-    pub pipes_exhausted: Counter,
-}
 
 /// How a direction came to its end.
 #[derive(Debug)]
@@ -64,26 +45,6 @@ pub enum DirectionEnd {
     SenderGone(io::Error),
     /// Writing failed: the receiver is gone.
     ReceiverGone(io::Error),
-}
-
-/// What a direction works with while it is polled, and so does not keep.
-#[derive(Debug)]
-pub struct Lane<'a> {
-    /// The sender.
-    pub from: &'a Socket,
-    /// The receiver.
-    pub to: &'a Socket,
-    /// What the worker lends.
-    pub tools: &'a Tools,
-    /// Bytes that the receiver's socket ever took.
-    pub moved: &'a mut Moved,
-}
-
-impl Lane<'_> {
-    /// All bytes that the receiver's socket took.
-    fn total(&self) -> u64 {
-        self.moved.iter().sum()
-    }
 }
 
 /// Bytes that were taken from the sender and that the receiver's socket has not taken.
@@ -166,9 +127,17 @@ impl Direction {
         !matches!(self.held, Held::Nothing | Held::Header(_))
     }
 
+    /// How long the header is that waits for the sender's first bytes.
+    pub fn header_len(&self) -> usize {
+        match &self.held {
+            Held::Header(header) => header.0.len(),
+            Held::Nothing | Held::InPipe { .. } | Held::InBuffer(_) => 0,
+        }
+    }
+
     /// Moves what can be moved. `Pending`: nothing to read, or nothing more fits.
     pub fn poll(&mut self, cx: &mut Context<'_>, lane: &mut Lane<'_>) -> Poll<DirectionEnd> {
-        let turn_ends = lane.total() + TURN_BYTES;
+        let turn_ends = lane.turn_ends();
         loop {
             if self.is_stalled()
                 && let Err(error) = ready!(self.poll_deliver(cx, lane))
@@ -219,7 +188,7 @@ impl Direction {
                 Ok(len) => {
                     // A read that did not fill its buffer emptied the queue: spare the read that would say so. Only urgent
                     // data stops a read before the end of the queue (net/ipv4/tcp.c, tcp_recvmsg_locked).
-                    let is_short = self.method == Method::Copy && len < COPY_CHUNK && len > 0;
+                    let is_short = self.method == Method::Copy && len < lane.chunk() && len > 0;
                     if is_short && !net::has_urgent_data(lane.from) {
                         lane.from.clear_read_ready();
                         // And if a FIN was in the queue before, it is all that is left of it.
@@ -293,13 +262,13 @@ impl Direction {
             }
             _ => 0,
         };
-        let len = net::receive(lane.from, &mut buffer[header_len..header_len + COPY_CHUNK])?;
+        let len = net::receive(lane.from, &mut buffer[header_len..header_len + lane.chunk()])?;
         if len == 0 {
             return Ok(0);
         }
         self.held = Held::Nothing;
         // The last bytes share a segment with the FIN that follows at once.
-        let is_last = self.has_fin_behind && len < COPY_CHUNK;
+        let is_last = self.has_fin_behind && len < lane.chunk();
         let send = if is_last { net::send_with_more_to_come } else { net::send };
         let all = &buffer[..header_len + len];
         let sent = match send(lane.to, all) {

@@ -13,50 +13,20 @@ use std::time::Duration;
 
 use lb_common::reason::CloseReason;
 
-use super::Strategy;
-use super::direction::{Direction, DirectionEnd, JoinedHeader, Lane, Tools};
+use super::direction::{Direction, DirectionEnd};
 use super::drain::{RESET_DRAIN_ALL_MAX, RESET_DRAIN_MAX, drain};
 use super::flow_end::FlowEnd;
+use super::lane::{Lane, Tools};
 use super::meter::{Carried, Meter};
 use super::settle::{SETTLED_AGE, settle};
 use super::side::Side;
-use super::silence::{Allowed, Outstanding, Silence, shorter};
-use crate::config;
+use super::silence::{Allowed, Silence, shorter};
+use super::start::{Flow, Start};
 use crate::net::{self, Socket};
 use crate::runtime::{Moment, Sleep, sleep_until};
 
 /// How late the counters may show bytes of a flow that goes on.
 pub const COUNTING_DELAY_MAX: Duration = Duration::from_secs(1);
-
-/// Two connected sockets and what the configuration says of bytes between them.
-#[derive(Debug)]
-pub struct Flow<'a> {
-    /// The client's leg.
-    pub client: &'a Socket,
-    /// The server's leg.
-    pub server: &'a Socket,
-    /// Timeouts and socket options of the server's leg.
-    pub backend: &'a config::Backend,
-}
-
-/// How a flow begins.
-#[derive(Debug)]
-pub struct Start {
-    /// How bytes move.
-    pub strategy: Strategy,
-    /// The client's first bytes wait in its socket.
-    pub has_bytes_waiting: bool,
-    /// What goes to the server with them, in one segment, and is not counted; only where [`Strategy::joins`] says so.
-    pub header: Option<Box<JoinedHeader>>,
-}
-
-impl Flow<'_> {
-    /// What waits in the send buffers.
-    fn outstanding(&self) -> Outstanding {
-        // A socket that is gone has nothing outstanding.
-        [self.client, self.server].map(|socket| net::unacknowledged_bytes(socket.get_ref()).unwrap_or(0))
-    }
-}
 
 /// Carries a flow to its end, and says why it ended. `meter` is up to date whenever this future is not being polled.
 // Not `async`: that would keep every parameter twice, as it came and as it is used.
@@ -117,6 +87,8 @@ pub(super) struct Run<'a> {
     counts_at: Option<Moment>,
     /// Nothing more is taken from either side for now.
     is_paused: bool,
+    /// See [`Self::take_care`].
+    is_careful: bool,
 }
 
 impl<'a> Run<'a> {
@@ -137,6 +109,7 @@ impl<'a> Run<'a> {
             // Not only when they have moved, because that would set the timer anew.
             counts_at: start.has_bytes_waiting.then(|| now + COUNTING_DELAY_MAX),
             is_paused: false,
+            is_careful: false,
         }
     }
 
@@ -150,6 +123,11 @@ impl<'a> Run<'a> {
         self.is_paused = true;
     }
 
+    /// Whether each direction takes little until somebody has seen that it has taken [`super::lane::CAREFUL_BYTES`].
+    pub(super) fn take_care(&mut self, is_careful: bool) {
+        self.is_careful = is_careful;
+    }
+
     /// Ends [`Self::pause`].
     pub(super) fn resume(&mut self, cx: &Context<'_>) {
         self.is_paused = false;
@@ -161,9 +139,14 @@ impl<'a> Run<'a> {
         self.is_paused
     }
 
-    /// Whether every byte that user space took has been delivered; more may wait.
+    /// Whether every byte that user space took has been delivered, and the header before them; more may wait.
     pub(super) fn has_delivered_all(&self) -> bool {
-        !self.is_over() && !self.up.is_stalled() && !self.down.is_stalled()
+        !self.is_over() && !self.up.is_stalled() && !self.down.is_stalled() && self.header_len() == 0
+    }
+
+    /// How long the header is that goes to the server with the client's first bytes, and is not counted, as long as it has not.
+    pub(super) fn header_len(&self) -> usize {
+        self.up.header_len()
     }
 
     /// Whether every byte that user space took has been delivered, and no more wait: then each segment that comes is whole.
@@ -211,13 +194,13 @@ impl<'a> Run<'a> {
     }
 
     fn poll_directions(&mut self, cx: &mut Context<'_>, now: Moment) {
-        let (&Flow { client, server, .. }, tools) = (self.flow, self.tools);
+        let (&Flow { client, server, .. }, tools, is_careful) = (self.flow, self.tools, self.is_careful);
         let poll = if self.is_paused { Direction::poll_rest } else { Direction::poll };
         if !self.up_ended
             && let Poll::Ready(end) = poll(
                 &mut self.up,
                 cx,
-                &mut Lane { from: client, to: server, tools, moved: &mut self.meter.carried.up },
+                &mut Lane { from: client, to: server, tools, moved: &mut self.meter.carried.up, is_careful },
             )
         {
             self.up_ended = true;
@@ -227,7 +210,13 @@ impl<'a> Run<'a> {
             && let Poll::Ready(end) = poll(
                 &mut self.down,
                 cx,
-                &mut Lane { from: server, to: client, tools, moved: &mut self.meter.carried.down },
+                &mut Lane {
+                    from: server,
+                    to: client,
+                    tools,
+                    moved: &mut self.meter.carried.down,
+                    is_careful,
+                },
             )
         {
             self.down_ended = true;

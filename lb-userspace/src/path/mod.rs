@@ -6,6 +6,7 @@ mod direction;
 mod drain;
 mod flow;
 mod flow_end;
+mod lane;
 mod meter;
 pub mod packet;
 mod pipes;
@@ -14,14 +15,17 @@ mod settle;
 mod side;
 mod silence;
 pub mod sockmap;
+mod start;
 
-pub use direction::{COPY_BUFFER, COPY_CHUNK, JOINED_HEADER_MAX, JoinedHeader, Method, Tools};
-pub use flow::{COUNTING_DELAY_MAX, Flow, Start, carry};
+pub use direction::{COPY_BUFFER, JOINED_HEADER_MAX, JoinedHeader, Method};
+pub use flow::{COUNTING_DELAY_MAX, carry};
 pub use flow_end::FlowEnd;
+pub use lane::{COPY_CHUNK, Tools};
 pub use meter::{Carried, Meter, Moved};
 pub use pipes::{Pipe, PipeBudget, Pipes};
 pub use promotion::{Without, carry_until_promoted};
 pub use side::Side;
+pub use start::{Flow, Start};
 
 use lb_common::reason::PathKind;
 

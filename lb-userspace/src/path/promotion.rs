@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::drain::drain;
 use super::flow::{Ending, Run};
 use super::meter::Meter;
+use super::packet::Brevity;
 use super::{Flow, FlowEnd, Start, Tools};
 use crate::config::Promotion;
 use crate::runtime::{Moment, Sleep, sleep_until};
@@ -27,12 +28,12 @@ const PAUSES_MAX: u8 = 10;
 const FIRST_BYTES: u64 = 256 << 10;
 
 /// Of what nothing may be there at the moment of a promotion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Without {
+#[derive(Debug)]
+pub enum Without<'a, 'b> {
     /// Bytes that wait in a socket, or that user space has taken and not delivered.
     Waiting,
-    /// Bytes that user space has taken and not delivered.
-    Held,
+    /// Bytes that user space has taken and not delivered. Until then the sockets may be kept brief, for what comes after.
+    Held(&'a mut Brevity<'b>),
 }
 
 /// Carries a flow in user space until it ends, or until it is to go inside the kernel: then `None`, and nothing of it is in user space.
@@ -42,7 +43,7 @@ pub async fn carry_until_promoted(
     start: Start,
     tools: &Tools,
     meter: &mut Meter,
-    (promotion, without): (Promotion, Without),
+    (promotion, mut without): (Promotion, Without<'_, '_>),
 ) -> Option<FlowEnd> {
     let due_at = Moment::now() + promotion.after;
     let mut run = Run::new(flow, start, tools, meter);
@@ -50,6 +51,9 @@ pub async fn carry_until_promoted(
         let mut tick = pin!(sleep_until(run.next_tick(Moment::now())));
         let (run, mut delivered, mut pauses) = (&mut run, 0, Pauses::default());
         poll_fn(move |cx| {
+            if let Without::Held(brevity) = &without {
+                run.take_care(brevity.is_awaited());
+            }
             if let Poll::Ready(ending) = run.poll(cx, tick.as_mut()) {
                 return Poll::Ready(Some(ending));
             }
@@ -57,12 +61,13 @@ pub async fn carry_until_promoted(
             let is_due = has_moved && (delivered >= promotion.after_bytes || Moment::now() >= due_at);
             let can_be = |run: &Run<'_>| match without {
                 Without::Waiting => run.is_between_bytes(),
-                Without::Held => run.has_delivered_all(),
+                Without::Held(_) => run.has_delivered_all(),
             };
             if (is_due || run.is_paused()) && can_be(run) {
                 return Poll::Ready(None);
             }
-            if without == Without::Held {
+            if let Without::Held(brevity) = &mut without {
+                brevity.look(delivered);
                 pauses.go_on(cx, run, is_due);
             }
             Poll::Pending

@@ -3,7 +3,7 @@
 
 use lb_common::reason::CloseReason;
 
-use super::flow::Flow;
+use super::start::Flow;
 use crate::net::Socket;
 
 /// One of the two ends.

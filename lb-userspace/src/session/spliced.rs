@@ -9,31 +9,42 @@ use lb_common::reason::{CloseReason, PacketObstacle, PathKind};
 use super::{Legs, finish, finish_flow, or_cut, path_choice};
 use crate::backend::{Backend, Server, ServerSlot};
 use crate::journal::Journal;
-use crate::net::repair;
-use crate::path::packet::{self, OnItsOwn, Port, Spliced};
-use crate::path::{self, Flow, FlowEnd, Start, Strategy, Without};
+use crate::path::packet::{self, Brevity, OnItsOwn, Port, Spliced};
+use crate::path::{self, Flow, FlowEnd, JoinedHeader, Start, Strategy, Without};
 use crate::runtime::spawn;
 use crate::worker::Worker;
 
 /// Goes on with a session in a task of its own: no other flow keeps room for it.
-pub(super) fn move_away(worker: &Rc<Worker>, legs: Legs, journal: Box<Journal>, slot: ServerSlot) {
-    spawn(run(Rc::clone(worker), legs, journal, slot));
+pub(super) fn move_away(
+    worker: &Rc<Worker>,
+    legs: Legs,
+    journal: Box<Journal>,
+    slot: ServerSlot,
+    header: Option<Box<JoinedHeader>>,
+) {
+    spawn(run(Rc::clone(worker), legs, journal, slot, header));
 }
 
-async fn run(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, slot: ServerSlot) {
+async fn run(
+    worker: Rc<Worker>,
+    legs: Legs,
+    mut journal: Box<Journal>,
+    slot: ServerSlot,
+    header: Option<Box<JoinedHeader>>,
+) {
     let may_be_cut = slot.server().may_be_cut().then(|| Arc::clone(slot.server()));
     let backend = journal.backend();
     journal.hand_over(slot, Strategy::of(path_choice(&backend, &journal).path).first());
     // Others get it when the socket is gone, and the flow.
     let port = journal.take_port();
-    let approaching = Box::pin(approach(&worker, &backend, &legs, &mut journal, port.clone()));
+    let approaching = Box::pin(approach(&worker, &backend, &legs, &mut journal, (port.clone(), header)));
     let spliced = match or_cut(approaching, &may_be_cut, |reason| Err(FlowEnd::cut(reason))).await {
         Ok(spliced) => spliced,
         Err(flow_end) => return finish_flow(&worker, legs, *journal, flow_end),
     };
     journal.change_path(PathKind::Packet);
     let mut leaving = Leaving::new(spliced, journal);
-    if let Err(error) = leaving.spliced().check(legs.client.get_ref(), legs.server.get_ref()) {
+    if let Err(error) = leaving.spliced().discard(legs.client.get_ref(), legs.server.get_ref()) {
         tracing::error!(%error, "a flow on path packet is broken: both ends are reset");
         let (spliced, journal) = leaving.end();
         // In this order: while programs know the flow, they let no reset of its sockets out.
@@ -41,7 +52,7 @@ async fn run(worker: Rc<Worker>, legs: Legs, mut journal: Box<Journal>, slot: Se
         drop(legs);
         return finish(&worker, *journal, CloseReason::PathFailed);
     }
-    discard(legs);
+    drop(legs);
     leaving.parts().0.note_discarded();
     watch(&worker, leaving, &may_be_cut).await;
 }
@@ -118,43 +129,33 @@ async fn approach(
     backend: &Backend,
     legs: &Legs,
     journal: &mut Journal,
-    port: Option<Arc<Port>>,
+    (port, header): (Option<Arc<Port>>, Option<Box<JoinedHeader>>),
 ) -> Result<Spliced, FlowEnd> {
     let choice = path_choice(backend, journal);
     let strategy = Strategy::of(choice.path);
     let flow = Flow { client: &legs.client, server: &legs.server, backend: &backend.settings };
-    let mut start = Start { strategy, has_bytes_waiting: journal.has_hello(), header: None };
+    let mut start = Start { strategy, has_bytes_waiting: journal.has_hello(), header };
     let Some(station) = &worker.packet else {
         worker.note_refusal(PacketObstacle::Unavailable);
         return Err(path::carry(&flow, start, &worker.tools, journal.meter()).await);
     };
-    let sockets = [&legs.client, &legs.server];
     // For a while, and where the flow will leave: meanwhile whoever is far away gets less at a time.
-    if packet::leaves_soon(station, choice.promotion) {
-        packet::keep_brief(sockets, true);
-    }
+    let is_soon = packet::leaves_soon(station, choice.promotion);
+    let mut brevity = Brevity::new([&legs.client, &legs.server], is_soon);
     if !choice.promotion.is_at_once() {
         let carrying = path::carry_until_promoted(
             &flow,
             start,
             &worker.tools,
             journal.meter(),
-            (choice.promotion, Without::Held),
+            (choice.promotion, Without::Held(&mut brevity)),
         );
         if let Some(flow_end) = carrying.await {
             return Err(flow_end);
         }
         start = Start { strategy, has_bytes_waiting: false, header: None };
-        packet::keep_brief(sockets, true);
+        brevity.want();
     }
-    let kept = (port, journal.story().to_bytes());
+    let kept = (port, journal.story().to_bytes(), brevity);
     packet::carry_until_spliced(station, &flow, start, &worker.tools, journal.meter(), kept).await
-}
-
-/// Throws the sockets away that the flow has left.
-fn discard(legs: Legs) {
-    for socket in [legs.client, legs.server] {
-        // Where it is refused, the reset of the close goes nowhere: programs let nothing of it out.
-        let _ = repair::discard(&socket);
-    }
 }

@@ -8,9 +8,9 @@
 //! ```
 //!
 //! Where bytes never cease, both ends are asked to pause: what the sockets send announces no room ([`QUIESCE`]), until all that was under way
-//! has been delivered and acknowledged. Then the flow is armed, the room is announced, and the answer to that flips it. So that this is little, the sockets
-//! announce no more room meanwhile than they begin with. A flow that just begins is watched before its first byte; of one that is promoted in the midst of
-//! its bytes nothing is taken for as long as it takes that all that was written has been sent: what a socket has not sent yet, the numbers do not tell.
+//! has been delivered and acknowledged; so that this is little, they are kept brief ([`Brevity`]). Then the flow is armed, the room is announced, and the
+//! answer to that flips it. A flow that just begins is watched before its first byte; of one that is promoted in the midst of its bytes nothing is taken
+//! for as long as it takes that all that was written has been sent: what a socket has not sent yet, the numbers do not tell.
 
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
@@ -19,13 +19,12 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use lb_common::packet::flow::{End, Phase, Position};
+use lb_common::packet::flow::Phase;
 use lb_common::packet::record::{ANNOUNCE, QUIESCE, RUNG};
-use lb_common::packet::sequence::is_before;
 use lb_common::reason::{PacketObstacle, PathKind};
 
-use super::entry::{self, Basis, Obstacle};
-use super::sockets::{keep_brief, resting, why_no_port};
+use super::entry::{self, Basis, Obstacle, catch_up};
+use super::sockets::{Brevity, resting, why_no_port};
 use super::{Port, Progress, Spliced, Station};
 use crate::net::{Socket, repair};
 use crate::path::drain::drain;
@@ -89,10 +88,11 @@ struct Approach<'a> {
     rests: u8,
     arms: u8,
     tick: Option<Pin<Box<Sleep>>>,
+    brevity: Brevity<'a>,
 }
 
 /// Carries a flow in user space until it ends, or until the programs carry it: then its sockets hold nothing, and are to be
-/// [discarded](repair::discard). The sockets are [kept brief](keep_brief), and are so no longer if it stays. `meter` is up to date whenever this future is
+/// [discarded](Spliced::discard). The sockets are kept [brief](Brevity), and are so no longer if it stays. `meter` is up to date whenever this future is
 /// not being polled.
 ///
 /// # Errors
@@ -103,18 +103,20 @@ pub async fn carry_until_spliced(
     start: Start,
     tools: &Tools,
     meter: &mut Meter,
-    (port, story): (Option<Arc<Port>>, Option<Vec<u8>>),
+    (port, story, brevity): (Option<Arc<Port>>, Option<Vec<u8>>, Brevity<'_>),
 ) -> Result<Spliced, FlowEnd> {
     let mut run = Run::new(flow, start, tools, meter);
     let left = {
         let mut tick = pin!(sleep_until(run.next_tick(Moment::now())));
-        let mut approach = Approach { story, ..Approach::new(station, flow, port) };
+        let mut approach = Approach { story, ..Approach::new(station, flow, port, brevity) };
+        approach.brevity.look(run.delivered());
         approach.begin_at_once(&run);
         let run = &mut run;
         poll_fn(move |cx| {
             if let Some(spliced) = approach.flipped(cx) {
                 return Poll::Ready(Ok(spliced));
             }
+            run.take_care(approach.brevity.is_awaited());
             if let Poll::Ready(ending) = run.poll(cx, tick.as_mut()) {
                 return Poll::Ready(Err(ending));
             }
@@ -136,7 +138,7 @@ pub async fn carry_until_spliced(
 }
 
 impl<'a> Approach<'a> {
-    fn new(station: &'a Rc<Station>, flow: &Flow<'a>, port: Option<Arc<Port>>) -> Self {
+    fn new(station: &'a Rc<Station>, flow: &Flow<'a>, port: Option<Arc<Port>>, brevity: Brevity<'a>) -> Self {
         Self {
             station,
             client: flow.client,
@@ -153,6 +155,7 @@ impl<'a> Approach<'a> {
             rests: 0,
             arms: 0,
             tick: None,
+            brevity,
         }
     }
 
@@ -182,12 +185,13 @@ impl<'a> Approach<'a> {
     /// Has the flow watched from its first byte on, if nothing that was written before waits for being sent.
     fn begin_at_once(&mut self, run: &Run<'_>) {
         if !self.station.common.canary.is_off() {
-            self.begin(run.carried());
+            self.begin(run);
         }
     }
 
     /// Does what is next, once user space has nothing more to do for now.
     fn go_on(&mut self, cx: &mut Context<'_>, run: &mut Run<'_>) {
+        self.brevity.look(run.delivered());
         self.step(cx, run);
         let is_awaited = match self.state {
             State::Unwatched => self.rests_until.is_some(),
@@ -212,7 +216,7 @@ impl<'a> Approach<'a> {
         }
         let can_begin = if run.is_paused() { run.has_delivered_all() } else { run.is_between_bytes() };
         if matches!(self.state, State::Unwatched) && can_begin {
-            self.begin(run.carried());
+            self.begin(run);
         }
         if let State::Watched(grace) = &mut self.state {
             match grace.as_mut().poll(cx) {
@@ -236,7 +240,7 @@ impl<'a> Approach<'a> {
     }
 
     /// Has the programs watch the flow, if it can take this path; stays where it is if this is not the moment.
-    fn begin(&mut self, carried: Carried) {
+    fn begin(&mut self, run: &Run<'_>) {
         let refused = &self.station.common.refused;
         let (client, server) = (self.client.get_ref(), self.server.get_ref());
         let Some(port) = self.port.take() else {
@@ -246,11 +250,10 @@ impl<'a> Approach<'a> {
         let conntrack = &self.station.common.conntrack;
         let begun = entry::look([client, server], port.segment_size(), conntrack).and_then(|known| {
             let slot = self.station.common.kernel.slot().ok_or(Obstacle::Path(PacketObstacle::Full))?;
-            slot.begin(known.record);
-            let told = self.story.take().is_some_and(|story| slot.tell(&story).is_ok());
-            if !told {
+            if self.story.is_none() {
                 return Err(Obstacle::Path(PacketObstacle::Kernel));
             }
+            slot.begin(known.record);
             let published = self.station.keys.borrow_mut().publish(&slot);
             published.map_err(|refusal| {
                 tracing::debug!(?refusal, "path packet does not take a flow");
@@ -263,14 +266,17 @@ impl<'a> Approach<'a> {
                 let slot = Arc::new(slot);
                 let (station, before) = (Rc::clone(self.station), Progress::default());
                 self.spliced = Some(Spliced { slot, _port: Some(port), station, before, is_tracked: false });
-                (self.basis, self.before) = (basis, carried);
+                (self.basis, self.before) = (basis.behind_header(run.header_len()), run.carried());
                 self.rests_until = None;
                 self.state = State::Watched(Box::pin(self.station.common.grace.pass()));
             }
             Err(Obstacle::Busy) => self.port = Some(port),
             Err(obstacle) => {
                 match obstacle {
-                    Obstacle::Terms(reason) => refused.note_terms(reason),
+                    Obstacle::Terms(reason) => {
+                        port.doubt();
+                        refused.note_terms(reason);
+                    }
                     Obstacle::Path(obstacle) => refused.note(obstacle),
                     Obstacle::Busy | Obstacle::Gone => {}
                 }
@@ -285,6 +291,12 @@ impl<'a> Approach<'a> {
         let Some(unacknowledged) = resting(self.client).zip(resting(self.server)) else { return false };
         let is_resting = self.rests_until.is_some();
         if is_resting && unacknowledged != (0, 0) {
+            return false;
+        }
+        // Most flows that end early are never armed, and need no story.
+        if self.story.take().is_some_and(|story| spliced.slot.tell(&story).is_err()) {
+            self.station.common.refused.note(PacketObstacle::Kernel);
+            self.settle();
             return false;
         }
         let (client, server) = self.basis.positions(self.before, carried);
@@ -338,7 +350,7 @@ impl<'a> Approach<'a> {
                 self.asked_at = delivered;
                 self.rests += 1;
                 if self.rests > BRIEF_RESTS {
-                    keep_brief([self.client, self.server], false);
+                    self.brevity.end();
                 }
                 self.rests_until = Some(Moment::now() + REST_MAX);
                 match &self.spliced {
@@ -381,20 +393,8 @@ impl<'a> Approach<'a> {
     /// User space carries it to its end.
     fn settle(&mut self) {
         self.end_rest();
-        keep_brief([self.client, self.server], false);
+        self.brevity.end();
         self.spliced = None;
         self.state = State::Settled;
     }
-}
-
-/// Brings what the programs know of an end to where its socket is; whether they had seen all that it has sent.
-///
-/// What is acknowledged is what the socket says: programs see a segment before TCP has looked whether it is whole.
-fn catch_up(end: &mut End, position: Position, unacknowledged: u32) -> bool {
-    end.acknowledged = position.given.wrapping_sub(unacknowledged);
-    let has_missed = is_before(end.reached, position.taken);
-    if has_missed {
-        end.reached = position.taken;
-    }
-    !has_missed
 }

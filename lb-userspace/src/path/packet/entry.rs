@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use lb_common::packet::flow::{End, Flow, Position, Side};
 use lb_common::packet::reason::Untranslatable;
 use lb_common::packet::record::{Record, Way};
+use lb_common::packet::sequence::is_before;
 use lb_common::packet::syn::{Family, Leg, agree};
 use lb_common::packet::tcp::{SHIFT_MAX, Translation};
 use lb_common::reason::PacketObstacle;
@@ -30,6 +31,8 @@ struct Ends {
 struct Connection {
     ends: Ends,
     terms: Terms,
+    /// Bytes that were written, and not sent yet.
+    unsent: u32,
 }
 
 /// Why a flow does not take this path.
@@ -71,6 +74,12 @@ impl Basis {
         };
         (moved(client, up, down), moved(server, down, up))
     }
+
+    /// The same where a header of so many bytes goes to the server yet, in front of what is carried.
+    pub(super) fn behind_header(self, len: usize) -> Self {
+        let [client, server] = self.0;
+        Self([client, Position { given: server.given.wrapping_add(len as u32), ..server }])
+    }
 }
 
 /// Looks at both connections, the client's and the server's, whether they can become one, and what is known of them then. `announced` is the
@@ -90,6 +99,10 @@ pub(super) fn look(
     let mut server_leg = server.leg();
     server_leg.announced = server_leg.announced.min(announced);
     agree(&client.leg(), &server_leg).map_err(Obstacle::Terms)?;
+    // TCP_REPAIR would take what was not for sent (net/ipv4/tcp_output.c, tcp_write_xmit).
+    if client.unsent > 0 || server.unsent > 0 {
+        return Err(Obstacle::Busy);
+    }
     let ((client_end, client_position), (server_end, server_position)) =
         (known(client_socket, &client.terms)?, known(server_socket, &server.terms)?);
     // Last, so that it is asked once: those who are busy come again.
@@ -121,10 +134,11 @@ impl Connection {
         if !info.is_established {
             return Err(Obstacle::Gone);
         }
-        if net::is_with_this_host(&fd).map_err(gone)? {
+        let ends = ends(&fd).map_err(gone)?;
+        if net::are_of_one_host(ends.own.ip(), ends.peer.ip()) {
             return Err(Obstacle::Path(PacketObstacle::LocalPeer));
         }
-        Ok(Self { ends: ends(&fd).map_err(gone)?, terms: info.terms })
+        Ok(Self { ends, terms: info.terms, unsent: info.unsent })
     }
 
     fn leg(&self) -> Leg {
@@ -136,23 +150,11 @@ impl Connection {
     }
 }
 
-/// What a socket tells of its end and of where it is. To be asked only while it has sent all that was written: TCP_REPAIR would take what
-/// was not for sent (net/ipv4/tcp_output.c, tcp_write_xmit).
+/// What a socket tells of its end and of where it is. To be asked only while it has sent all that was written.
 fn known(socket: &OwnedFd, terms: &Terms) -> Result<(End, Position), Obstacle> {
-    if net::unsent_bytes(socket).map_err(gone)? > 0 {
-        return Err(Obstacle::Busy);
-    }
     // In this order: what is acknowledged in between makes the second smaller, which is on the safe side.
     let unacknowledged = net::unacknowledged_bytes(socket).map_err(gone)?;
-    let mut numbers = repair::numbers(socket).map_err(gone)?;
-    let waiting = loop {
-        let waiting = net::waiting_bytes(socket).map_err(gone)?;
-        let again = repair::numbers(socket).map_err(gone)?;
-        if again.received == numbers.received {
-            break waiting;
-        }
-        numbers = again;
-    };
+    let (numbers, waiting) = repair::numbers(socket).map_err(gone)?;
     let taken = numbers.received.wrapping_sub(waiting as u32);
     Ok((end(numbers, unacknowledged, terms.own_shift), Position { taken, given: numbers.written }))
 }
@@ -170,6 +172,18 @@ fn end(numbers: Numbers, unacknowledged: u32, shift: u8) -> End {
         timestamp_sent: 0,
         marks: 0,
     }
+}
+
+/// Brings what the programs know of an end to where its socket is; whether they had seen all that it has sent.
+///
+/// What is acknowledged is what the socket says: programs see a segment before TCP has looked whether it is whole.
+pub(super) fn catch_up(end: &mut End, position: Position, unacknowledged: u32) -> bool {
+    end.acknowledged = position.given.wrapping_sub(unacknowledged);
+    let has_missed = is_before(end.reached, position.taken);
+    if has_missed {
+        end.reached = position.taken;
+    }
+    !has_missed
 }
 
 /// How packets leave towards the peer of a connection. Programs see by which interface.
@@ -208,5 +222,8 @@ mod tests {
         let (client, server) = basis.positions(carried(5, 7), carried(8, 107));
         assert_eq!(client, Position { taken: 2, given: 110 });
         assert_eq!(server, Position { taken: 120, given: 33 });
+        let (client, server) = basis.behind_header(28).positions(carried(5, 7), carried(8, 107));
+        assert_eq!(client, Position { taken: 2, given: 110 });
+        assert_eq!(server, Position { taken: 120, given: 61 });
     }
 }

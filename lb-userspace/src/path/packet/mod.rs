@@ -34,14 +34,14 @@ pub use canary::Canary;
 pub use grace::Grace;
 pub use outset::{Modesty, Outset};
 pub use ports::{Port, Ports};
-pub use sockets::{keep_brief, leaves_soon};
+pub use sockets::{Brevity, leaves_soon};
 pub use stay::{OnItsOwn, Stay};
 pub use watch::watch;
 
 use crate::kernel::packet::{Keys, Orphan, Receipt, Resets, Slot, connections};
 use crate::kernel::{LoadError, Packet};
 use crate::net::conntrack::Conntrack;
-use crate::net::{self, repair};
+use crate::net::{self, EcnSetting, repair};
 use crate::observe::metrics::{PacketRefusals, PacketResets};
 use crate::path::meter::Carried;
 use crate::runtime::{sleep, spawn};
@@ -67,6 +67,8 @@ pub struct Common {
     pub resets: Option<Arc<Resets>>,
     /// Who is told what becomes of connections.
     pub conntrack: Arc<Conntrack>,
+    /// What SYNs ask for.
+    pub ecn: Arc<EcnSetting>,
     /// `lb_path_fallbacks_total{path="packet",reason}`
     pub refused: PacketRefusals,
     /// `lb_packet_resets_total{result}`
@@ -134,8 +136,7 @@ impl Spliced {
     /// The sockets are gone. Connection tracking sees nothing of the flow from here on, and goes on to know its connections: so no other gets
     /// their addresses and ports (NAT), and what this host says to an end in the end passes rules that ask for the connection.
     pub fn note_discarded(&mut self) {
-        self.is_tracked = true;
-        self.station.common.conntrack.loosen(connections(&self.slot));
+        self.is_tracked = self.station.common.conntrack.loosen(connections(&self.slot));
     }
 
     /// What the log drops when it has written the flow's line.
@@ -160,14 +161,14 @@ impl Spliced {
         Ok(())
     }
 
-    /// Whether its sockets are where they were when it flipped, and hold nothing.
+    /// Makes sure that its sockets are where they were when it flipped, and hold nothing; their close says nothing to anybody from here on.
     ///
     /// # Errors
     /// Something of the flow has stayed in a socket, or the kernel does not say.
-    pub fn check(&self, client: &OwnedFd, server: &OwnedFd) -> io::Result<()> {
+    pub fn discard(&self, client: &OwnedFd, server: &OwnedFd) -> io::Result<()> {
         let flow = self.slot.edit(|record| record.flow);
         for (socket, position) in [(client, flow.client_position), (server, flow.server_position)] {
-            let numbers = repair::numbers(socket)?;
+            let numbers = repair::discard(socket)?;
             let is_where_it_was = (numbers.received, numbers.written) == (position.taken, position.given);
             if !is_where_it_was || !net::holds_nothing(socket)? {
                 return Err(io::Error::other("a socket holds bytes of a flow that has left it"));

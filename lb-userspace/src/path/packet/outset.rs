@@ -54,9 +54,14 @@ impl<'a> Outset<'a> {
         &self.station.common.ports
     }
 
-    /// Lets programs know the SYN that is about to go to a server from a port. `None`: there is no room for that, and it offers what the kernel does.
-    pub fn before(&self, server: SocketAddr, port: u16) -> Option<Modesty<'a>> {
-        let (opening, offer) = (Opening::new(net::canonical(server), port), self.offer?);
+    /// Lets programs know the SYN that is about to go to a server from a port. `None`: it offers what the kernel does, because that is no more, or there is
+    /// no room for telling.
+    pub fn before(&self, server: SocketAddr, port: &Port) -> Option<Modesty<'a>> {
+        let offer = self.offer?;
+        if port.offers_at_most(offer, || self.station.common.ecn.asks()) {
+            return None;
+        }
+        let opening = Opening::new(net::canonical(server), port.number());
         let is_known = self.station.keys.borrow_mut().offer(&opening, offer);
         is_known.then_some(Modesty { station: self.station, opening, offer, is_settled: false })
     }
@@ -64,7 +69,13 @@ impl<'a> Outset<'a> {
 
 impl Modesty<'_> {
     /// The connection is there: writes down what its SYN has announced.
-    pub fn settle(mut self, port: &Port) {
+    pub fn settle(mut self, port: &Port, socket: &Socket) {
+        if port.is_curious()
+            && let Ok(info) = net::tcp_info(socket.get_ref())
+        {
+            // The socket does not know what is taken out of its SYN.
+            port.note_announced(u16::try_from(info.terms.announced).unwrap_or(u16::MAX));
+        }
         self.is_settled = true;
         if self.station.keys.borrow_mut().settle(&self.opening) {
             port.note_segment_size(self.offer.segment_size);

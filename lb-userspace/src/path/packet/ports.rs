@@ -7,6 +7,15 @@ use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use lb_common::packet::offer::Offer;
+
+/// How long it is believed what SYNs to a server announce by themselves: routes change.
+const BELIEF: Duration = Duration::from_secs(1);
+
+/// How long nothing is believed after that was wrong.
+const DOUBT: Duration = Duration::from_secs(60);
 
 /// The ports of a range, each of which leads to each server once.
 #[derive(Debug)]
@@ -24,6 +33,17 @@ struct Taken {
     count: usize,
     /// Where to look first: the one that has been free for longest, or nearly.
     next: usize,
+    /// What SYNs do by themselves, and until when that is believed.
+    habit: Option<(Habit, Instant)>,
+}
+
+/// What is known of SYNs to a server if nobody takes anything out of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Habit {
+    /// They announce no larger segments.
+    Announces(u16),
+    /// It was wrong before.
+    Doubtful,
 }
 
 /// A port towards a server. Dropping it gives it back.
@@ -34,6 +54,7 @@ pub struct Port {
     ports: Arc<Ports>,
     /// What the SYN from it has announced at most.
     segment_size: AtomicU16,
+    habit: Option<Habit>,
 }
 
 impl Ports {
@@ -56,7 +77,8 @@ impl Ports {
         taken.count += 1;
         taken.next = (position + 1) % len;
         let number = self.range.start() + u16::try_from(position).ok()?;
-        Some(Port::new(number, server, self))
+        let habit = taken.habit.filter(|(_, until)| Instant::now() < *until).map(|(habit, _)| habit);
+        Some(Port::new(number, server, self, habit))
     }
 }
 
@@ -69,19 +91,52 @@ impl Ports {
         let place = taken.is_taken.get_mut(position).filter(|is_taken| !**is_taken)?;
         *place = true;
         taken.count += 1;
-        Some(Port::new(number, server, self))
+        Some(Port::new(number, server, self, None))
     }
 }
 
 impl Taken {
     fn none(len: usize) -> Self {
-        Self { is_taken: vec![false; len].into(), count: 0, next: 0 }
+        Self { is_taken: vec![false; len].into(), count: 0, next: 0, habit: None }
     }
 }
 
 impl Port {
-    fn new(number: u16, server: SocketAddr, ports: &Arc<Ports>) -> Self {
-        Self { number, server, ports: Arc::clone(ports), segment_size: AtomicU16::new(u16::MAX) }
+    fn new(number: u16, server: SocketAddr, ports: &Arc<Ports>, habit: Option<Habit>) -> Self {
+        let segment_size = AtomicU16::new(u16::MAX);
+        Self { number, server, ports: Arc::clone(ports), segment_size, habit }
+    }
+
+    /// Whether a SYN to the server offers no more than this by itself, as far as is known. Timestamps and selective acknowledgements are taken for
+    /// offered. `asks`: whether this host asks for ECN.
+    pub fn offers_at_most(&self, offer: Offer, asks: impl FnOnce() -> bool) -> bool {
+        let Some(Habit::Announces(segment_size)) = self.habit else { return false };
+        let has_all = offer.has_timestamps && offer.has_sack && segment_size <= offer.segment_size;
+        has_all && (offer.has_ecn || !asks())
+    }
+
+    /// Whether it is worth finding out what SYNs to the server announce by themselves.
+    pub fn is_curious(&self) -> bool {
+        self.habit.is_none()
+    }
+
+    /// SYNs to the server announce segments of so many bytes by themselves, for whoever comes soon.
+    pub fn note_announced(&self, bytes: u16) {
+        self.believe(Habit::Announces(bytes), BELIEF);
+    }
+
+    /// The connection from it has agreed on what the client has not: if that is because of what was believed, it is not for a while.
+    pub fn doubt(&self) {
+        if let Some(Habit::Announces(_)) = self.habit {
+            self.believe(Habit::Doubtful, DOUBT);
+        }
+    }
+
+    fn believe(&self, habit: Habit, time: Duration) {
+        let mut all = self.ports.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = all.get_mut(&self.server) {
+            taken.habit = Some((habit, Instant::now() + time));
+        }
     }
 
     /// The SYN from it has announced no larger segment than this, whatever the socket thinks that it has.
@@ -135,6 +190,35 @@ mod tests {
         assert_eq!(held.iter().map(Port::number).collect::<Vec<_>>(), [61_000, 61_002]);
         drop(kept);
         assert_eq!(ports.take(server).expect("given back").number(), 61_001);
+    }
+
+    #[test]
+    fn what_a_server_is_told_is_known_to_who_comes_next() {
+        let ports = Ports::new(61_000..=61_009);
+        let [one, other] = ["192.0.2.1:443", "192.0.2.2:443"].map(|text| text.parse().expect("an address"));
+        let take = |server| ports.take(server).expect("a free port");
+        let full = Offer { has_timestamps: true, has_sack: true, has_ecn: false, segment_size: 1_460 };
+        let first = take(one);
+        assert!(first.is_curious() && !first.offers_at_most(full, || false));
+        first.note_announced(1_460);
+        let check = |change: fn(&mut Offer), asks: bool, expected| {
+            let mut offer = full;
+            change(&mut offer);
+            assert_eq!(take(one).offers_at_most(offer, || asks), expected, "{offer:?}");
+        };
+        check(|_| {}, false, true);
+        check(|_| {}, true, false);
+        check(|offer| offer.has_ecn = true, true, true);
+        check(|offer| offer.segment_size = 9_000, false, true);
+        check(|offer| offer.segment_size = 1_459, false, false);
+        check(|offer| offer.has_timestamps = false, false, false);
+        check(|offer| offer.has_sack = false, false, false);
+        assert!(take(other).is_curious(), "of another server nothing is known");
+        first.doubt();
+        assert!(take(one).offers_at_most(full, || false), "the first has believed nothing");
+        take(one).doubt();
+        let next = take(one);
+        assert!(!next.is_curious() && !next.offers_at_most(full, || false));
     }
 
     #[test]

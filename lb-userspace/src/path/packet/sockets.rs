@@ -7,6 +7,7 @@ use super::Station;
 use super::approach::RESTLESS_BYTES;
 use crate::config::Promotion;
 use crate::net::{self, Socket};
+use crate::path::lane::CAREFUL_BYTES;
 
 /// What may wait in a socket for being sent while a flow is on its way, in bytes: a reader that is slow takes it within the time in which both ends pause.
 const UNSENT_MAX: u32 = 128 << 10;
@@ -17,13 +18,54 @@ pub fn leaves_soon(station: &Station, promotion: Promotion) -> bool {
     is_soon && !station.common.canary.is_off()
 }
 
-/// Has the sockets of a flow announce no more room than they have, and take little that they cannot send yet; or as much as the kernel likes: what an
-/// end may send at once, and what waits for a slow reader, has to be delivered before the flow can leave.
-pub fn keep_brief(sockets: [&Socket; 2], is_brief: bool) {
-    for socket in sockets {
-        // Kernels older than 5.15 do not know how, and a flow that never pauses leaves later.
-        let _ = net::lock_receive_buffer(socket.get_ref(), is_brief);
-        net::limit_unsent(socket.get_ref(), if is_brief { UNSENT_MAX } else { 0 });
+/// The sockets of a flow that is on its way. While they are brief, they announce no more room than they have, and take little that they cannot send yet:
+/// what an end may send at once, and what waits for a slow reader, has to be delivered before the flow can leave. That takes four system calls, and begins
+/// only after so many bytes as many a connection has not got; until then care is taken that the kernel gives them no more room.
+#[derive(Debug)]
+pub struct Brevity<'a> {
+    sockets: [&'a Socket; 2],
+    is_wanted: bool,
+    is_kept: bool,
+}
+
+impl<'a> Brevity<'a> {
+    /// Of these sockets; whether it `is_wanted` yet.
+    pub fn new(sockets: [&'a Socket; 2], is_wanted: bool) -> Self {
+        Self { sockets, is_wanted, is_kept: false }
+    }
+
+    /// It is wanted from here on.
+    pub fn want(&mut self) {
+        self.is_wanted = true;
+    }
+
+    /// Whether it is wanted, and did not begin yet: then care is to be taken.
+    pub fn is_awaited(&self) -> bool {
+        self.is_wanted && !self.is_kept
+    }
+
+    /// Keeps them brief, if that is wanted and worth it: so many bytes have been delivered.
+    pub fn look(&mut self, delivered: u64) {
+        if self.is_awaited() && delivered >= CAREFUL_BYTES {
+            self.is_kept = true;
+            self.set(true);
+        }
+    }
+
+    /// Lets them grow as the kernel likes, for good.
+    pub fn end(&mut self) {
+        self.is_wanted = false;
+        if std::mem::take(&mut self.is_kept) {
+            self.set(false);
+        }
+    }
+
+    fn set(&self, is_brief: bool) {
+        for socket in self.sockets {
+            // Kernels older than 5.15 do not know how, and a flow that never pauses leaves later.
+            let _ = net::lock_receive_buffer(socket.get_ref(), is_brief);
+            net::limit_unsent(socket.get_ref(), if is_brief { UNSENT_MAX } else { 0 });
+        }
     }
 }
 

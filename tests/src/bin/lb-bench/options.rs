@@ -149,13 +149,19 @@ mod tests {
         check("bulk --peers direct", &["direct", ours[0], ours[1], ours[2], ours[3], ours[4]]);
         check("bulk --peers direct --paths copy", &["direct", "lb-copy"]);
         check("latency --paths copy,auto --peers nginx", &["lb-auto", "lb-copy", "nginx"]);
-        let usual = Contestant::all().into_iter().filter(|one| !one.is_on_request());
+        let is_usual = |one: &Contestant| !one.is_on_request() || one.is_about_beginnings();
+        let usual = Contestant::all().into_iter().filter(is_usual);
         assert_eq!(names(""), usual.map(Contestant::name).collect::<Vec<_>>());
         let inside = ["sockmap", "sockmap-inside", "sockmap-late", "packet", "packet-late"];
         let ways: Vec<_> = ["auto"].iter().chain(&inside).map(|word| format!("lb-{word}")).collect();
         assert_eq!(names("promotion"), ways);
         check("promotion --paths auto,packet", &["lb-auto", "lb-packet"]);
         check("bulk --peers direct --paths sockmap-inside", &["direct", "lb-sockmap-inside"]);
+        check(
+            "connections --peers direct",
+            &["direct", ours[0], ours[1], ours[2], ours[3], "lb-packet-late", ours[4]],
+        );
+        check("bulk --peers direct --paths packet-late", &["direct", "lb-packet-late"]);
     }
 
     #[test]

@@ -135,6 +135,11 @@ impl Contestant {
         matches!(self, Self::Lb(path) if path.is_on_request)
     }
 
+    /// Whether it takes part only where connections begin, unless somebody names it.
+    pub fn is_about_beginnings(self) -> bool {
+        matches!(self, Self::Lb(path) if path.is_about_beginnings())
+    }
+
     /// The PROXY header that it sends.
     pub fn header(self) -> Header {
         match self {

@@ -63,7 +63,7 @@ pub const PATHS: &[LbPath] = &[
     },
     LbPath {
         word: "packet-late",
-        help: "The same, by its defaults: not with the first byte",
+        help: "The same, by its defaults: what auto is where packet-ports are written",
         settings: "path = \"packet\"",
         is_choice: false,
         is_on_request: true,
@@ -90,7 +90,7 @@ pub struct LbPath {
     pub settings: &'static str,
     /// Whether lb chooses the path for each flow.
     pub is_choice: bool,
-    /// Whether it takes part only where somebody names it, and in suite promotion.
+    /// Whether it takes part only where somebody names it, and in suites that are about it.
     pub is_on_request: bool,
     /// Its `packet-ports`, where they are not the default.
     pub ports: Option<&'static str>,
@@ -100,6 +100,11 @@ impl LbPath {
     /// Whether connections leave user space.
     pub fn goes_inside(&self) -> bool {
         ["sockmap", "packet"].iter().any(|path| self.word.starts_with(path))
+    }
+
+    /// Whether it takes part without having been named where connections begin: what is different from the others there is their beginning.
+    pub fn is_about_beginnings(&self) -> bool {
+        self.word == "packet-late"
     }
 
     /// What lb's counters must say.

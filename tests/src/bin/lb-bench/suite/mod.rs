@@ -177,6 +177,7 @@ impl Workload {
     pub fn invites(&self, contestant: Contestant) -> bool {
         let is_welcome = match self.suite {
             Suite::Promotion => contestant.may_be_promoted(),
+            Suite::Connections if contestant.is_about_beginnings() => true,
             _ => contestant.is_usual() || self.has_further_peers && !contestant.is_on_request(),
         };
         self.field >= contestant.least_field() && is_welcome
