@@ -3,6 +3,7 @@
 
 pub mod claim;
 pub mod conntrack;
+mod ecn;
 mod listener;
 mod ports;
 mod raw;
@@ -20,6 +21,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::net::sockopt;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, SocketType};
 
+pub use ecn::EcnSetting;
 pub use listener::{ListenError, Listener, LocalAddress, bound};
 pub use ports::{PortsError, check_ports, interface_name, interface_number, interfaces, network};
 pub use raw::{Course, RawSender};
@@ -32,7 +34,6 @@ pub use syscalls::is_receive_buffer_locked;
 pub use syscalls::{
     TcpInfo, Terms, end_filter, filter, holds_nothing, kick, kick_sending, limit_unsent, link_type,
     lock_receive_buffer, mtu, received_memory, set_receive_low_water, tcp_info, unacknowledged_bytes,
-    unsent_bytes,
 };
 
 use crate::config::Keepalive;
@@ -201,7 +202,12 @@ pub fn is_with_this_host(socket: impl AsFd) -> io::Result<bool> {
     };
     let here = ip(rustix::net::getsockname(&socket)?)?;
     let there = ip(rustix::net::getpeername(&socket)?.ok_or(io::ErrorKind::NotConnected)?)?;
-    Ok(there.is_loopback() || there == here)
+    Ok(are_of_one_host(here, there))
+}
+
+/// Whether our address and the peer's are of the same host: see [`is_with_this_host`].
+pub fn are_of_one_host(here: IpAddr, there: IpAddr) -> bool {
+    there.is_loopback() || there == here
 }
 
 /// What identifies a socket on this host for ever (SO_COOKIE, socket(7)).
