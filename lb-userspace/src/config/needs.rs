@@ -45,8 +45,9 @@ const PER_WORKER_INSIDE: u64 = 5;
 const INSIDE: u64 = 12;
 
 /// Descriptors of the process for path `packet`: maps, four programs, their BTF, a link for each direction of 64 interfaces, two
-/// sockets for resets, one that says which ports are in use, two for connection tracking, and two for routes.
-const PACKET: u64 = 31 + 2 * 64;
+/// sockets for resets, one that says which ports are in use, two for connection tracking, two for routes, and one for whether
+/// SYNs ask for ECN.
+const PACKET: u64 = 32 + 2 * 64;
 
 /// Most connections to the admin surface. One more is there for the moment in which it takes the place of another; that one is
 /// in the reserve.

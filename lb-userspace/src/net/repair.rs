@@ -25,8 +25,8 @@ pub struct Numbers {
     pub written: u32,
 }
 
-/// Asks for [`Numbers`], and how many of the received bytes nobody has taken. Each is taken under the socket's lock, one after the other; the last two
-/// are of the same moment.
+/// Asks for [`Numbers`], and how many of the received bytes nobody has taken: one after the other, and the last two fit together, because
+/// nothing had come in between.
 ///
 /// # Errors
 /// The process lacks CAP_NET_ADMIN, or the connection is gone.
@@ -46,6 +46,14 @@ pub fn numbers(fd: impl AsFd) -> io::Result<(Numbers, u64)> {
 pub fn discard(fd: impl AsFd) -> io::Result<Numbers> {
     set_repair(&fd, ON)?;
     look(fd)
+}
+
+/// Takes [`discard`] back: the close of the connection says again what it would have said.
+///
+/// # Errors
+/// As [`numbers`].
+pub fn keep(fd: impl AsFd) -> io::Result<()> {
+    end_repair(fd, OFF_SILENTLY)
 }
 
 fn look(fd: impl AsFd) -> io::Result<Numbers> {
@@ -140,6 +148,19 @@ mod tests {
         let mut rest = [0; 8];
         other.read_exact(&mut rest).expect("what was written after the repair is sent");
         assert_eq!(&rest, b"seven b!");
+    }
+
+    #[test]
+    fn what_is_kept_after_all_ends_as_ever() {
+        let (one, mut other) = pair();
+        rustix::net::sockopt::set_socket_linger(&one, Some(Duration::ZERO)).expect("a socket");
+        if discard(&one).is_err() {
+            return assert!(!may_repair());
+        }
+        keep(&one).expect("as before");
+        drop(one);
+        other.set_read_timeout(Some(Duration::from_secs(10))).expect("a timeout");
+        assert_eq!(other.read(&mut [0]).expect_err("a reset").kind(), io::ErrorKind::ConnectionReset);
     }
 
     #[test]

@@ -16,7 +16,7 @@ pub const COPY_CHUNK: usize = 64 * 1024;
 const TURN_BYTES: u64 = 1 << 20;
 
 /// Bytes of a direction after which it is careful no more, or waits for somebody who decides that. With one read of [`CAREFUL_CHUNK`] they are less than
-/// ten segments, up to which the kernel gives the sender no more room than it has (net/ipv4/tcp_input.c, tcp_init_buffer_space and tcp_rcv_space_adjust).
+/// ten segments of 1,434 bytes and more, up to which the kernel gives the sender no more room than it has (net/ipv4/tcp_input.c, tcp_init_buffer_space and tcp_rcv_space_adjust).
 pub const CAREFUL_BYTES: u64 = 6 << 10;
 
 /// The same for one read.
@@ -29,7 +29,7 @@ pub struct Tools {
     pub pipes: Pipes,
     /// The buffer that copies pass through, [`COPY_BUFFER`] long; never holds anything between two polls.
     pub buffer: RefCell<Box<[u8]>>,
-    /// Chunks that were copied because no pipe was free.
+    /// Chunks that were copied because no pipe was free, or the user had no pages left for one.
     pub pipes_exhausted: Counter,
 }
 

@@ -164,8 +164,17 @@ impl Spliced {
     /// Makes sure that its sockets are where they were when it flipped, and hold nothing; their close says nothing to anybody from here on.
     ///
     /// # Errors
-    /// Something of the flow has stayed in a socket, or the kernel does not say.
+    /// Something of the flow has stayed in a socket, or the kernel does not say. Their close is what it was.
     pub fn discard(&self, client: &OwnedFd, server: &OwnedFd) -> io::Result<()> {
+        self.discard_both(client, server).inspect_err(|_| {
+            for socket in [client, server] {
+                // Where it fails, it was not discarded either.
+                let _ = repair::keep(socket);
+            }
+        })
+    }
+
+    fn discard_both(&self, client: &OwnedFd, server: &OwnedFd) -> io::Result<()> {
         let flow = self.slot.edit(|record| record.flow);
         for (socket, position) in [(client, flow.client_position), (server, flow.server_position)] {
             let numbers = repair::discard(socket)?;

@@ -134,8 +134,11 @@ impl Port {
 
     fn believe(&self, habit: Habit, time: Duration) {
         let mut all = self.ports.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = all.get_mut(&self.server) {
-            taken.habit = Some((habit, Instant::now() + time));
+        let Some(taken) = all.get_mut(&self.server) else { return };
+        let now = Instant::now();
+        let is_in_doubt = matches!(taken.habit, Some((Habit::Doubtful, until)) if now < until);
+        if !is_in_doubt || habit == Habit::Doubtful {
+            taken.habit = Some((habit, now + time));
         }
     }
 
@@ -217,6 +220,8 @@ mod tests {
         first.doubt();
         assert!(take(one).offers_at_most(full, || false), "the first has believed nothing");
         take(one).doubt();
+        // One that was curious before that has found the same again.
+        first.note_announced(1_460);
         let next = take(one);
         assert!(!next.is_curious() && !next.offers_at_most(full, || false));
     }
