@@ -152,8 +152,11 @@ fn flows_that_race_the_hand_over_are_exact_and_leave_nothing() {
     // The others had begun to end before.
     let inside = relay.agent.own_flows(Path::Sockmap);
     assert!(inside > flows as u64 / 4, "{inside} of {flows} flows went inside the kernel");
-    assert!(relay.agent.process.descriptors() <= descriptors + 4, "descriptors are left");
-    assert_eq!(relay.agent.scrape().count("lb_sockmap_memory_bytes", &[]), 0);
+    let scrape = relay.agent.scrape();
+    assert_eq!(scrape.count("lb_sockmap_memory_bytes", &[]), 0);
+    // Of pipes a few stay, for who comes next, and a connection to the admin surface may.
+    let most = descriptors + 2 * scrape.count("lb_pipes", &[]) as usize + 1;
+    assert!(relay.agent.process.descriptors() <= most, "descriptors are left");
 }
 
 /// When the second end resets, too, nobody is left to wait for.
