@@ -229,8 +229,8 @@ fn what_is_bound_to_an_interface_stays_there(family: Family) {
     assert_eq!(moves_of(&lab), 0);
 }
 
-/// A rule for marks chooses the second of two links. Who asks for the route without the mark hears of the first. What is redirected has no mark, so
-/// that only IPv4, which takes the server for a neighbour, finds it there.
+/// A rule for marks chooses the second of two links. Who asks for the route without the mark hears of the first. What is redirected has no mark:
+/// IPv4 takes the server for a neighbour on that link, and IPv6 does not find it.
 #[test]
 fn what_leaves_by_another_interface_for_its_mark_stays_there_until_that_is_lost() {
     let family = Family::V4;
