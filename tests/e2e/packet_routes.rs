@@ -16,7 +16,7 @@ use lb_tests::wait::until;
 use crate::packet_lab::{Family, Lab, Lines, Spliced};
 use crate::packet_links::{Far, add_address, add_second_link, far, goes_on, ip, sent, slowly, with_bits};
 use crate::packet_stage::kill;
-use crate::support::assert_received;
+use crate::support::{SERVER_PORT, assert_received};
 
 on_both_families! {
     another_gateway_is_followed,
@@ -227,6 +227,45 @@ fn what_is_bound_to_an_interface_stays_there(family: Family) {
     let packets = sent(&lab.net.balancer, "second") - before;
     assert!(packets < 20, "{packets} packets went by the other interface");
     assert_eq!(moves_of(&lab), 0);
+}
+
+/// A rule for marks chooses the second of two links. Who asks for the route without the mark hears of the first. What is redirected has no mark:
+/// IPv4 takes the server for a neighbour on that link, and IPv6 does not find it.
+#[test]
+fn what_leaves_by_another_interface_for_its_mark_stays_there_until_that_is_lost() {
+    let family = Family::V4;
+    let (net, far, flag) = (net_that_forwards_nothing(), far(family), family.flag());
+    add_second_link(&net, net.server(), family, far);
+    mark(&net.balancer, SERVER_PORT);
+    ip(&net.balancer, &[flag, "rule", "add", "fwmark", "1", "table", "100"]);
+    let to_server = with_bits(&family.of(net.server(), 0).ip().to_string(), far.all_bits);
+    let route = [to_server.as_str(), "via", far.second[1], "dev", "second", "table", "100"];
+    ip(&net.balancer, &[&[flag, "route", "add"], &route[..]].concat());
+    let lab = Lab::over(net, family);
+    let flow = lab.spliced();
+    for verb in ["add", "del"] {
+        ip(&lab.net.balancer, &[flag, "route", verb, far.network, "dev", "server0"]);
+        thread::sleep(Duration::from_millis(300));
+        let before = sent(&lab.net.balancer, "second");
+        (0..20).for_each(|_| flow.ping());
+        let packets = sent(&lab.net.balancer, "second") - before;
+        assert!(packets >= 20, "{packets} packets went by the interface that the mark chooses");
+    }
+    assert_eq!(moves_of(&lab), 0);
+    ip(&lab.net.balancer, &["link", "set", "second", "down"]);
+    until("the flow to be moved", || moves_of(&lab) == 1);
+    goes_on(&lab, &flow);
+}
+
+/// Gives what this host sends to a port a mark, before its route is looked for once more (nft(8), chains of type route).
+fn mark(place: &Namespace, port: u16) {
+    for words in [
+        "add table inet marks".to_owned(),
+        "add chain inet marks output { type route hook output priority mangle ; }".to_owned(),
+        format!("add rule inet marks output tcp dport {port} meta mark set 1"),
+    ] {
+        place.run(Command::new("nft").arg(words));
+    }
 }
 
 /// A flow by the first of two links to the server.

@@ -58,6 +58,17 @@ pub const ANNOUNCE: u32 = 0b110;
 /// [`Record::flags`]: user space has been called, and has not looked since.
 pub const RUNG: u32 = 1 << 3;
 
+/// [`Record::flags`], of the agent alone: packets to an end may leave by another interface, for its connection is bound to none. An agent that does
+/// not know this bit has not set it, so that its flows stay where they are.
+pub const fn free(to: Side) -> u32 {
+    1 << (4 + to as u32)
+}
+
+/// [`Record::flags`], of the agent alone: by which interface packets to an end leave is what the routes say, so that it may follow them.
+pub const fn routed(to: Side) -> u32 {
+    1 << (6 + to as u32)
+}
+
 /// The version of IP, in [`Key::family`] and [`Record::family`].
 pub const V4: u32 = 4;
 /// See [`V4`].
@@ -97,14 +108,14 @@ pub struct Way {
     pub bytes: u64,
 }
 
-/// All that is kept of a flow. Whoever changes it holds the lock in [`Entry`]. After the flip nobody changes what packets are translated by,
-/// and programs read that without.
+/// All that is kept of a flow. Whoever changes it holds the lock in [`Entry`]. Programs read without it what packets are translated by: after the
+/// flip nobody changes that but [`Way::interface`], which is one word.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     /// Counts the flows that the slot has had.
     pub generation: u64,
-    /// [`QUIESCE`], or 0.
+    /// [`QUIESCE`], [`ANNOUNCE`], [`RUNG`], [`free`] and [`routed`], as many as hold.
     pub flags: u32,
     /// [`V4`] or [`V6`].
     pub family: u32,

@@ -8,6 +8,7 @@ mod message;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
+use std::sync::{Mutex, PoisonError};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
@@ -19,7 +20,11 @@ const ANSWER_BYTES: usize = 2_048;
 
 /// Asks for routes.
 #[derive(Debug)]
-pub struct Routes(OwnedFd);
+pub struct Routes {
+    socket: OwnedFd,
+    /// Of the last question. Who has it asks.
+    sequence: Mutex<u32>,
+}
 
 /// Hears of changes.
 #[derive(Debug)]
@@ -31,20 +36,34 @@ impl Routes {
     /// # Errors
     /// The process has no descriptors left, or may not have such sockets.
     pub fn open() -> io::Result<Self> {
-        socket().map(Self)
+        Ok(Self { socket: socket()?, sequence: Mutex::default() })
     }
 
     /// The number of the interface by which TCP goes from an address of this host to another host's; `None`: nowhere, to this host itself, or the
     /// kernel does not say.
     pub fn interface(&self, from: SocketAddr, to: SocketAddr) -> Option<u32> {
-        let sent = rustix::net::send(&self.0, &message::question(from, to), SendFlags::empty());
-        sent.ok()?;
-        let (mut interface, mut bytes) = (None, [0; ANSWER_BYTES]);
-        // To the last, or else the next question gets it.
-        while let Ok((len, _)) = rustix::net::recv(&self.0, &mut bytes[..], RecvFlags::empty()) {
-            interface = message::interface(&bytes[..len.min(ANSWER_BYTES)]);
+        self.ask(|sequence| message::question(from, to, sequence), message::interface)?
+    }
+
+    /// Whether this host has no interface with this number that is up.
+    pub fn is_lost(&self, interface: u32) -> bool {
+        self.ask(|sequence| message::link(interface, sequence), message::is_lost) == Some(true)
+    }
+
+    /// `None`: the kernel does not answer.
+    fn ask<T>(&self, question: impl FnOnce(u32) -> Vec<u8>, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
+        let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
+        *sequence = sequence.wrapping_add(1);
+        rustix::net::send(&self.socket, &question(*sequence), SendFlags::empty()).ok()?;
+        let mut bytes = [0; ANSWER_BYTES];
+        loop {
+            let (len, _) = rustix::net::recv(&self.socket, &mut bytes[..], RecvFlags::empty()).ok()?;
+            let answer = &bytes[..len.min(ANSWER_BYTES)];
+            // Others are to questions that were given up.
+            if message::sequence(answer) == Some(*sequence) {
+                return Some(read(answer));
+            }
         }
-        interface
     }
 }
 
@@ -60,21 +79,33 @@ impl RouteChanges {
     }
 
     /// Waits for a change.
-    pub fn wait(&self) {
-        while !self.take() {
-            // An interruption is no change.
-            let _ = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None);
+    ///
+    /// # Errors
+    /// As recv(2), poll(2): the kernel tells of no more.
+    pub fn wait(&self) -> io::Result<()> {
+        while !self.take()? {
+            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None) {
+                // An interruption is no change.
+                Ok(_) | Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
         }
+        Ok(())
     }
 
     /// Whether something has changed since this was asked last.
-    pub fn take(&self) -> bool {
+    ///
+    /// # Errors
+    /// As recv(2).
+    pub fn take(&self) -> io::Result<bool> {
         let mut has_changed = false;
         loop {
             // What does not fit is not read anyway.
             match rustix::net::recv(&self.0, &mut [0; 1][..], RecvFlags::empty()) {
                 Ok(_) | Err(Errno::NOBUFS) => has_changed = true,
-                Err(_) => return has_changed,
+                Err(Errno::AGAIN) => return Ok(has_changed),
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
             }
         }
     }
@@ -95,6 +126,16 @@ mod tests {
         let routes = Routes::open().expect("whoever has a network has routes");
         let here = "127.0.0.1:1".parse().expect("an address");
         assert_eq!(routes.interface(here, here), None);
-        assert!(!RouteChanges::open().expect("likewise").take());
+        assert!(!RouteChanges::open().expect("likewise").take().expect("no error"));
+    }
+
+    #[test]
+    fn an_interface_that_is_not_there_is_lost() {
+        let routes = Routes::open().expect("whoever has a network has routes");
+        // Loopback's number is 1 in each namespace (net/core/dev.c, LOOPBACK_IFINDEX), and it may be down in one.
+        let loopback = SocketAddr::new([127, 0, 0, 1].into(), 0);
+        let is_up =
+            std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect(loopback)).is_ok();
+        assert_eq!([1, i32::MAX as u32].map(|number| routes.is_lost(number)), [!is_up, true]);
     }
 }

@@ -33,6 +33,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{LoadError, Step, from_map, load_packet};
 use crate::net::claim::Claim;
+use crate::net::routes::Routes;
 use hooks::Hooks;
 use kept::Keeper;
 use slots::Slots;
@@ -44,7 +45,6 @@ pub use ledger::{STORY_BYTES, Tally};
 pub use open::{OpenError, OpenTerms};
 pub use resets::{Outcome, Resets};
 pub use slots::{Listed, Orphan, Receipt, Slot};
-pub use ways::bound;
 
 /// The programs.
 const PROGRAMS: [&str; 4] = [PACKET_INGRESS, PACKET_INGRESS_L3, PACKET_EGRESS, PACKET_EGRESS_L3];
@@ -61,6 +61,8 @@ pub struct Packet {
     hooks: Hooks,
     /// Its ports, on this host.
     claim: Option<Claim>,
+    /// `None`: the kernel does not let it ask, and flows stay where they are.
+    routes: Option<Routes>,
     /// Whether no agent follows for whom anything would be kept.
     is_last: AtomicBool,
 }
@@ -116,20 +118,27 @@ impl Packet {
         self.keeper.clear(self.hooks.names().into_iter().chain(open::NAMES.map(str::to_owned)));
     }
 
+    /// Notes by which of the interfaces by which packets of a flow leave they do so because the routes say so: see [`Self::reroute`]. To be called
+    /// when programs have seen both.
+    pub fn note_routed(&self, slot: &Slot) {
+        if let Some(routes) = &self.routes {
+            self.slots.note_routed(slot.number(), |from, to| routes.interface(from, to));
+        }
+    }
+
     /// The flows that programs carry.
     pub fn listed(&self) -> Vec<Listed> {
         self.slots.listed()
     }
 
-    /// How many flows there is room for: one more than the number of the last slot.
-    pub fn flows_max(&self) -> u32 {
-        self.slots.count()
-    }
-
-    /// Has the packets of a flow leave by other interfaces: those that are said for the addresses from and to which they go, where one is. How
-    /// many of its two ways have changed.
-    pub fn reroute(&self, slot: u32, interface: impl FnMut(SocketAddr, SocketAddr) -> Option<u32>) -> u32 {
-        self.slots.reroute(slot, interface)
+    /// Has packets leave by other interfaces: those that are said for the addresses from and to which they go, where one is. How many flows that
+    /// were. What has left by an interface that the routes did not say stays there, unless that one is lost.
+    pub fn reroute(
+        &self,
+        interface: impl FnMut(SocketAddr, SocketAddr) -> Option<u32>,
+        is_lost: impl FnMut(u32) -> bool,
+    ) -> u32 {
+        self.slots.reroute(interface, is_lost)
     }
 
     /// A free slot, if there is one.

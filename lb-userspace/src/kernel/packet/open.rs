@@ -29,6 +29,7 @@ use super::{Bells, PROGRAMS, Packet, again};
 use crate::kernel::{LoadError, absent, bpf, duplicate, from_map, from_program, take};
 use crate::net;
 use crate::net::claim::Claim;
+use crate::net::routes::Routes;
 
 /// Most slots: the arrays of flows and tallies are memory that the kernel allocates at once, 384 bytes each.
 const SLOTS_LIMIT: u32 = 1 << 20;
@@ -196,7 +197,17 @@ impl Packet {
         let bells = Bells { ring, slots: Arc::clone(&slots) };
         let Loaded { ebpf, keys, counters, .. } = loaded;
         Ok((
-            Self { slots, keys, counters, ebpf, keeper, hooks, claim: None, is_last: AtomicBool::new(false) },
+            Self {
+                slots,
+                keys,
+                counters,
+                ebpf,
+                keeper,
+                hooks,
+                claim: None,
+                routes: Routes::open().ok(),
+                is_last: AtomicBool::new(false),
+            },
             bells,
             orphans,
         ))

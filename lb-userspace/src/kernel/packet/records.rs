@@ -59,6 +59,29 @@ impl Records {
         change(unsafe { &mut (*entry).record })
     }
 
+    /// Whether a slot has a flow at this moment, without the lock.
+    ///
+    /// # Panics
+    /// As [`Self::edit`].
+    pub fn is_there(&self, slot: u32) -> bool {
+        let entry = self.entries.at(slot as usize).as_ptr();
+        // SAFETY: the number lies in the mapping, aligned; others may write it meanwhile, as a whole, hence volatile.
+        let phase = unsafe { (&raw const (*entry).record.flow.phase).read_volatile() };
+        phase != Phase::Gone as u32
+    }
+
+    /// The record of a slot without the lock, so that nobody waits: parts may be older than others. To be compared with what is there before
+    /// anything comes of it.
+    ///
+    /// # Panics
+    /// As [`Self::edit`].
+    pub fn glance(&self, slot: u32) -> Record {
+        let entry = self.entries.at(slot as usize).as_ptr();
+        // SAFETY: the record lies in the mapping, aligned; others may write it meanwhile, hence volatile, and it is made of numbers, so that
+        // any bytes are a record.
+        unsafe { (&raw const (*entry).record).read_volatile() }
+    }
+
     /// Ends a flow for the programs: whatever comes of it from here on is the host's. How it was at that moment.
     ///
     /// # Panics

@@ -1,49 +1,98 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! By which interfaces packets of flows leave that have left user space, where routes change.
+//! By which interfaces packets of flows leave that programs know, where routes change.
+//!
+//! A question for a route cannot carry all that the kernel goes by when a socket sends: marks of packets and connections, for one. So a way follows
+//! the routes only if their answer was once the interface by which packets do leave.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use lb_common::packet::flow::{Phase, Side};
-use lb_common::packet::record::Record;
+use lb_common::packet::record::{Key, Record, free, routed};
 
 use super::keys::ends;
 use super::slots::Slots;
 
-/// [`Record::flags`] beyond those that programs know, who leave it as it is: the connection with an end is bound to the interface by which its
-/// packets leave, whatever the routes say.
-pub const fn bound(to: Side) -> u32 {
-    1 << (30 + to as u32)
+/// The way to an end which may change, as it was at a glance.
+struct Way {
+    number: u32,
+    to: Side,
+    generation: u64,
+    key: Key,
+    interface: u32,
+    is_routed: bool,
 }
 
 impl Slots {
+    /// See [`super::Packet::note_routed`].
+    pub fn note_routed(&self, number: u32, mut interface: impl FnMut(SocketAddr, SocketAddr) -> Option<u32>) {
+        for way in self.free_ways(number).filter(|way| !way.is_routed) {
+            let [end, own] = ends(&way.key);
+            if interface(own, end) == Some(way.interface) {
+                self.lead(&way, way.interface);
+            }
+        }
+    }
+
     /// See [`super::Packet::reroute`].
     pub fn reroute(
         &self,
-        number: u32,
         mut interface: impl FnMut(SocketAddr, SocketAddr) -> Option<u32>,
+        mut is_lost: impl FnMut(u32) -> bool,
     ) -> u32 {
-        let is_there = |record: &Record| record.flow.phase() != Phase::Gone;
-        let found = self.records.edit(number, |record| is_there(record).then_some(*record));
-        let Some(before) = found else { return 0 };
-        let mut changed = 0;
-        for to in Side::ALL {
-            let (from, [end, own]) = (to.other(), ends(&before.key(to)));
-            let is_free = before.way(from).interface != 0 && before.flags & bound(to) == 0;
-            let Some(new) = is_free.then(|| interface(own, end)).flatten() else { continue };
-            changed += self.records.edit(number, |record| {
-                let is_same = record.generation == before.generation && is_there(record);
-                u32::from(is_same && lead(record, from, new))
-            });
+        if self.is_empty() {
+            return 0;
         }
-        changed
+        let mut lead = |way: &Way| {
+            let [end, own] = ends(&way.key);
+            let Some(new) = interface(own, end) else { return false };
+            if new == way.interface {
+                // Explained at last, if it was not: it follows from here on.
+                let _is_there = way.is_routed || self.lead(way, new);
+                return false;
+            }
+            (way.is_routed || is_lost(way.interface)) && self.lead(way, new)
+        };
+        let mut moved = 0;
+        for number in 0..self.count() {
+            let ways = self.free_ways(number).filter(|way| lead(way)).count();
+            moved += u32::from(ways > 0);
+        }
+        moved
+    }
+
+    /// The ways of a slot's flow that no socket and no address binds to an interface.
+    fn free_ways(&self, number: u32) -> impl Iterator<Item = Way> {
+        let record = self.records.is_there(number).then(|| self.records.glance(number));
+        record
+            .into_iter()
+            .flat_map(move |record| Side::ALL.map(|to| Way::free(number, &record, to)).into_iter().flatten())
+    }
+
+    /// Has packets leave by an interface from now on, as the routes say; whether it is still the same flow.
+    fn lead(&self, way: &Way, interface: u32) -> bool {
+        self.records.edit(way.number, |record| {
+            let is_there = record.flow.phase() != Phase::Gone && record.generation == way.generation;
+            // A glance may have seen half of a flow that has just begun.
+            if !is_there || record.key(way.to) != way.key {
+                return false;
+            }
+            record.flags |= routed(way.to);
+            match way.to {
+                Side::Client => record.to_client.interface = interface,
+                Side::Server => record.to_server.interface = interface,
+            }
+            true
+        })
     }
 }
 
-/// Has packets that come from a side leave by an interface; whether that is another one than before.
-fn lead(record: &mut Record, from: Side, interface: u32) -> bool {
-    let way = match from {
-        Side::Client => &mut record.to_server,
-        Side::Server => &mut record.to_client,
-    };
-    std::mem::replace(&mut way.interface, interface) != interface
+impl Way {
+    fn free(number: u32, record: &Record, to: Side) -> Option<Self> {
+        let (key, interface) = (record.key(to), record.way(to.other()).interface);
+        // An address of one link alone is nowhere else.
+        let is_of_link = matches!(ends(&key)[0].ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
+        let is_free = interface != 0 && record.flags & free(to) != 0 && !is_of_link;
+        let is_routed = record.flags & routed(to) != 0;
+        is_free.then_some(Self { number, to, generation: record.generation, key, interface, is_routed })
+    }
 }

@@ -3,9 +3,14 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-/// RTM_NEWROUTE, which is how a route is told, and RTM_GETROUTE.
+/// RTM_NEWLINK, which is how an interface is told, RTM_GETLINK, and the same of a route.
+const NEW_LINK: u16 = 16;
+const GET_LINK: u16 = 18;
 const NEW: u16 = 24;
 const GET: u16 = 26;
+
+/// NLMSG_ERROR.
+const ERROR: u16 = 2;
 
 /// NLM_F_REQUEST (netlink(7)).
 const REQUEST: u16 = 1;
@@ -28,6 +33,11 @@ const HEADERS: usize = HEADER + 12;
 /// Where in struct rtmsg the kind of a route stands.
 const KIND: usize = 7;
 
+/// Where in struct ifinfomsg behind the header the number of an interface stands, and its flags; bytes of both structs.
+const LINK_NUMBER: usize = 4;
+const LINK_FLAGS: usize = HEADER + 8;
+const LINK_HEADERS: usize = HEADER + 16;
+
 /// What changes by which interface this host sends: links, addresses, routes, rules, and next hops that routes share (enum rtnetlink_groups; group n is bit
 /// n - 1). A link that goes down takes routes of IPv4 with it, of which nobody is told by themselves.
 pub const GROUPS: u32 =
@@ -38,7 +48,7 @@ const fn group(number: u32) -> u32 {
 }
 
 /// Asks how TCP goes from an address and port to others. Ports matter where rules ask for them, or several gateways share the load.
-pub fn question(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
+pub fn question(from: SocketAddr, to: SocketAddr, sequence: u32) -> Vec<u8> {
     let (family, bits) = if to.is_ipv4() { (libc::AF_INET, 32) } else { (libc::AF_INET6, 128) };
     let body = [
         vec![family as u8, bits, bits, 0, 0, 0, 0, 0, 0, 0, 0, 0],
@@ -49,19 +59,53 @@ pub fn question(from: SocketAddr, to: SocketAddr) -> Vec<u8> {
         attribute(DESTINATION_PORT, &to.port().to_be_bytes()),
     ]
     .concat();
+    request(GET, sequence, &body)
+}
+
+/// Asks for the interface with this number.
+pub fn link(number: u32, sequence: u32) -> Vec<u8> {
+    let mut body = [0; LINK_HEADERS - HEADER];
+    body[LINK_NUMBER..][..4].copy_from_slice(&number.to_ne_bytes());
+    request(GET_LINK, sequence, &body)
+}
+
+fn request(kind: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
     let mut message = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
-    message.extend(GET.to_ne_bytes());
+    message.extend(kind.to_ne_bytes());
     message.extend(REQUEST.to_ne_bytes());
-    // No number of its own, for the kernel answers at once; the sender's, which the kernel fills in.
-    message.extend([0; 8]);
+    message.extend(sequence.to_ne_bytes());
+    // The sender's number, which the kernel fills in.
+    message.extend([0; 4]);
     message.extend(body);
     message
 }
 
+/// The number of the question that an answer is to.
+pub fn sequence(answer: &[u8]) -> Option<u32> {
+    word(answer, 8)
+}
+
+/// Whether an answer says that there is no such interface, or that it is down.
+pub fn is_lost(answer: &[u8]) -> bool {
+    match kind(answer) {
+        // ENODEV: net/core/rtnetlink.c, rtnl_getlink. Other errors say nothing of the interface.
+        Some(ERROR) => word(answer, HEADER) == Some((-libc::ENODEV) as u32),
+        Some(NEW_LINK) => word(answer, LINK_FLAGS).is_some_and(|flags| flags & libc::IFF_UP as u32 == 0),
+        _ => false,
+    }
+}
+
+fn kind(answer: &[u8]) -> Option<u16> {
+    Some(u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?))
+}
+
+fn word(answer: &[u8], at: usize) -> Option<u32> {
+    Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?))
+}
+
 /// By which interface packets leave, as an answer says; `None`: it is an error, or the route leads to nobody else.
 pub fn interface(answer: &[u8]) -> Option<u32> {
-    let kind = u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?);
-    if kind != NEW || *answer.get(HEADER + KIND)? != UNICAST {
+    if kind(answer)? != NEW || *answer.get(HEADER + KIND)? != UNICAST {
         return None;
     }
     let number = find(answer.get(HEADERS..)?, INTERFACE)?;
@@ -99,7 +143,7 @@ mod tests {
     use super::*;
 
     fn question(from: &str, to: &str) -> Vec<u8> {
-        super::question(from.parse().expect("an address"), to.parse().expect("an address"))
+        super::question(from.parse().expect("an address"), to.parse().expect("an address"), 7)
     }
 
     #[test]
@@ -107,6 +151,7 @@ mod tests {
         let check = |from: &str, to: &str, source: &[u8], destination: &[u8]| {
             let asked = question(from, to);
             assert_eq!(asked.len(), u32::from_ne_bytes(asked[..4].try_into().expect("four")) as usize);
+            assert_eq!(sequence(&asked), Some(7));
             let attributes = &asked[HEADERS..];
             assert_eq!(find(attributes, SOURCE), Some(source));
             assert_eq!(find(attributes, DESTINATION), Some(destination));
@@ -130,11 +175,28 @@ mod tests {
             answer
         };
         assert_eq!(interface(&answer(NEW, UNICAST)), Some(7));
-        // RTN_LOCAL; NLMSG_ERROR.
+        // RTN_LOCAL.
         assert_eq!(interface(&answer(NEW, 2)), None);
-        assert_eq!(interface(&answer(2, UNICAST)), None);
+        assert_eq!(interface(&answer(ERROR, UNICAST)), None);
         (0..answer(NEW, UNICAST).len()).for_each(|len| {
             assert_eq!(interface(&answer(NEW, UNICAST)[..len]), None, "{len} bytes");
         });
+    }
+
+    #[test]
+    fn an_interface_is_lost_that_is_down_or_not_there() {
+        let check = |kind: u16, at: usize, number: i32, expected: bool| {
+            let mut answer = vec![0; LINK_HEADERS];
+            answer[4..6].copy_from_slice(&kind.to_ne_bytes());
+            answer[at..at + 4].copy_from_slice(&number.to_ne_bytes());
+            assert_eq!(is_lost(&answer), expected, "kind {kind}, {number}");
+        };
+        check(NEW_LINK, LINK_FLAGS, libc::IFF_UP | libc::IFF_RUNNING, false);
+        check(NEW_LINK, LINK_FLAGS, libc::IFF_BROADCAST, true);
+        check(ERROR, HEADER, -libc::ENODEV, true);
+        check(ERROR, HEADER, -libc::EPERM, false);
+        check(NEW, HEADER, 0, false);
+        assert!(!is_lost(&[]));
+        assert_eq!(link(258, 7)[HEADER + LINK_NUMBER..][..4], 258_u32.to_ne_bytes());
     }
 }

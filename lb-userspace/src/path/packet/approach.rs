@@ -318,7 +318,7 @@ impl<'a> Approach<'a> {
         });
         self.is_known = true;
         match armed {
-            Some(true) => {}
+            Some(true) => self.station.common.kernel.note_routed(&spliced.slot),
             Some(false) => return false,
             // Bytes have come past the programs: they do not see all of this flow.
             None => {

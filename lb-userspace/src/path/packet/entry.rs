@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use lb_common::packet::flow::{End, Flow, Position, Side};
 use lb_common::packet::reason::Untranslatable;
-use lb_common::packet::record::{Record, Way};
+use lb_common::packet::record::{Record, Way, free};
 use lb_common::packet::sequence::is_before;
 use lb_common::packet::syn::{Family, Leg, agree};
 use lb_common::packet::tcp::{SHIFT_MAX, Translation};
@@ -115,8 +115,8 @@ pub(super) fn look(
     let family = packet::family(client.ends.peer.ip());
     let mut record = Record::new(flow, family, way_to(&server), way_to(&client));
     for (socket, end) in [(client_socket, Side::Client), (server_socket, Side::Server)] {
-        if net::is_bound_to_interface(socket).map_err(gone)? {
-            record.flags |= packet::bound(end);
+        if !net::is_bound_to_interface(socket).map_err(gone)? {
+            record.flags |= free(end);
         }
     }
     Ok(Known { record, basis: Basis([client_position, server_position]) })
