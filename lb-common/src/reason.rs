@@ -89,6 +89,8 @@ labelled! {
         Full => "full",
         /// Not all of its segments come by an interface at which they are seen.
         Unseen => "unseen",
+        /// Its packets leave by an interface to which the routes do not lead: a mark has chosen it, which redirected packets do not have.
+        Unrouted => "unrouted",
         /// A packet came, or went out, that nobody here understands: the flow stays with its sockets.
         Abandoned => "abandoned",
         /// The kernel refused for another reason.

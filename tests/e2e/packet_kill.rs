@@ -38,9 +38,9 @@ fn a_killed_agent_loses_no_flow(family: Family) {
         streaming.join().expect("no panic");
         second
     });
-    let scrape = second.scrape();
+    // Workers take them up, each its own, once the agent is ready.
     for gauge in ["lb_frontend_connections_active", "lb_server_connections_active"] {
-        assert_eq!(scrape.count(gauge, &[]), 3, "{gauge}");
+        until(gauge, || second.scrape().count(gauge, &[]) == 3);
     }
     bulk.stream(8 << 20);
     let flows = [talking, idle, bulk];

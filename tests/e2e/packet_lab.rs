@@ -11,7 +11,7 @@ use lb_tests::net::{Listener, Namespace, Net};
 use lb_tests::stream::{receive_exactly, say};
 use lb_tests::wait::until;
 
-use crate::support::{PORT, SERVER_PORT};
+use crate::support::{PORT, SERVER_PORT, stream_both_ways};
 
 /// Makes tests of scenarios that take a family: one in module `v4` and one in module `v6`.
 macro_rules! on_both_families {
@@ -151,6 +151,25 @@ impl Lab {
         let scrape = self.agent.scrape();
         let all = scrape.count("lb_path_bytes_total", &[]);
         all - scrape.count("lb_path_bytes_total", &[("path", "packet")])
+    }
+
+    /// A flow that stays in user space for the one reason, and is exact there; and that others leave beside it.
+    #[track_caller]
+    pub(crate) fn assert_kept(&self, flow: &Spliced, reason: &str) {
+        const BYTES: u64 = 1 << 20;
+        let mut pings = 0;
+        let labels = [("path", "packet"), ("reason", reason)];
+        until("it to be refused", || {
+            flow.ping();
+            pings += 1;
+            self.agent.scrape().count("lb_path_fallbacks_total", &labels) > 0
+        });
+        stream_both_ways(&flow.client, &flow.server, BYTES, BYTES);
+        let records = self.agent.until_records(1);
+        assert_ne!(records[0].text("path"), "packet");
+        assert_eq!((records[0].close(), records[0].number("sent_bytes")), ("finished", pings + BYTES));
+        assert_eq!(self.bytes_beside(), 2 * (pings + BYTES));
+        self.assert_refused(&[(reason, 1)]);
     }
 
     /// Asserts that flows were refused for these reasons, so often, and for no others.

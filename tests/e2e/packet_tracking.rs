@@ -171,24 +171,6 @@ fn both_ends_of_a_flow_that_tracking_has_forgotten_hear_of_it_behind_stateful_ru
     lab.assert_closed(1, "server-down");
 }
 
-/// A flow that stays in user space for the one reason, and is exact there; and that others leave beside it.
-#[track_caller]
-fn is_kept(lab: &Lab, flow: &Spliced, reason: &str) {
-    let mut pings = 0;
-    let labels = [("path", "packet"), ("reason", reason)];
-    until("it to be refused", || {
-        flow.ping();
-        pings += 1;
-        lab.agent.scrape().count("lb_path_fallbacks_total", &labels) > 0
-    });
-    stream_both_ways(&flow.client, &flow.server, BYTES, BYTES);
-    let records = lab.agent.until_records(1);
-    assert_ne!(records[0].text("path"), "packet");
-    assert_eq!((records[0].close(), records[0].number("sent_bytes")), ("finished", pings + BYTES));
-    assert_eq!(lab.bytes_beside(), 2 * (pings + BYTES));
-    lab.assert_refused(&[(reason, 1)]);
-}
-
 fn a_redirected_port_keeps_flows_in_user_space(family: Family) {
     let net = Net::new(1);
     rule(
@@ -199,7 +181,7 @@ fn a_redirected_port_keeps_flows_in_user_space(family: Family) {
     );
     let lab = Lab::over(net, family);
     let client = lab.net.client.connect(family.of(&lab.net.balancer, 443));
-    is_kept(&lab, &Spliced { client, server: lab.listener.accept() }, "nat");
+    lab.assert_kept(&Spliced { client, server: lab.listener.accept() }, "nat");
     lab.spliced().ping();
 }
 
@@ -216,7 +198,7 @@ fn a_server_that_is_another_keeps_flows_in_user_space(family: Family) {
     let lab = Lab::over(net, family);
     let elsewhere = lab.net.servers[1].listen(SERVER_PORT);
     let client = lab.net.client.connect(lab.address());
-    is_kept(&lab, &Spliced { client, server: elsewhere.accept() }, "nat");
+    lab.assert_kept(&Spliced { client, server: elsewhere.accept() }, "nat");
     rule(&lab.net.balancer, "delete table inet servers");
     lab.spliced().ping();
 }
@@ -240,7 +222,7 @@ fn a_source_that_is_another_keeps_flows_in_user_space(family: Family) {
     );
     rule(&net.balancer, &rules);
     let lab = Lab::over(net, family);
-    is_kept(&lab, &Spliced::from(lab.pair()), "nat");
+    lab.assert_kept(&Spliced::from(lab.pair()), "nat");
     rule(&lab.net.balancer, "delete table inet sources");
     lab.spliced().ping();
 }
@@ -263,7 +245,7 @@ fn translation_in_a_zone_keeps_flows_in_user_space(family: Family) {
     let lab = Lab::over(net, family);
     let elsewhere = lab.net.servers[1].listen(SERVER_PORT);
     let client = lab.net.client.connect(lab.address());
-    is_kept(&lab, &Spliced { client, server: elsewhere.accept() }, "unseen");
+    lab.assert_kept(&Spliced { client, server: elsewhere.accept() }, "unseen");
 }
 
 /// As on hosts with containers.

@@ -118,12 +118,11 @@ impl Packet {
         self.keeper.clear(self.hooks.names().into_iter().chain(open::NAMES.map(str::to_owned)));
     }
 
-    /// Notes by which of the interfaces by which packets of a flow leave they do so because the routes say so: see [`Self::reroute`]. To be called
-    /// when programs have seen both.
-    pub fn note_routed(&self, slot: &Slot) {
-        if let Some(routes) = &self.routes {
-            self.slots.note_routed(slot.number(), |from, to| routes.interface(from, to));
-        }
+    /// Notes by which of the interfaces by which packets of a flow leave they do so because the routes say so: see [`Self::reroute`]. Whether none
+    /// leaves by one that the routes do not say: programs would not find the next hop there. To be called when they have seen both.
+    pub fn note_routed(&self, slot: &Slot) -> bool {
+        let Some(routes) = &self.routes else { return true };
+        self.slots.note_routed(slot.number(), |from, to| routes.interface(from, to))
     }
 
     /// The flows that programs carry.

@@ -328,7 +328,8 @@ mod tests {
         };
         // By a mark, perhaps: no answer explains 3 and 4.
         check(Some(9), &[], (0, [3, 4]));
-        slots.note_routed(slot.number(), |_, _| Some(3));
+        assert!(slots.note_routed(slot.number(), |_, _| None), "nothing is known against it");
+        assert!(!slots.note_routed(slot.number(), |_, _| Some(3)));
         check(None, &[3, 4], (0, [3, 4]));
         check(Some(9), &[], (1, [9, 4]));
         check(Some(9), &[], (0, [9, 4]));

@@ -24,13 +24,20 @@ struct Way {
 
 impl Slots {
     /// See [`super::Packet::note_routed`].
-    pub fn note_routed(&self, number: u32, mut interface: impl FnMut(SocketAddr, SocketAddr) -> Option<u32>) {
-        for way in self.free_ways(number).filter(|way| !way.is_routed) {
+    pub fn note_routed(
+        &self,
+        number: u32,
+        mut interface: impl FnMut(SocketAddr, SocketAddr) -> Option<u32>,
+    ) -> bool {
+        let mut is_elsewhere = |way: &Way| {
             let [end, own] = ends(&way.key);
-            if interface(own, end) == Some(way.interface) {
-                self.lead(&way, way.interface);
-            }
-        }
+            let answer = interface(own, end);
+            let _is_noted = answer == Some(way.interface) && self.lead(way, way.interface);
+            answer.is_some_and(|answer| answer != way.interface)
+        };
+        let unnoted = self.free_ways(number).filter(|way| !way.is_routed);
+        // Each is asked for.
+        unnoted.filter(|way| is_elsewhere(way)).count() == 0
     }
 
     /// See [`super::Packet::reroute`].

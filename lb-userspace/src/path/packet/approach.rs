@@ -24,9 +24,9 @@ use lb_common::packet::record::{ANNOUNCE, QUIESCE, RUNG};
 use lb_common::reason::{PacketObstacle, PathKind};
 
 use super::entry::{self, Basis, Obstacle, catch_up};
-use super::sockets::{Brevity, resting, why_no_port};
+use super::sockets::{Brevity, announce_windows, resting, why_no_port};
 use super::{Port, Progress, Spliced, Station};
-use crate::net::{Socket, repair};
+use crate::net::Socket;
 use crate::path::drain::drain;
 use crate::path::flow::{Ending, Run};
 use crate::path::meter::{Carried, Meter};
@@ -293,11 +293,12 @@ impl<'a> Approach<'a> {
         if is_resting && unacknowledged != (0, 0) {
             return false;
         }
+        if !self.station.common.kernel.note_routed(&spliced.slot) {
+            return self.give_up(PacketObstacle::Unrouted);
+        }
         // Most flows that end early are never armed, and need no story.
         if self.story.take().is_some_and(|story| spliced.slot.tell(&story).is_err()) {
-            self.station.common.refused.note(PacketObstacle::Kernel);
-            self.settle();
-            return false;
+            return self.give_up(PacketObstacle::Kernel);
         }
         let (client, server) = self.basis.positions(self.before, carried);
         let is_known = self.is_known;
@@ -318,14 +319,10 @@ impl<'a> Approach<'a> {
         });
         self.is_known = true;
         match armed {
-            Some(true) => self.station.common.kernel.note_routed(&spliced.slot),
+            Some(true) => {}
             Some(false) => return false,
             // Bytes have come past the programs: they do not see all of this flow.
-            None => {
-                self.station.common.refused.note(PacketObstacle::Unseen);
-                self.settle();
-                return false;
-            }
+            None => return self.give_up(PacketObstacle::Unseen),
         }
         self.state = State::Armed;
         self.arms = self.arms.saturating_add(1);
@@ -333,9 +330,16 @@ impl<'a> Approach<'a> {
             self.rests_until = None;
             // A look would disarm it, and so would make it miss the answer.
             self.tick = None;
-            self.announce();
+            announce_windows([self.client, self.server]);
         }
         true
+    }
+
+    /// User space carries it to its end. Always false.
+    fn give_up(&mut self, obstacle: PacketObstacle) -> bool {
+        self.station.common.refused.note(obstacle);
+        self.settle();
+        false
     }
 
     /// Asks both ends to pause, where the flow has not left for long; or lets them go on. While nobody watches it they are not asked: user space
@@ -378,15 +382,7 @@ impl<'a> Approach<'a> {
             && let Some(spliced) = &self.spliced
         {
             spliced.slot.edit(|record| record.flags = record.flags & !QUIESCE | ANNOUNCE);
-            self.announce();
-        }
-    }
-
-    /// Tells both ends how much room there really is.
-    fn announce(&self) {
-        for socket in [self.client, self.server] {
-            // A socket that is gone has no room.
-            let _ = repair::announce_window(socket.get_ref());
+            announce_windows([self.client, self.server]);
         }
     }
 

@@ -6,7 +6,7 @@ use lb_common::reason::PacketObstacle;
 use super::Station;
 use super::approach::RESTLESS_BYTES;
 use crate::config::Promotion;
-use crate::net::{self, Socket};
+use crate::net::{self, Socket, repair};
 use crate::path::lane::CAREFUL_BYTES;
 
 /// What may wait in a socket for being sent while a flow is on its way, in bytes: a reader that is slow takes it within the time in which both ends pause.
@@ -16,6 +16,14 @@ const UNSENT_MAX: u32 = 128 << 10;
 pub fn leaves_soon(station: &Station, promotion: Promotion) -> bool {
     let is_soon = promotion.is_at_once() || promotion.after_bytes <= RESTLESS_BYTES;
     is_soon && !station.common.canary.is_off()
+}
+
+/// Tells the ends of both how much room there really is.
+pub fn announce_windows(sockets: [&Socket; 2]) {
+    for socket in sockets {
+        // One that is gone has no room.
+        let _ = repair::announce_window(socket.get_ref());
+    }
 }
 
 /// The sockets of a flow that is on its way. While they are brief, they announce no more room than they have, and take little that they cannot send yet:
