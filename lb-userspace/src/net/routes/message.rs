@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use crate::net::netlink::{attribute, find};
+
 /// RTM_NEWLINK, which is how an interface is told, RTM_GETLINK, and the same of a route.
 const NEW_LINK: u16 = 16;
 const GET_LINK: u16 = 18;
@@ -112,30 +114,11 @@ pub fn interface(answer: &[u8]) -> Option<u32> {
     Some(u32::from_ne_bytes(number.try_into().ok()?))
 }
 
-fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let (header, _) = attributes.split_at_checked(4)?;
-        let len = usize::from(u16::from_ne_bytes([header[0], header[1]]));
-        if u16::from_ne_bytes([header[2], header[3]]) == wanted {
-            return attributes.get(4..len);
-        }
-        attributes = attributes.get(len.max(4).next_multiple_of(4)..)?;
-    }
-}
-
 fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),
     }
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut attribute = ((4 + value.len()) as u16).to_ne_bytes().to_vec();
-    attribute.extend(kind.to_ne_bytes());
-    attribute.extend(value);
-    attribute.resize(attribute.len().next_multiple_of(4), 0);
-    attribute
 }
 
 #[cfg(test)]

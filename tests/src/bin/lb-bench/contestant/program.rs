@@ -36,14 +36,6 @@ pub fn installed(path: &str) -> Result<String> {
     absolute(&path).with_context(|| format!("no {} (`cargo xtask setup --bench` brings it)", path.display()))
 }
 
-/// Whether cargo has installed a program without optimization, as `cargo xtask setup --bench --quick` has it (The Cargo Book, "cargo install",
-/// --debug): by cargo's own list beside the folder of programs.
-pub fn is_for_tests_alone(program: &str) -> bool {
-    let list = Path::new(program).parent().and_then(Path::parent).map(|root| root.join(".crates2.json"));
-    let list = list.and_then(|list| std::fs::read_to_string(list).ok());
-    list.is_some_and(|list| list.contains(r#""profile":"dev""#))
-}
-
 fn absolute(path: &Path) -> Result<String> {
     let path = path.canonicalize()?;
     path.into_os_string().into_string().map_err(|path| anyhow!("{} is not text", path.display()))
@@ -61,22 +53,4 @@ pub fn first_line(program: &str, argument: &str) -> Result<String> {
     let line = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default();
     ensure!(!line.is_empty(), "{program} {argument} says nothing");
     Ok(line.to_owned())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_cargo_built_without_optimization_is_known() {
-        let root = tempfile::tempdir().expect("a temporary folder");
-        let program = root.path().join("bin/sozu");
-        let program = program.to_str().expect("text");
-        assert!(!is_for_tests_alone(program), "cargo has not installed it");
-        for (profile, expected) in [("release", false), ("dev", true)] {
-            let list = format!(r#"{{"installs":{{"sozu 2.3.3 (registry)":{{"profile":"{profile}"}}}}}}"#);
-            std::fs::write(root.path().join(".crates2.json"), list).expect("our own folder");
-            assert_eq!(is_for_tests_alone(program), expected, "{profile}");
-        }
-    }
 }
