@@ -25,6 +25,11 @@ use crate::process::{Process, run};
 use crate::stream::{End, end_of, receive_all};
 use crate::wait::PATIENCE;
 
+/// What a socket's buffers may hold: the kernel's own defaults where there is memory enough (ip-sysctl.rst), whatever this machine has
+/// set, which new namespaces inherit. How much waits at a reader that pauses depends on it.
+const BUFFERS: [(&str, &str); 2] =
+    [("net/ipv4/tcp_rmem", "4096 131072 6291456"), ("net/ipv4/tcp_wmem", "4096 16384 4194304")];
+
 /// A network of namespaces. Dropping it removes them, once the processes inside have ended.
 #[derive(Debug)]
 pub struct Net {
@@ -128,6 +133,9 @@ impl Namespace {
         let namespace = Self { link, pid, holder, v4, v6 };
         namespace.enter(|| ip(&["link", "set", "lo", "up"]));
         namespace.sysctl("net/ipv4/tcp_congestion_control", "cubic");
+        for (key, sizes) in BUFFERS {
+            namespace.sysctl(key, sizes);
+        }
         namespace
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is wrong with a configuration, and where.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 /// One thing that is wrong, or that looks wrong, at one place of one file.
@@ -36,13 +36,26 @@ impl fmt::Display for Place {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.place)?;
+        let mut line = OneLine(f);
+        write!(line, "{}: ", self.place)?;
         match (&self.key[..], &self.found) {
             ("", _) => {}
-            (key, Some(found)) => write!(f, "{key} = {found}: ")?,
-            (key, None) => write!(f, "{key}: ")?,
+            (key, Some(found)) => write!(line, "{key} = {found}: ")?,
+            (key, None) => write!(line, "{key}: ")?,
         }
-        f.write_str(&self.text)
+        line.write_str(&self.text)
+    }
+}
+
+/// Writes text with control characters escaped: what a file's name contains must not reach a terminal as it is.
+struct OneLine<'a, 'f>(&'a mut fmt::Formatter<'f>);
+
+impl fmt::Write for OneLine<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        text.chars().try_for_each(|c| match c.is_control() {
+            true => write!(self.0, "{}", c.escape_default()),
+            false => self.0.write_char(c),
+        })
     }
 }
 
@@ -60,7 +73,7 @@ pub struct Problems {
 impl fmt::Display for Problems {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let plural = if self.errors.len() == 1 { "" } else { "s" };
-        write!(f, "error: {}: {} problem{plural}", self.file, self.errors.len())?;
+        write!(OneLine(f), "error: {}: {} problem{plural}", self.file, self.errors.len())?;
         for error in &self.errors {
             write!(f, "\n  {error}")?;
         }
@@ -100,5 +113,14 @@ mod tests {
             "error: lb.toml: 2 problems\n  lb.toml:3:5: global.workers = 0: must be between 1 and 1024\n  \
              lb.toml:9:5: unclosed array\nwarning: lb.toml:7:5: backend.x: nothing uses it"
         );
+    }
+
+    #[test]
+    fn control_characters_in_names_of_files_do_not_reach_a_terminal() {
+        let mut problem = problem(1, "a", None, "cannot read \u{1b}[2J");
+        problem.place.file = "b\0".into();
+        let problems = Problems { file: "c\n".into(), errors: vec![problem], warnings: vec![] };
+        let expected = "error: c\\n: 1 problem\n  b\\u{0}:1:5: a: cannot read \\u{1b}[2J";
+        assert_eq!(problems.to_string(), expected);
     }
 }
