@@ -241,7 +241,10 @@ impl Worker {
 
     /// A connection that this worker served has ended.
     pub fn note_end(&self) {
-        self.shared.peers[self.index].serving.fetch_sub(1, Ordering::Relaxed);
+        let was_last = self.shared.peers[self.index].serving.fetch_sub(1, Ordering::Relaxed) == 1;
+        if was_last {
+            self.tools.pipes.rest();
+        }
     }
 
     /// The worker that should serve one more connection: this one, unless it has clearly more than the one that has least.

@@ -3,14 +3,16 @@
 //! another agent, have all of them.
 
 use std::process::Command;
+use std::time::Duration;
 
 use lb_tests::agent::Agent;
 use lb_tests::config::Path;
 use lb_tests::net::Net;
 use lb_tests::process::Process;
+use lb_tests::stream::{End, finish, receive_all, send_until_blocked};
 use lb_tests::wait::until;
 
-use crate::support::{Relay, SERVER_PORT, stream_both_ways, tcp_config};
+use crate::support::{Relay, SERVER_PORT, limit_socket_buffers, stream_both_ways, tcp_config};
 
 /// Users of nobody else, so that tests beside these keep their pipes.
 const USERS: [&str; 2] = ["61213", "61214"];
@@ -94,6 +96,31 @@ fn as_user(user: &str) -> [&str; 7] {
 
 /// Some megabytes both ways, as the flow with this number of its agent.
 #[track_caller]
+/// Pipes of many flows that have ended are closed, but for four of each worker: other processes may need their pages.
+#[test]
+fn an_agent_that_serves_nobody_keeps_few_pipes() {
+    let net = Net::new(1);
+    limit_socket_buffers(&net, 64 << 10);
+    let listener = net.server().listen(SERVER_PORT);
+    let agent = Agent::start(&net, &tcp_config(&net, Path::Splice, "").global("workers = 2"));
+    let relay = Relay { agent, listener, net };
+    let pipes = || relay.agent.scrape().count("lb_pipes", &[]);
+    let flows: Vec<_> = (0..16).map(|_| relay.handed_over(Path::Splice)).collect();
+    std::thread::scope(|scope| {
+        let fill = |(client, _): &_| send_until_blocked(client, 1, Duration::from_millis(200));
+        flows.iter().for_each(|flow| drop(scope.spawn(move || fill(flow))));
+    });
+    until("each flow to have a pipe", || pipes() >= 16);
+    for (client, server) in &flows {
+        finish(client);
+        assert_eq!(receive_all(server).1, End::Finished);
+        finish(server);
+    }
+    relay.agent.until_idle();
+    until("the pipes to be closed", || pipes() <= 2 * 4);
+    assert!(pipes() > 0);
+}
+
 fn stream(relay: &Relay, number: u64) {
     let (client, server) = relay.pair();
     stream_both_ways(&client, &server, 32 << 20, 32 << 20);

@@ -108,7 +108,11 @@ fn short_flows_never_go_inside() {
     let bytes = |path| relay.agent.scrape().count("lb_path_bytes_total", &[("path", path)]);
     assert_eq!((bytes("copy"), bytes("sockmap")), (20 * 999, 0));
     let (client, server) = relay.pair();
-    for _ in 0..100 {
+    for number in 0..100 {
+        // A message that comes at once after the last one that is needed is still copied, on a busy machine one after the other.
+        if number % 10 == 0 {
+            thread::sleep(Duration::from_millis(50));
+        }
         say(&client, &[3; 100]);
         assert_eq!(receive_exactly(&server, 100), [3; 100]);
     }
@@ -116,7 +120,6 @@ fn short_flows_never_go_inside() {
     finish(&server);
     drop((client, server));
     relay.agent.until_idle();
-    // A message that comes at once after the last one that is needed is still copied.
     let (copied, inside) = (bytes("copy") - 20 * 999, bytes("sockmap"));
     assert!(copied + inside == 10_000 && copied >= 1_000 && inside > 0, "{copied} copied, {inside} inside");
 }

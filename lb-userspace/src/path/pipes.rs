@@ -23,6 +23,9 @@ use crate::config::needs::{WIDE_PIPE_PAGES, WIDE_PIPES_MAX};
 /// what one worker keeps is not what another lacks.
 const IDLE_PIPES_MAX: usize = 64;
 
+/// What it keeps of them when it serves nobody: pages that lie idle are missing to other processes of the user.
+const RESTING_PIPES_MAX: usize = 4;
+
 /// Chunks that a worker copies after the kernel has refused a pipe, before it asks again: asking for each would cost CPU beside the copy.
 const REFUSALS: u32 = 64;
 
@@ -193,6 +196,15 @@ impl Pipes {
         let kept = if pipe.is_wide { &mut idle.wide } else { &mut idle.others };
         kept.push(pipe);
     }
+
+    /// Closes idle pipes but for a few, because the worker serves nobody.
+    pub fn rest(&self) {
+        let mut idle = self.idle.borrow_mut();
+        idle.wide.truncate(RESTING_PIPES_MAX);
+        let left = RESTING_PIPES_MAX - idle.wide.len();
+        idle.others.truncate(left);
+        self.refusals_left.set(0);
+    }
 }
 
 #[cfg(test)]
@@ -235,6 +247,18 @@ mod tests {
         }
         let left: Vec<_> = std::iter::from_fn(|| workers[1].borrow()).collect();
         assert_eq!(left.len(), 6);
+    }
+
+    #[test]
+    fn few_are_kept_where_nobody_is_served() {
+        let budget = PipeBudget::new(32, Gauge::default());
+        let pipes = Pipes::new(Arc::clone(&budget), 1);
+        let all: Vec<_> = std::iter::from_fn(|| pipes.borrow()).collect();
+        all.into_iter().for_each(|pipe| pipes.give_back(pipe));
+        assert_eq!(budget.open.load(Ordering::Relaxed), 16);
+        pipes.rest();
+        assert_eq!(budget.open.load(Ordering::Relaxed), RESTING_PIPES_MAX);
+        assert!(pipes.borrow().is_some());
     }
 
     /// All of them together have no more pages than an unprivileged user may have.
