@@ -4,11 +4,11 @@
 
 use std::io;
 
-use aya::Ebpf;
 use aya::programs::ProgramError;
 use lb_common::packet::record::{PACKET_EGRESS, PACKET_EGRESS_L3, PACKET_INGRESS, PACKET_INGRESS_L3};
 
-use super::hooks::{Direction, Hook, Hooks, Place};
+use super::Programs;
+use super::hooks::{Direction, Hook, Place};
 use super::kept::Keeper;
 use crate::net;
 
@@ -16,6 +16,7 @@ use crate::net;
 #[derive(Debug)]
 pub struct Attachment {
     hooks: [Hook; 2],
+    name: String,
     number: u32,
     mtu: u32,
 }
@@ -69,8 +70,7 @@ enum LinkHeader {
 /// # Errors
 /// See [`AttachError`]; then none of them stays there.
 pub fn attach(
-    ebpf: &mut Ebpf,
-    hooks: &mut Hooks,
+    Programs { ebpf, hooks }: &mut Programs,
     keeper: &Keeper,
     interface: &str,
 ) -> Result<Attachment, AttachError> {
@@ -94,10 +94,15 @@ pub fn attach(
     }
     // One that has gone meanwhile takes anything.
     let mtu = net::mtu(interface).unwrap_or(u32::MAX);
-    Ok(Attachment { hooks: [ingress, egress?], number: place.number, mtu })
+    Ok(Attachment { hooks: [ingress, egress?], name: interface.to_owned(), number: place.number, mtu })
 }
 
 impl Attachment {
+    /// The name that the interface had.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The number of the interface.
     pub fn number(&self) -> u32 {
         self.number
@@ -111,6 +116,11 @@ impl Attachment {
     /// Takes the programs off, whoever keeps them.
     pub fn detach(self) {
         self.hooks.into_iter().for_each(Hook::detach);
+    }
+
+    /// Forgets them: the interface has gone, and they with it.
+    pub(super) fn bury(self) {
+        self.hooks.into_iter().for_each(Hook::bury);
     }
 }
 
