@@ -45,6 +45,7 @@ mod names;
 mod objects;
 mod overlaps;
 mod packet;
+mod packet_addresses;
 mod packet_canary;
 mod packet_cut;
 mod packet_differential;
