@@ -55,6 +55,7 @@ mod packet_interfaces;
 mod packet_kill;
 mod packet_limits;
 mod packet_links;
+mod packet_loopback;
 mod packet_manager;
 mod packet_options;
 mod packet_resets;

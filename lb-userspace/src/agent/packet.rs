@@ -18,7 +18,7 @@ use crate::kernel::{self, Bells, LoadError, Packet};
 use crate::net::conntrack::Conntrack;
 use crate::net::{self, EcnSetting};
 use crate::observe::metrics::ProcessMetrics;
-use crate::path::packet::{Canary, Common, Grace, Ports, Stay};
+use crate::path::packet::{Canary, Common, Grace, Ports, Reach, Stay};
 
 pub(super) mod adoption;
 mod links;
@@ -121,6 +121,7 @@ pub(super) fn open(
                 );
             }
             tell_keeper(kernel.keeper());
+            let reach = Reach::new(interfaces.has_loopback());
             if let Err(error) = links::follow_links(Arc::clone(&interfaces)) {
                 tracing::warn!(%error, "path packet takes no interfaces that come later");
             }
@@ -131,6 +132,7 @@ pub(super) fn open(
                 kernel,
                 stay,
                 grace,
+                reach,
                 ports: Ports::new(config.global.packet_ports()),
                 canary: Arc::new(Canary::new(metrics.paths.clone())),
                 resets,

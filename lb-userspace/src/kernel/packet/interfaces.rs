@@ -108,6 +108,11 @@ impl Interfaces {
         }
     }
 
+    /// Whether they are at loopback, which only who has named it wants.
+    pub fn has_loopback(&self) -> bool {
+        self.state().is_at(net::LOOPBACK)
+    }
+
     /// At how many interfaces they are.
     pub fn len(&self) -> usize {
         self.state().attachments.len()
