@@ -113,7 +113,7 @@ pub(super) fn open(
     match opened {
         Ok((stay, kernel, interfaces, orphans, grace, conntrack, resets)) => {
             metrics.paths.note(PathKind::Packet, Availability::Available);
-            tracing::info!(interfaces = interfaces.len(), left = orphans.len(), "path packet is available");
+            tracing::info!(interfaces = interfaces.count(), left = orphans.len(), "path packet is available");
             if let Some(bytes) = interfaces.narrowest() {
                 tracing::info!(
                     bytes,

@@ -129,10 +129,12 @@ impl LinkChanges {
         let mut bytes = [0; message::LINK_BYTES];
         loop {
             match rustix::net::recv(&self.0, &mut bytes[..], RecvFlags::empty()) {
-                Ok((len, _)) => match message::link_change(&bytes[..len.min(bytes.len())]) {
-                    Some(change) => return Ok(Some(change)),
-                    None => {}
-                },
+                Ok((len, _)) => {
+                    // Others say nothing of interfaces.
+                    if let Some(change) = message::link_change(&bytes[..len.min(bytes.len())]) {
+                        return Ok(Some(change));
+                    }
+                }
                 Err(Errno::NOBUFS) => return Ok(None),
                 Err(Errno::AGAIN) => wait_for_message(&self.0)?,
                 Err(Errno::INTR) => {}

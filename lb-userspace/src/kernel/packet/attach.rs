@@ -87,14 +87,19 @@ pub fn attach(
     };
     let place = Place { name: interface, number: net::interface_number(interface).map_err(missing)? };
     let [ingress, egress] = programs;
+    // First: what comes in before it is there is answered by TCP.
     let ingress = hooks.hook(ebpf, ingress, keeper, &place, Direction::Ingress).map_err(refused)?;
-    let egress = hooks.hook(ebpf, egress, keeper, &place, Direction::Egress).map_err(refused);
-    if egress.is_err() {
-        keeper.forget(&Direction::Ingress.name(place.number));
-    }
+    let egress = match hooks.hook(ebpf, egress, keeper, &place, Direction::Egress) {
+        Ok(egress) => egress,
+        Err(error) => {
+            ingress.detach();
+            hooks.bury(keeper, place.number);
+            return Err(refused(error));
+        }
+    };
     // One that has gone meanwhile takes anything.
     let mtu = net::mtu(interface).unwrap_or(u32::MAX);
-    Ok(Attachment { hooks: [ingress, egress?], name: interface.to_owned(), number: place.number, mtu })
+    Ok(Attachment { hooks: [ingress, egress], name: interface.to_owned(), number: place.number, mtu })
 }
 
 impl Attachment {

@@ -48,10 +48,12 @@ impl Interfaces {
         }
         if self.names.is_empty() {
             for name in net::interfaces().unwrap_or_default() {
-                match self.attach(&mut state, &name) {
-                    Err(error @ AttachError::Refused { .. }) => return Err(error),
-                    // It has just gone, or is of another kind.
-                    Ok(()) | Err(_) => {}
+                let attached = self.attach(&mut state, &name);
+                // One of another kind is left alone, and one may have just gone.
+                if matches!(attached, Err(AttachError::Refused { .. }))
+                    && net::interface_number(&name).is_ok()
+                {
+                    return attached;
                 }
             }
         }
@@ -77,7 +79,8 @@ impl Interfaces {
         let Some(name) = self.wanted(number) else { return false };
         match self.attach(&mut state, &name) {
             Ok(()) => tracing::info!(interface = name, "path packet takes an interface that has come"),
-            Err(AttachError::NoInterface { .. }) => {}
+            // It has gone meanwhile.
+            Err(_) if net::interface_name(number).is_err() => {}
             Err(error) => {
                 state.left_out.insert(number);
                 self.tell(error);
@@ -114,7 +117,7 @@ impl Interfaces {
     }
 
     /// At how many interfaces they are.
-    pub fn len(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.state().attachments.len()
     }
 

@@ -40,7 +40,7 @@ fn follows_what_comes_and_goes() {
     row.balancer.enter(|| {
         WITHOUT_LINKS.set(is_without_links);
         let (interfaces, packet) = opened(&state, &[]);
-        assert_eq!(interfaces.len(), 2);
+        assert_eq!(interfaces.count(), 2);
         give_up_what_only_loading_takes();
         let add = |number: &str| {
             ip(&["link", "add", "later", "index", number, "type", "veth", "peer", "name", "other"]);
@@ -53,9 +53,9 @@ fn follows_what_comes_and_goes() {
         add("1000");
         check(1_000);
         // One that nobody has heard of.
-        assert_eq!(interfaces.len(), 3);
+        assert_eq!(interfaces.count(), 3);
         interfaces.look();
-        assert_eq!(interfaces.len(), 4);
+        assert_eq!(interfaces.count(), 4);
         assert!(!interfaces.take(net::LOOPBACK) && !interfaces.take(1_001));
         // Another one may have its number before that is heard of.
         ip(&["link", "del", "later"]);
@@ -64,7 +64,7 @@ fn follows_what_comes_and_goes() {
         check(1_000);
         ip(&["link", "del", "later"]);
         interfaces.look();
-        assert_eq!((interfaces.len(), kept(&state, 1_000)), (2, 0));
+        assert_eq!((interfaces.count(), kept(&state, 1_000)), (2, 0));
         add("1000");
         check(1_000);
         interfaces.detach();
@@ -99,7 +99,7 @@ fn only_what_is_named_is_taken() {
     let (row, bpffs) = (Row::new(), Bpffs::new());
     row.balancer.enter(|| {
         let (interfaces, _packet) = opened(&bpffs.state(), &["client", "later", "client"]);
-        assert_eq!(interfaces.len(), 1);
+        assert_eq!(interfaces.count(), 1);
         for (name, number, peer) in [("later", "1000", "other"), ("first", "1001", "second")] {
             ip(&["link", "add", name, "index", number, "type", "veth", "peer", "name", peer]);
         }
@@ -110,6 +110,6 @@ fn only_what_is_named_is_taken() {
         }
         interfaces.look();
         assert!(interfaces.take(1_000) && !interfaces.take(1_001));
-        assert_eq!((interfaces.len(), interfaces.narrowest()), (2, None));
+        assert_eq!((interfaces.count(), interfaces.narrowest()), (2, None));
     });
 }
