@@ -109,15 +109,16 @@ fn interfaces(net: &Net) -> [(&Namespace, &str); 4] {
 /// and not after 40 ms (ip-route(8), rto_min and quickack): with so little under way the test would wait most of its time.
 fn spoil(place: &Namespace, interface: &str, fault: &[&str]) {
     place.run(Command::new("tc").args(["qdisc", "add", "dev", interface, "root", "netem"]).args(fault));
-    let route =
-        place.run(Command::new("ip").args(["-4", "route", "show", "dev", interface, "scope", "link"]));
-    let words: Vec<&str> = route.split_whitespace().collect();
-    let mut change = Command::new("ip");
-    change
-        .args(["route", "change"])
-        .args(&words)
-        .args(["dev", interface, "scope", "link", "rto_min", "10ms", "quickack", "1"]);
-    place.run(&mut change);
+    for family in ["-4", "-6"] {
+        let mut routes = Command::new("ip");
+        let shown = place.run(routes.args([family, "route", "show", "dev", interface, "proto", "kernel"]));
+        // The other one is for addresses of the link alone.
+        let route = shown.lines().find(|route| !route.starts_with("fe80")).expect("it has an address");
+        let mut change = Command::new("ip");
+        change.args([family, "route", "change"]).args(route.split_whitespace());
+        change.args(["proto", "kernel", "dev", interface, "rto_min", "10ms", "quickack", "1"]);
+        place.run(&mut change);
+    }
 }
 
 /// The fault is still there, and something went through it.

@@ -1,16 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What tests of path `packet` set up that change links and routes.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use lb_tests::net::{Namespace, Net};
 use lb_tests::process::Process;
+use lb_tests::size;
+use lb_tests::stream::{End, receive_at_most, send_in_pieces};
+use serde_json::Value;
 
 use crate::packet_lab::{Family, Lab, Spliced};
-use crate::support::{SERVER_PORT, stream_both_ways};
+use crate::support::{SERVER_PORT, assert_received, stream_both_ways};
 
 pub(crate) fn ip(place: &Namespace, arguments: &[&str]) {
     place.run(Command::new("ip").args(arguments));
@@ -24,6 +27,23 @@ pub(crate) fn goes_on(lab: &Lab, flow: &Spliced) {
     stream_both_ways(&flow.client, &flow.server, 4 << 20, 4 << 20);
     lab.assert_ended(1, "finished");
     assert_eq!(lab.bytes_beside(), beside);
+}
+
+/// Bytes go both ways, slowly, while something happens.
+#[track_caller]
+pub(crate) fn stream_while(flow: &Spliced, happens: impl FnOnce()) {
+    let bytes = size(256 << 20, 2 << 30);
+    thread::scope(|scope| {
+        let (client, server) = (&flow.client, &flow.server);
+        for (from, to, seed) in [(client, server, 1), (server, client, 2)] {
+            scope.spawn(move || {
+                send_in_pieces(from, seed, bytes, slowly(Duration::from_millis(20))).expect("a reader")
+            });
+            scope.spawn(move || assert_received(&receive_at_most(to, seed, bytes), bytes, End::Silent));
+        }
+        thread::sleep(Duration::from_millis(100));
+        happens();
+    });
 }
 
 /// So slow that what is to happen in the middle does: with a pause after each MiB.
@@ -55,6 +75,11 @@ pub(crate) struct Far {
 }
 
 impl Far {
+    /// A server at the other end of the second network.
+    pub(crate) fn neighbour(self) -> SocketAddr {
+        SocketAddr::new(self.second[1].parse().expect("an address"), SERVER_PORT)
+    }
+
     /// A server behind the router.
     pub(crate) fn server(self) -> SocketAddr {
         SocketAddr::new(self.end.parse().expect("an address"), SERVER_PORT)
@@ -95,11 +120,57 @@ pub(crate) fn add_second_link(net: &Net, end: &Namespace, family: Family, far: F
     add_address(end, "second", family, &with_bits(far.second[1], far.bits));
 }
 
+/// Joins the balancer and an end by a new pair of interfaces as the network's own was, which is gone, with the same name and addresses.
+pub(crate) fn make_again(balancer: &Namespace, interface: &str, end: &Namespace, family: Family) {
+    join(balancer, interface, end, "uplink");
+    let (bits, ends) = match family {
+        Family::V4 => ("/24", end.address(0).ip()),
+        Family::V6 => ("/64", end.address6(0).ip()),
+    };
+    let own = first_address(ends);
+    add_address(balancer, interface, family, &with_bits(&own, bits));
+    add_address(end, "uplink", family, &with_bits(&ends.to_string(), bits));
+    ip(end, &[family.flag(), "route", "add", "default", "via", &own]);
+}
+
+/// The first address of the network of another: the balancer's.
+pub(crate) fn first_address(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => {
+            let [a, b, c, _] = address.octets();
+            Ipv4Addr::new(a, b, c, 1).to_string()
+        }
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & !0xffff | 1).to_string(),
+    }
+}
+
+/// The number of an interface.
+pub(crate) fn interface_number(place: &Namespace, interface: &str) -> u64 {
+    shown(place, interface)["ifindex"].as_u64().expect("a number")
+}
+
 /// Packets that an interface has sent (ip-link(8), -statistics).
 pub(crate) fn sent(place: &Namespace, interface: &str) -> u64 {
-    let shown = place.run(Command::new("ip").args(["-json", "-stats", "link", "show", interface]));
-    let shown: serde_json::Value = serde_json::from_str(&shown).expect("JSON");
-    shown[0]["stats64"]["tx"]["packets"].as_u64().expect("a number")
+    shown(place, interface)["stats64"]["tx"]["packets"].as_u64().expect("a number")
+}
+
+/// What ip(8) says of an interface.
+fn shown(place: &Namespace, interface: &str) -> Value {
+    let said = place.run(Command::new("ip").args(["-json", "-stats", "link", "show", interface]));
+    let said: Value = serde_json::from_str(&said).expect("JSON");
+    said[0].clone()
+}
+
+/// How often the agent has had flows leave by another interface.
+pub(crate) fn moves_of(lab: &Lab) -> usize {
+    lab.agent.process.stderr().iter().filter(|line| line.contains("leave by another interface")).count()
+}
+
+/// Adds or deletes a route to an end by the second of two links.
+pub(crate) fn route_by_the_second(lab: &Lab, end: &Namespace, far: Far, verb: &str) {
+    let to_end = with_bits(&lab.family.of(end, 0).ip().to_string(), far.all_bits);
+    let arguments = [lab.family.flag(), "route", verb, &to_end, "via", far.second[1], "dev", "second"];
+    ip(&lab.net.balancer, &arguments);
 }
 
 /// Joins two namespaces by a pair of interfaces.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
 
@@ -18,8 +19,16 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::packet_stage::{Objects, Pair, Stage, assert_bytes, kill, until_said};
-use crate::support::{PORT, SERVER_PORT};
+use crate::packet_lab::Family;
+use crate::packet_links::{add_second_link, far, interface_number, ip};
+use crate::packet_stage::{Objects, Pair, Stage, assert_bytes, has_links, kill, until_said};
+
+on_both_families! {
+    the_service_manager_keeps_flows_until_the_next_agent_comes,
+    a_signal_that_nobody_follows_up_ends_nothing,
+    the_last_agent_ends_its_flows_with_itself,
+    what_is_at_later_interfaces_is_kept_with_the_rest,
+}
 
 /// Above all numbers that descriptors of a test have.
 const HIGH: i32 = 500;
@@ -92,6 +101,14 @@ impl Manager {
         message
     }
 
+    /// Waits until so much is kept whose name has this end.
+    #[track_caller]
+    fn until_kept(&mut self, end: &str, count: usize) {
+        while self.store.keys().filter(|name| name.ends_with(end)).count() != count {
+            self.hear();
+        }
+    }
+
     /// Waits until nothing is kept.
     #[track_caller]
     fn until_empty(&mut self) {
@@ -113,16 +130,20 @@ fn config(stage: &Stage) -> Config {
 }
 
 fn config_with(stage: &Stage, global: &str) -> Config {
+    config_towards(stage, stage.server(), global)
+}
+
+/// With the server at this address.
+fn config_towards(stage: &Stage, server: SocketAddr, global: &str) -> Config {
     Config::new()
         .global(&format!("packet-state = \"/nonexistent/lb\"\n{global}"))
         .path(Path::Packet)
-        .tcp("in", stage.net.frontend(PORT), "out", "")
-        .backend("out", stage.net.server().address(SERVER_PORT), "")
+        .tcp("in", stage.frontend(), "out", "")
+        .backend("out", server, "")
 }
 
-#[test]
-fn the_service_manager_keeps_flows_until_the_next_agent_comes() {
-    let (stage, mut manager) = (Stage::new(), Manager::new());
+fn the_service_manager_keeps_flows_until_the_next_agent_comes(family: Family) {
+    let (stage, mut manager) = (Stage::of(family), Manager::new());
     let config = config(&stage);
     let mut first = manager.start(&stage, &config);
     until_said(&first, "keeper=the service manager");
@@ -151,9 +172,8 @@ fn the_service_manager_keeps_flows_until_the_next_agent_comes() {
 }
 
 /// Others mean other things by this signal, and long after it a restart must not end flows.
-#[test]
-fn a_signal_that_nobody_follows_up_ends_nothing() {
-    let (stage, mut manager) = (Stage::new(), Manager::new());
+fn a_signal_that_nobody_follows_up_ends_nothing(family: Family) {
+    let (stage, mut manager) = (Stage::of(family), Manager::new());
     let config = config_with(&stage, "drain-timeout = \"500ms\"");
     let mut first = manager.start(&stage, &config);
     let mut pair = stage.spliced(&first);
@@ -168,9 +188,8 @@ fn a_signal_that_nobody_follows_up_ends_nothing() {
 }
 
 /// As the unit does where nobody follows (`systemctl stop`): what would go on ends, at both ends and with its line.
-#[test]
-fn the_last_agent_ends_its_flows_with_itself() {
-    let (stage, mut manager) = (Stage::new(), Manager::new());
+fn the_last_agent_ends_its_flows_with_itself(family: Family) {
+    let (stage, mut manager) = (Stage::of(family), Manager::new());
     let config = config_with(&stage, "drain-timeout = \"500ms\"");
     let mut agent = manager.start(&stage, &config);
     let pairs = [stage.spliced(&agent), stage.spliced(&agent)];
@@ -191,4 +210,23 @@ fn the_last_agent_ends_its_flows_with_itself() {
         assert_eq!(receive_all(&pair.server).1, End::Reset);
     }
     stage.assert_nothing_left(&objects);
+}
+
+/// An interface comes while an agent runs, and goes while the next one does.
+fn what_is_at_later_interfaces_is_kept_with_the_rest(family: Family) {
+    let (stage, mut manager, far) = (Stage::of(family), Manager::new(), far(family));
+    let config = config_towards(&stage, far.neighbour(), "");
+    let mut first = manager.start(&stage, &config);
+    add_second_link(&stage.net, stage.net.server(), family, far);
+    let end = format!("gress-{}", interface_number(&stage.net.balancer, "second"));
+    manager.until_kept(&end, if has_links() { 2 } else { 0 });
+    let mut pair = stage.spliced(&first);
+    kill(&mut first);
+    (0..100).for_each(|_| pair.ping());
+    let second = manager.start(&stage, &config);
+    pair.stream(1 << 20);
+    pair.end();
+    assert_bytes(&second.until_records(1)[0], pair.bytes);
+    ip(&stage.net.balancer, &["link", "del", "second"]);
+    manager.until_kept(&end, 0);
 }

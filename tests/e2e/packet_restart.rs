@@ -10,13 +10,27 @@ use lb_tests::stream::{End, receive_all};
 use lb_tests::wait::until;
 use serde_json::Value;
 
+use crate::packet_lab::Family;
 use crate::packet_stage::{Objects, Pair, STATE, Stage, assert_bytes, kill, until_said};
-use crate::support::{PORT, SERVER_PORT};
+use crate::support::PORT;
+
+on_both_families! {
+    a_restart_holds_up_nobody_and_cuts_nobody,
+    nothing_stays_when_no_flow_does,
+    a_second_agent_is_refused_what_the_first_has,
+    agents_beside_each_other_share_no_port,
+    a_layout_that_is_not_understood_is_left_alone,
+    a_layout_that_is_not_understood_makes_way_where_no_flow_is_in_it,
+    a_flow_keeps_its_names_when_the_configuration_changes,
+    flows_from_other_ports_are_left_alone,
+    a_flush_leaves_nothing_and_resets_whom_it_ends,
+    a_stop_lets_flows_go_on,
+    sessions_are_listed_with_what_the_kernel_counts,
+}
 
 /// A flow that needs nobody is not waited for, and not cut.
-#[test]
-fn a_restart_holds_up_nobody_and_cuts_nobody() {
-    let stage = Stage::new();
+fn a_restart_holds_up_nobody_and_cuts_nobody(family: Family) {
+    let stage = Stage::of(family);
     let mut agent = stage.agent();
     let mut pair = stage.spliced(&agent);
     for _ in 0..3 {
@@ -34,9 +48,8 @@ fn a_restart_holds_up_nobody_and_cuts_nobody() {
     assert_bytes(&agent.until_records(1)[0], pair.bytes);
 }
 
-#[test]
-fn nothing_stays_when_no_flow_does() {
-    let stage = Stage::new();
+fn nothing_stays_when_no_flow_does(family: Family) {
+    let stage = Stage::of(family);
     let mut agent = stage.agent();
     let objects = Objects::of(&agent);
     assert!(!stage.bpffs.names(STATE).is_empty());
@@ -49,9 +62,8 @@ fn nothing_stays_when_no_flow_does() {
 }
 
 /// The one that is there goes on; the other one carries its flows in user space, and says why.
-#[test]
-fn a_second_agent_is_refused_what_the_first_has() {
-    let stage = Stage::new();
+fn a_second_agent_is_refused_what_the_first_has(family: Family) {
+    let stage = Stage::of(family);
     let agent = stage.agent();
     let mut pair = stage.spliced(&agent);
     let other = stage.bpffs.path("other");
@@ -62,8 +74,8 @@ fn a_second_agent_is_refused_what_the_first_has() {
         let config = Config::whole("[log]\ntarget = \"off\"\n")
             .global(&format!("packet-state = \"{}\"", state.display()))
             .path(Path::Packet)
-            .tcp("in", stage.net.frontend(PORT + 1), "out", "")
-            .backend("out", stage.net.server().address(SERVER_PORT), "");
+            .tcp("in", family.of(&stage.net.balancer, PORT + 1), "out", "")
+            .backend("out", stage.server(), "");
         let second = stage.run_beside(&config);
         until("a word of it", || second.stderr().iter().any(|line| line.contains(reason)));
         until("it to be ready", || second.stderr().iter().any(|line| line.contains("ready")));
@@ -75,9 +87,8 @@ fn a_second_agent_is_refused_what_the_first_has() {
 }
 
 /// Wherever they keep their flows, if anywhere: a port leads to one flow.
-#[test]
-fn agents_beside_each_other_share_no_port() {
-    let stage = Stage::new();
+fn agents_beside_each_other_share_no_port(family: Family) {
+    let stage = Stage::of(family);
     stage.net.balancer.sysctl("net/ipv4/ip_local_port_range", "32768 49999");
     let agent = stage.agent();
     let mut pair = stage.spliced(&agent);
@@ -89,8 +100,8 @@ fn agents_beside_each_other_share_no_port() {
         let config = Config::whole("[log]\ntarget = \"off\"\n")
             .global(&format!("packet-state = \"off\"\npacket-ports = \"{ports}\""))
             .path(Path::Packet)
-            .tcp("in", stage.net.frontend(PORT + 1), "out", "")
-            .backend("out", stage.net.server().address(SERVER_PORT), "");
+            .tcp("in", family.of(&stage.net.balancer, PORT + 1), "out", "")
+            .backend("out", stage.server(), "");
         let second = stage.run_beside(&config);
         until("a word of it", || second.stderr().iter().any(|line| line.contains(expected)));
         until("it to be ready", || second.stderr().iter().any(|line| line.contains("ready")));
@@ -101,9 +112,8 @@ fn agents_beside_each_other_share_no_port() {
 }
 
 /// What another lb has left is not touched, as long as flows are in it.
-#[test]
-fn a_layout_that_is_not_understood_is_left_alone() {
-    let stage = Stage::new();
+fn a_layout_that_is_not_understood_is_left_alone(family: Family) {
+    let stage = Stage::of(family);
     let mut first = stage.agent();
     let mut pair = stage.spliced(&first);
     kill(&mut first);
@@ -122,9 +132,8 @@ fn a_layout_that_is_not_understood_is_left_alone() {
     assert_bytes(&third.until_records(1)[0], pair.bytes);
 }
 
-#[test]
-fn a_layout_that_is_not_understood_makes_way_where_no_flow_is_in_it() {
-    let stage = Stage::new();
+fn a_layout_that_is_not_understood_makes_way_where_no_flow_is_in_it(family: Family) {
+    let stage = Stage::of(family);
     let mut first = stage.agent();
     let objects = Objects::of(&first);
     kill(&mut first);
@@ -139,16 +148,14 @@ fn a_layout_that_is_not_understood_makes_way_where_no_flow_is_in_it() {
 }
 
 /// Flows of a frontend and a server that are no more have their names all the same.
-#[test]
-fn a_flow_keeps_its_names_when_the_configuration_changes() {
-    let stage = Stage::new();
+fn a_flow_keeps_its_names_when_the_configuration_changes(family: Family) {
+    let stage = Stage::of(family);
     let mut first = stage.agent();
     let mut pair = stage.spliced(&first);
     kill(&mut first);
     let config = stage.global("");
-    let config = config.path(Path::Packet).tcp("new", stage.net.frontend(PORT), "other", "");
-    let second =
-        Agent::start(&stage.net, &config.backend("other", stage.net.server().address(SERVER_PORT), ""));
+    let config = config.path(Path::Packet).tcp("new", stage.frontend(), "other", "");
+    let second = Agent::start(&stage.net, &config.backend("other", stage.server(), ""));
     pair.ping();
     let later = stage.spliced(&second);
     pair.end();
@@ -164,9 +171,8 @@ fn a_flow_keeps_its_names_when_the_configuration_changes() {
 }
 
 /// Ports of flows cannot become somebody else's.
-#[test]
-fn flows_from_other_ports_are_left_alone() {
-    let stage = Stage::new();
+fn flows_from_other_ports_are_left_alone(family: Family) {
+    let stage = Stage::of(family);
     let mut first = stage.agent();
     let mut pair = stage.spliced(&first);
     kill(&mut first);
@@ -180,10 +186,9 @@ fn flows_from_other_ports_are_left_alone() {
 }
 
 /// Whoever wants no flow to go on says so.
-#[test]
-fn a_flush_leaves_nothing_and_resets_whom_it_ends() {
+fn a_flush_leaves_nothing_and_resets_whom_it_ends(family: Family) {
     for is_killed in [false, true] {
-        let stage = Stage::new();
+        let stage = Stage::of(family);
         let mut agent = stage.agent();
         let pairs = [stage.spliced(&agent), stage.spliced(&agent)];
         let objects = Objects::of(&agent);
@@ -210,9 +215,8 @@ fn a_flush_leaves_nothing_and_resets_whom_it_ends() {
     }
 }
 
-#[test]
-fn a_stop_lets_flows_go_on() {
-    let stage = Stage::new();
+fn a_stop_lets_flows_go_on(family: Family) {
+    let stage = Stage::of(family);
     let mut agent = stage.agent();
     let mut pair = stage.spliced(&agent);
     assert!(stage.verb(&["stop"]).status.success());
@@ -227,9 +231,8 @@ fn a_stop_lets_flows_go_on() {
 }
 
 /// What is open is seen, also by an agent that has not let it in.
-#[test]
-fn sessions_are_listed_with_what_the_kernel_counts() {
-    let stage = Stage::new();
+fn sessions_are_listed_with_what_the_kernel_counts(family: Family) {
+    let stage = Stage::of(family);
     let mut agent = stage.agent();
     let mut pairs = [stage.spliced(&agent), stage.spliced(&agent)];
     pairs[1].stream(1 << 20);
@@ -240,8 +243,8 @@ fn sessions_are_listed_with_what_the_kernel_counts() {
     for (session, pair) in listed["sessions"].as_array().expect("a list").iter().zip(&pairs) {
         for (field, expected) in [
             ("client", pair.client_address()),
-            ("local", stage.net.frontend(PORT).to_string()),
-            ("server_address", stage.net.server().address(SERVER_PORT).to_string()),
+            ("local", stage.frontend().to_string()),
+            ("server_address", stage.server().to_string()),
             ("server", "only".to_owned()),
             ("state", "open".to_owned()),
         ] {

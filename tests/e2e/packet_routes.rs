@@ -14,7 +14,10 @@ use lb_tests::stream::{End, Pattern, receive_at_most, receive_exactly, say, send
 use lb_tests::wait::until;
 
 use crate::packet_lab::{Family, Lab, Lines, Spliced};
-use crate::packet_links::{Far, add_address, add_second_link, far, goes_on, ip, sent, slowly, with_bits};
+use crate::packet_links::{
+    Far, add_address, add_second_link, far, goes_on, ip, moves_of, route_by_the_second, sent, slowly,
+    with_bits,
+};
 use crate::packet_stage::kill;
 use crate::support::{SERVER_PORT, assert_received};
 
@@ -129,17 +132,6 @@ fn follows(lab: &Lab, flow: &Spliced, end: &Namespace, far: Far) {
     assert!(packets >= 20, "{packets} packets went by the other interface");
     assert_eq!(lab.bytes_beside(), beside);
     goes_on(lab, flow);
-}
-
-/// How often the agent has had flows leave by another interface.
-fn moves_of(lab: &Lab) -> usize {
-    lab.agent.process.stderr().iter().filter(|line| line.contains("leave by another interface")).count()
-}
-
-fn route_by_the_second(lab: &Lab, end: &Namespace, far: Far, verb: &str) {
-    let to_end = with_bits(&lab.family.of(end, 0).ip().to_string(), far.all_bits);
-    let arguments = [lab.family.flag(), "route", verb, &to_end, "via", far.second[1], "dev", "second"];
-    ip(&lab.net.balancer, &arguments);
 }
 
 /// There is a second way all the time, and the first is the better one. When its link goes down the kernel tells of the link, not of every route.

@@ -55,8 +55,12 @@ impl Stage {
         Self { net, family, listener, bpffs: Bpffs::new(), files: public_directory() }
     }
 
-    fn frontend(&self) -> SocketAddr {
+    pub(crate) fn frontend(&self) -> SocketAddr {
         self.family.of(&self.net.balancer, PORT)
+    }
+
+    pub(crate) fn server(&self) -> SocketAddr {
+        self.family.of(self.net.server(), SERVER_PORT)
     }
 
     pub(crate) fn config(&self) -> Config {
@@ -70,11 +74,17 @@ impl Stage {
     }
 
     pub(crate) fn config_with(&self, global: &str) -> Config {
-        self.global(global).path(Path::Packet).tcp("in", self.frontend(), "out", "").backend(
-            "out",
-            self.family.of(self.net.server(), SERVER_PORT),
-            "",
-        )
+        self.whole(global, self.server())
+    }
+
+    /// With the server at another of its addresses.
+    pub(crate) fn config_towards(&self, server: SocketAddr) -> Config {
+        self.whole("", server)
+    }
+
+    fn whole(&self, global: &str, server: SocketAddr) -> Config {
+        let config = self.global(global).path(Path::Packet).tcp("in", self.frontend(), "out", "");
+        config.backend("out", server, "")
     }
 
     pub(crate) fn agent(&self) -> Agent {

@@ -67,7 +67,7 @@ const STATEFUL: &str = "
 
 /// Loads rules.
 #[track_caller]
-fn rule(place: &Namespace, rules: &str) {
+pub(crate) fn rule(place: &Namespace, rules: &str) {
     place.run(Command::new("nft").arg(rules));
 }
 

@@ -13,14 +13,15 @@ use tokio::time::sleep;
 use crate::config::Config;
 use crate::config::needs::wants_packet;
 use crate::kernel::packet::kept::Keeper;
-use crate::kernel::packet::{self, AttachError, Attachment, OpenTerms, Orphan, Resets};
+use crate::kernel::packet::{self, AttachError, Interfaces, OpenTerms, Orphan, Resets};
 use crate::kernel::{self, Bells, LoadError, Packet};
 use crate::net::conntrack::Conntrack;
 use crate::net::{self, EcnSetting};
 use crate::observe::metrics::ProcessMetrics;
-use crate::path::packet::{Canary, Common, Grace, Ports, Stay};
+use crate::path::packet::{Canary, Common, Grace, Ports, Reach, Stay};
 
 pub(super) mod adoption;
+mod links;
 mod reroute;
 
 /// Most flows at the same time: each takes 384 bytes in the kernel from the start.
@@ -34,10 +35,7 @@ pub(super) struct Attached {
     stay: Arc<Stay>,
     packet: Arc<Packet>,
     bells: Bells,
-    /// Their numbers.
-    interfaces: Vec<u32>,
-    /// Bytes that packets may have at the narrowest of those that the configuration names, if others take more.
-    narrowest: Option<u32>,
+    interfaces: Arc<Interfaces>,
     orphans: Vec<Orphan>,
     conntrack: Arc<Conntrack>,
     resets: io::Result<Resets>,
@@ -55,9 +53,6 @@ pub(super) enum OpenError {
     /// They cannot see the packets of an interface.
     #[error(transparent)]
     Attach(#[from] AttachError),
-    /// None that is there has packets that they understand.
-    #[error("there is no interface but loopback")]
-    NoInterface,
     /// The kernel gives `packet-ports` to others.
     #[error(transparent)]
     Ports(net::PortsError),
@@ -75,79 +70,31 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
             ports: config.global.packet_ports(),
             state: config.global.packet_state.as_deref(),
         };
-        let (mut packet, bells, orphans) = kernel::open_packet(&terms)?;
+        let (packet, bells, orphans) = kernel::open_packet(&terms)?;
+        let packet = Arc::new(packet);
+        let interfaces = Interfaces::new(Arc::clone(&packet), config.global.packet_interfaces.clone());
         let tested = packet.test(&mut |step| tracing::debug!(?step, "path packet"));
-        let attachments = tested
-            .map_err(OpenError::from)
-            .and_then(|()| attach(&mut packet, &config.global.packet_interfaces, !orphans.is_empty()));
-        if attachments.is_err() && orphans.is_empty() {
+        let attached =
+            tested.map_err(OpenError::from).and_then(|()| Ok(interfaces.take_all(!orphans.is_empty())?));
+        if attached.is_err() && orphans.is_empty() {
             // Those of an agent that was killed; nobody needs them.
             packet.detach_rest();
         }
-        let packet = Arc::new(packet);
-        let (attachments, error) = match attachments {
-            Ok(attachments) => (attachments, None),
-            Err(error) => (Vec::new(), Some(error)),
-        };
-        let interfaces = attachments.iter().map(Attachment::number).collect();
-        // Of those that happen to be there, most have nothing to do with it.
-        let is_asked_for = !config.global.packet_interfaces.is_empty();
-        let narrowest = narrower(attachments.iter().map(Attachment::mtu)).filter(|_| is_asked_for);
+        let interfaces = Arc::new(interfaces);
         let left = u32::try_from(orphans.len()).unwrap_or(u32::MAX);
-        let stay = Stay::new(Arc::clone(&packet), attachments, left);
-        match error {
-            Some(error) => Err(error),
-            None => {
-                let conntrack = Arc::<Conntrack>::default();
-                let resets = Resets::open(Arc::clone(&conntrack));
-                Ok(Attached { stay, packet, bells, interfaces, narrowest, orphans, conntrack, resets })
-            }
-        }
+        let stay = Stay::new(Arc::clone(&packet), Arc::clone(&interfaces), left);
+        attached.map(|()| {
+            let conntrack = Arc::<Conntrack>::default();
+            let resets = Resets::open(Arc::clone(&conntrack));
+            Attached { stay, packet, bells, interfaces, orphans, conntrack, resets }
+        })
     })
 }
 
 /// Bytes that packets may have at the narrowest of `packet-interfaces`, if others take more: what clients are to be told of, for what they send may leave by any of
 /// them. Where all are the same, the kernel tells them so anyway.
 pub(super) fn narrowest(loaded: Option<&Result<Attached, OpenError>>) -> Option<u32> {
-    loaded?.as_ref().ok()?.narrowest
-}
-
-/// The least of some numbers, if there are larger ones.
-fn narrower(mtus: impl Iterator<Item = u32>) -> Option<u32> {
-    let mtus: Vec<u32> = mtus.collect();
-    let least = *mtus.iter().min()?;
-    mtus.iter().any(|mtu| *mtu > least).then_some(least)
-}
-
-/// At the interfaces that the configuration names, or else at all; where flows are left, also at those where another agent was, for they may
-/// need them.
-fn attach(packet: &mut Packet, names: &[Arc<str>], has_flows: bool) -> Result<Vec<Attachment>, OpenError> {
-    let mut attachments = match names {
-        [] => attach_everywhere(packet)?,
-        names => names.iter().map(|name| packet.attach(name)).collect::<Result<Vec<_>, _>>()?,
-    };
-    if has_flows {
-        for name in packet.left_interfaces() {
-            attachments.extend(packet.attach(&name));
-        }
-    }
-    packet.detach_rest();
-    Ok(attachments)
-}
-
-/// At all interfaces whose packets the programs understand.
-fn attach_everywhere(packet: &mut Packet) -> Result<Vec<Attachment>, OpenError> {
-    let mut attachments = Vec::new();
-    for name in net::interfaces().map_err(OpenError::Grace)? {
-        match packet.attach(&name) {
-            Ok(attachment) => attachments.push(attachment),
-            Err(error @ (AttachError::LinkType { .. } | AttachError::NoInterface { .. })) => {
-                tracing::debug!(%error, "path packet leaves an interface out");
-            }
-            Err(error) => return Err(error.into()),
-        }
-    }
-    if attachments.is_empty() { Err(OpenError::NoInterface) } else { Ok(attachments) }
+    loaded?.as_ref().ok()?.interfaces.narrowest()
 }
 
 /// Gets ready for flows, those included that another agent has left. `None`: flows that want the path are carried in user space, and metrics
@@ -158,22 +105,26 @@ pub(super) fn open(
     metrics: &ProcessMetrics,
 ) -> Option<(Common, Vec<Orphan>)> {
     let opened = loaded?.and_then(|attached| {
-        let Attached { stay, packet, bells, interfaces, narrowest, orphans, conntrack, resets } = attached;
+        let Attached { stay, packet, bells, interfaces, orphans, conntrack, resets } = attached;
         let grace = Grace::start().map_err(OpenError::Grace)?;
         listen(bells)?;
-        Ok((stay, packet, (interfaces, narrowest), orphans, grace, conntrack, tell_lack(resets)))
+        Ok((stay, packet, interfaces, orphans, grace, conntrack, tell_lack(resets)))
     });
     match opened {
-        Ok((stay, kernel, (interfaces, narrowest), orphans, grace, conntrack, resets)) => {
+        Ok((stay, kernel, interfaces, orphans, grace, conntrack, resets)) => {
             metrics.paths.note(PathKind::Packet, Availability::Available);
-            tracing::info!(interfaces = interfaces.len(), left = orphans.len(), "path packet is available");
-            if let Some(bytes) = narrowest {
+            tracing::info!(interfaces = interfaces.count(), left = orphans.len(), "path packet is available");
+            if let Some(bytes) = interfaces.narrowest() {
                 tracing::info!(
                     bytes,
                     "clients are told of no larger packets: packet-interfaces differ in size"
                 );
             }
             tell_keeper(kernel.keeper());
+            let reach = Reach::new(interfaces.has_loopback());
+            if let Err(error) = links::follow_links(Arc::clone(&interfaces)) {
+                tracing::warn!(%error, "path packet takes no interfaces that come later");
+            }
             if let Err(error) = reroute::follow_routes(Arc::clone(&kernel), interfaces) {
                 tracing::warn!(%error, "flows of path packet do not follow routes to other interfaces");
             }
@@ -181,6 +132,7 @@ pub(super) fn open(
                 kernel,
                 stay,
                 grace,
+                reach,
                 ports: Ports::new(config.global.packet_ports()),
                 canary: Arc::new(Canary::new(metrics.paths.clone())),
                 resets,
@@ -245,7 +197,7 @@ impl OpenError {
             Self::Load(error) | Self::Kept(packet::OpenError::Load(error)) => error.availability(),
             Self::Kept(packet::OpenError::Kept(_)) => Availability::State,
             Self::Ports(_) => Availability::Ports,
-            Self::Attach(_) | Self::NoInterface => Availability::Interfaces,
+            Self::Attach(_) => Availability::Interfaces,
             Self::Grace(_) => Availability::Kernel,
         }
     }

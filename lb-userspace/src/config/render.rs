@@ -32,7 +32,7 @@ impl Config {
         let absent = format!("{}, and not for \"auto\"", range(&Global::DEFAULT_PACKET_PORTS));
         out.optional("packet-ports", self.global.packet_ports.as_ref().map(range), &absent);
         if self.global.packet_interfaces.is_empty() {
-            out.line(format_args!("# packet-interfaces: all that are there at start"));
+            out.line(format_args!("# packet-interfaces: all but loopback"));
         } else {
             out.list("packet-interfaces", &self.global.packet_interfaces);
         }

@@ -9,6 +9,9 @@ use rustix::net::{AddressFamily, SocketType};
 
 use super::syscalls::network_cookie;
 
+/// The number of the interface for packets of this host to itself, in each network namespace (include/net/net_namespace.h, LOOPBACK_IFINDEX).
+pub const LOOPBACK: u32 = 1;
+
 /// Why a range of ports is not ours alone.
 #[derive(Debug, thiserror::Error)]
 pub enum PortsError {

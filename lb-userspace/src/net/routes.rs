@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The kernel's routes: by which interface this host sends, and when that may have changed (rtnetlink(7)). Neither takes a privilege.
+//! The kernel's routes: by which interface this host sends, and when that may have changed; and when interfaces come and go (rtnetlink(7)). None of
+//! it takes a privilege.
 //!
 //! The kernel answers a question within send(2), so that nobody waits here.
 
@@ -15,6 +16,8 @@ use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+pub use message::LinkChange;
+
 /// Room for an answer: a route takes some 100 bytes, one over many gateways more, of which the beginning is enough.
 const ANSWER_BYTES: usize = 2_048;
 
@@ -29,6 +32,10 @@ pub struct Routes {
 /// Hears of changes.
 #[derive(Debug)]
 pub struct RouteChanges(OwnedFd);
+
+/// Hears of interfaces that come and go.
+#[derive(Debug)]
+pub struct LinkChanges(OwnedFd);
 
 impl Routes {
     /// Those of this network namespace.
@@ -73,9 +80,7 @@ impl RouteChanges {
     /// # Errors
     /// As [`Routes::open`].
     pub fn open() -> io::Result<Self> {
-        let socket = socket()?;
-        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, message::GROUPS))?;
-        Ok(Self(socket))
+        listen(message::GROUPS).map(Self)
     }
 
     /// Waits for a change.
@@ -84,11 +89,7 @@ impl RouteChanges {
     /// As recv(2), poll(2): the kernel tells of no more.
     pub fn wait(&self) -> io::Result<()> {
         while !self.take()? {
-            match poll(&mut [PollFd::new(&self.0, PollFlags::IN)], None) {
-                // An interruption is no change.
-                Ok(_) | Err(Errno::INTR) => {}
-                Err(errno) => return Err(errno.into()),
-            }
+            wait_for_message(&self.0)?;
         }
         Ok(())
     }
@@ -109,6 +110,53 @@ impl RouteChanges {
             }
         }
     }
+}
+
+impl LinkChanges {
+    /// Those of this network namespace, from now on.
+    ///
+    /// # Errors
+    /// As [`Routes::open`].
+    pub fn open() -> io::Result<Self> {
+        listen(message::LINK_GROUP).map(Self)
+    }
+
+    /// Waits for the next; `None`: some were missed, for there were too many.
+    ///
+    /// # Errors
+    /// As recv(2), poll(2): the kernel tells of no more.
+    pub fn next(&self) -> io::Result<Option<LinkChange>> {
+        let mut bytes = [0; message::LINK_BYTES];
+        loop {
+            match rustix::net::recv(&self.0, &mut bytes[..], RecvFlags::empty()) {
+                Ok((len, _)) => {
+                    // Others say nothing of interfaces.
+                    if let Some(change) = message::link_change(&bytes[..len.min(bytes.len())]) {
+                        return Ok(Some(change));
+                    }
+                }
+                Err(Errno::NOBUFS) => return Ok(None),
+                Err(Errno::AGAIN) => wait_for_message(&self.0)?,
+                Err(Errno::INTR) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+fn wait_for_message(socket: &OwnedFd) -> io::Result<()> {
+    match poll(&mut [PollFd::new(socket, PollFlags::IN)], None) {
+        // Whoever was interrupted looks, and waits again.
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// A socket that hears of these groups.
+fn listen(groups: u32) -> io::Result<OwnedFd> {
+    let socket = socket()?;
+    rustix::net::bind(&socket, &SocketAddrNetlink::new(0, groups))?;
+    Ok(socket)
 }
 
 fn socket() -> io::Result<OwnedFd> {

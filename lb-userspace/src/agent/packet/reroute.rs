@@ -10,6 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::kernel::Packet;
+use crate::kernel::packet::Interfaces;
 use crate::net::routes::{RouteChanges, Routes};
 
 /// How long changes are given to become complete: one change is often several messages.
@@ -21,12 +22,12 @@ const PAUSE_FACTOR: u32 = 10;
 /// The longest time that nobody looks again.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Follows the routes, to interfaces with these numbers, on a thread of its own: once at the start, for the agent before may have missed
+/// Follows the routes, to these interfaces, on a thread of its own: once at the start, for the agent before may have missed
 /// something, and then whenever they change.
 ///
 /// # Errors
 /// The process has no descriptors left, or no thread.
-pub(super) fn follow_routes(kernel: Arc<Packet>, interfaces: Vec<u32>) -> io::Result<()> {
+pub(super) fn follow_routes(kernel: Arc<Packet>, interfaces: Arc<Interfaces>) -> io::Result<()> {
     let (changes, routes) = (RouteChanges::open()?, Routes::open()?);
     let follow = move || {
         let Err(error) = follow(&kernel, &interfaces, &changes, &routes);
@@ -38,7 +39,7 @@ pub(super) fn follow_routes(kernel: Arc<Packet>, interfaces: Vec<u32>) -> io::Re
 /// Returns only if the kernel tells of no more changes.
 fn follow(
     kernel: &Packet,
-    interfaces: &[u32],
+    interfaces: &Interfaces,
     changes: &RouteChanges,
     routes: &Routes,
 ) -> io::Result<std::convert::Infallible> {
@@ -56,11 +57,12 @@ fn follow(
 }
 
 /// Looks at all flows; how many have changed.
-fn look(kernel: &Packet, routes: &Routes, interfaces: &[u32]) -> u32 {
+fn look(kernel: &Packet, routes: &Routes, interfaces: &Interfaces) -> u32 {
+    let (mut taken, mut lost) = (HashMap::new(), HashMap::new());
     let interface = |from, to| {
         // Without programs at it answers might come past all of them.
-        routes.interface(from, to).filter(|interface| interfaces.contains(interface))
+        let is_taken = |number: &u32| *taken.entry(*number).or_insert_with(|| interfaces.take(*number));
+        routes.interface(from, to).filter(is_taken)
     };
-    let mut lost = HashMap::new();
     kernel.reroute(interface, |number| *lost.entry(number).or_insert_with(|| routes.is_lost(number)))
 }

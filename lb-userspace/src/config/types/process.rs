@@ -25,7 +25,7 @@ pub struct Global {
     pub sockmap_direction_memory: u64,
     /// `packet-ports`: local ports of connections to servers on path `packet`. `None`: nothing is said, so `auto` leaves that path alone.
     pub packet_ports: Option<RangeInclusive<u16>>,
-    /// `packet-interfaces`: where packets are translated; empty: at all interfaces that are there.
+    /// `packet-interfaces`: where packets are translated; empty: at all interfaces but loopback.
     pub packet_interfaces: Vec<Arc<str>>,
     /// `packet-state`: where flows of path `packet` are kept for the next agent; `None`: nowhere.
     pub packet_state: Option<PathBuf>,

@@ -4,11 +4,11 @@
 
 use std::io;
 
-use aya::Ebpf;
 use aya::programs::ProgramError;
 use lb_common::packet::record::{PACKET_EGRESS, PACKET_EGRESS_L3, PACKET_INGRESS, PACKET_INGRESS_L3};
 
-use super::hooks::{Direction, Hook, Hooks, Place};
+use super::Programs;
+use super::hooks::{Direction, Hook, Place};
 use super::kept::Keeper;
 use crate::net;
 
@@ -16,6 +16,7 @@ use crate::net;
 #[derive(Debug)]
 pub struct Attachment {
     hooks: [Hook; 2],
+    name: String,
     number: u32,
     mtu: u32,
 }
@@ -69,8 +70,7 @@ enum LinkHeader {
 /// # Errors
 /// See [`AttachError`]; then none of them stays there.
 pub fn attach(
-    ebpf: &mut Ebpf,
-    hooks: &mut Hooks,
+    Programs { ebpf, hooks }: &mut Programs,
     keeper: &Keeper,
     interface: &str,
 ) -> Result<Attachment, AttachError> {
@@ -87,17 +87,27 @@ pub fn attach(
     };
     let place = Place { name: interface, number: net::interface_number(interface).map_err(missing)? };
     let [ingress, egress] = programs;
+    // First: what comes in before it is there is answered by TCP.
     let ingress = hooks.hook(ebpf, ingress, keeper, &place, Direction::Ingress).map_err(refused)?;
-    let egress = hooks.hook(ebpf, egress, keeper, &place, Direction::Egress).map_err(refused);
-    if egress.is_err() {
-        keeper.forget(&Direction::Ingress.name(place.number));
-    }
+    let egress = match hooks.hook(ebpf, egress, keeper, &place, Direction::Egress) {
+        Ok(egress) => egress,
+        Err(error) => {
+            ingress.detach();
+            hooks.bury(keeper, place.number);
+            return Err(refused(error));
+        }
+    };
     // One that has gone meanwhile takes anything.
     let mtu = net::mtu(interface).unwrap_or(u32::MAX);
-    Ok(Attachment { hooks: [ingress, egress?], number: place.number, mtu })
+    Ok(Attachment { hooks: [ingress, egress], name: interface.to_owned(), number: place.number, mtu })
 }
 
 impl Attachment {
+    /// The name that the interface had.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The number of the interface.
     pub fn number(&self) -> u32 {
         self.number
@@ -111,6 +121,11 @@ impl Attachment {
     /// Takes the programs off, whoever keeps them.
     pub fn detach(self) {
         self.hooks.into_iter().for_each(Hook::detach);
+    }
+
+    /// Forgets them: the interface has gone, and they with it.
+    pub(super) fn bury(self) {
+        self.hooks.into_iter().for_each(Hook::bury);
     }
 }
 

@@ -131,6 +131,20 @@ impl Hooks {
         }
     }
 
+    /// Forgets what was at an interface that is gone. Another one may have its number by now.
+    pub fn bury(&mut self, keeper: &Keeper, interface: u32) {
+        for direction in [Direction::Ingress, Direction::Egress] {
+            let name = direction.name(interface);
+            if self.kept.remove(&name) {
+                keeper.forget(&name);
+            }
+            if let Some(filters) = &mut self.filters {
+                // What is not there is forgotten.
+                let _ = filters.map.remove(&[interface, direction as u32]);
+            }
+        }
+    }
+
     /// Where filters are that another agent has left, and that have not made way.
     fn left_filters(&self) -> Vec<(Direction, u32)> {
         let all = self.filters.iter().flat_map(|filters| filters.map.keys().flatten());
@@ -239,6 +253,14 @@ impl Hook {
     pub fn detach(mut self) {
         if let Self::Filter { is_kept, .. } = &mut self {
             *is_kept = false;
+        }
+    }
+
+    /// Forgets it: the interface has gone, and the program with it.
+    pub fn bury(mut self) {
+        if let Self::Filter { is_kept, .. } = &mut self {
+            // Nothing is to be taken off.
+            *is_kept = true;
         }
     }
 }

@@ -8,6 +8,7 @@
 mod attach;
 mod counters;
 mod hooks;
+mod interfaces;
 pub mod kept;
 mod keys;
 mod ledger;
@@ -22,8 +23,8 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use aya::Ebpf;
@@ -40,6 +41,7 @@ use slots::Slots;
 
 pub use attach::{AttachError, Attachment};
 pub use counters::{Counters, Counts};
+pub use interfaces::Interfaces;
 pub use keys::{KeyRefusal, Keys, Opening, connections, ends, family, ports, way};
 pub use ledger::{STORY_BYTES, Tally};
 pub use open::{OpenError, OpenTerms};
@@ -55,16 +57,22 @@ pub struct Packet {
     slots: Arc<Slots>,
     keys: OwnedFd,
     counters: OwnedFd,
-    /// Holds the programs.
-    ebpf: Ebpf,
+    programs: Mutex<Programs>,
     keeper: Keeper,
-    hooks: Hooks,
     /// Its ports, on this host.
     claim: Option<Claim>,
     /// `None`: the kernel does not let it ask, and flows stay where they are.
     routes: Option<Routes>,
     /// Whether no agent follows for whom anything would be kept.
     is_last: AtomicBool,
+}
+
+/// The programs, and by what they are at interfaces.
+#[derive(Debug)]
+struct Programs {
+    /// Holds them.
+    ebpf: Ebpf,
+    hooks: Hooks,
 }
 
 /// The programs' calls, for the one thread that waits for them.
@@ -75,22 +83,29 @@ pub struct Bells {
 
 impl Packet {
     /// Attaches the programs to an interface of this network namespace, by its name: they see all that comes in there and goes out. Those that
-    /// another agent has left there make way for them, without missing a packet.
+    /// another agent has left there make way for them, without missing a packet. To be called once for an interface. By links it takes no
+    /// capability (kernel/bpf/tcx.c), by filters CAP_NET_ADMIN (net/sched): loading is what takes the others.
     ///
     /// # Errors
     /// See [`AttachError`].
-    pub fn attach(&mut self, interface: &str) -> Result<Attachment, AttachError> {
-        attach::attach(&mut self.ebpf, &mut self.hooks, &self.keeper, interface)
+    pub fn attach(&self, interface: &str) -> Result<Attachment, AttachError> {
+        attach::attach(&mut self.programs(), &self.keeper, interface)
+    }
+
+    /// Lets go of what was at an interface that is gone.
+    pub fn bury(&self, attachment: Attachment) {
+        self.programs().hooks.bury(&self.keeper, attachment.number());
+        attachment.bury();
     }
 
     /// The interfaces at which another agent has left programs that were not replaced yet.
     pub fn left_interfaces(&self) -> Vec<String> {
-        self.hooks.left_interfaces()
+        self.programs().hooks.left_interfaces()
     }
 
     /// Takes off the programs that another agent has left and that were not replaced.
-    pub fn detach_rest(&mut self) {
-        self.hooks.detach_rest(&self.keeper);
+    pub fn detach_rest(&self) {
+        self.programs().hooks.detach_rest(&self.keeper);
     }
 
     /// What says on this host that its ports are in use.
@@ -115,7 +130,12 @@ impl Packet {
 
     /// Lets nobody keep anything.
     pub fn clear(&self) {
-        self.keeper.clear(self.hooks.names().into_iter().chain(open::NAMES.map(str::to_owned)));
+        let links = self.programs().hooks.names();
+        self.keeper.clear(links.into_iter().chain(open::NAMES.map(str::to_owned)));
+    }
+
+    fn programs(&self) -> MutexGuard<'_, Programs> {
+        self.programs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes by which of the interfaces by which packets of a flow leave they do so because the routes say so: see [`Self::reroute`]. Whether none

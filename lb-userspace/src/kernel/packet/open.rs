@@ -7,8 +7,8 @@
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use aya::maps::{Array, Map, MapData};
 use aya::programs::SchedClassifier;
@@ -25,7 +25,7 @@ use super::keys::{Keys, ends};
 use super::ledger::{Ledger, Maps};
 use super::records::Records;
 use super::slots::{Orphan, Slots};
-use super::{Bells, PROGRAMS, Packet, again};
+use super::{Bells, PROGRAMS, Packet, Programs, again};
 use crate::kernel::{LoadError, absent, bpf, duplicate, from_map, from_program, take};
 use crate::net;
 use crate::net::claim::Claim;
@@ -201,9 +201,8 @@ impl Packet {
                 slots,
                 keys,
                 counters,
-                ebpf,
+                programs: Mutex::new(Programs { ebpf, hooks }),
                 keeper,
-                hooks,
                 claim: None,
                 routes: Routes::open().ok(),
                 is_last: AtomicBool::new(false),

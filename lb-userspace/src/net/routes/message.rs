@@ -5,8 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use crate::net::netlink::{attribute, find};
 
-/// RTM_NEWLINK, which is how an interface is told, RTM_GETLINK, and the same of a route.
+/// RTM_NEWLINK, which is how an interface is told, RTM_DELLINK, RTM_GETLINK, and the first and the last of a route.
 const NEW_LINK: u16 = 16;
+const DELETE_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW: u16 = 24;
 const GET: u16 = 26;
@@ -35,15 +36,30 @@ const HEADERS: usize = HEADER + 12;
 /// Where in struct rtmsg the kind of a route stands.
 const KIND: usize = 7;
 
+/// Bytes of a message that tell which interface it is about.
+pub const LINK_BYTES: usize = LINK_HEADERS;
+
 /// Where in struct ifinfomsg behind the header the number of an interface stands, and its flags; bytes of both structs.
 const LINK_NUMBER: usize = 4;
 const LINK_FLAGS: usize = HEADER + 8;
 const LINK_HEADERS: usize = HEADER + 16;
 
+/// What has become of an interface, by its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LinkChange {
+    /// It has come, or something about it has changed.
+    There(u32),
+    /// It is not in this network namespace any more.
+    Gone(u32),
+}
+
 /// What changes by which interface this host sends: links, addresses, routes, rules, and next hops that routes share (enum rtnetlink_groups; group n is bit
 /// n - 1). A link that goes down takes routes of IPv4 with it, of which nobody is told by themselves.
 pub const GROUPS: u32 =
     group(1) | group(5) | group(7) | group(8) | group(9) | group(11) | group(19) | group(32);
+
+/// What tells of links alone.
+pub const LINK_GROUP: u32 = group(1);
 
 const fn group(number: u32) -> u32 {
     1 << (number - 1)
@@ -85,6 +101,17 @@ fn request(kind: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
 /// The number of the question that an answer is to.
 pub fn sequence(answer: &[u8]) -> Option<u32> {
     word(answer, 8)
+}
+
+/// Which interface is there or is gone, as a message about changes says; `None`: it says something else.
+pub fn link_change(message: &[u8]) -> Option<LinkChange> {
+    let kind = kind(message)?;
+    // Of another family (AF_BRIDGE) it says what an interface is to something else.
+    if !(kind == NEW_LINK || kind == DELETE_LINK) || *message.get(HEADER)? != libc::AF_UNSPEC as u8 {
+        return None;
+    }
+    let number = word(message, HEADER + LINK_NUMBER)?;
+    Some(if kind == NEW_LINK { LinkChange::There(number) } else { LinkChange::Gone(number) })
 }
 
 /// Whether an answer says that there is no such interface, or that it is down.
@@ -180,6 +207,30 @@ mod tests {
         check(ERROR, HEADER, -libc::EPERM, false);
         check(NEW, HEADER, 0, false);
         assert!(!is_lost(&[]));
+    }
+
+    #[test]
+    fn a_change_of_a_link_tells_which_it_is() {
+        let message = |kind: u16, family: i32| {
+            let mut message = vec![0; LINK_BYTES];
+            message[4..6].copy_from_slice(&kind.to_ne_bytes());
+            message[HEADER] = family as u8;
+            message[HEADER + LINK_NUMBER..][..4].copy_from_slice(&258_u32.to_ne_bytes());
+            message
+        };
+        let check = |kind, family, expected| assert_eq!(link_change(&message(kind, family)), expected);
+        check(NEW_LINK, libc::AF_UNSPEC, Some(LinkChange::There(258)));
+        check(DELETE_LINK, libc::AF_UNSPEC, Some(LinkChange::Gone(258)));
+        // It has left a bridge.
+        check(DELETE_LINK, libc::AF_BRIDGE, None);
+        check(NEW, libc::AF_UNSPEC, None);
+        (0..HEADER + LINK_NUMBER + 4).for_each(|len| {
+            assert_eq!(link_change(&message(DELETE_LINK, libc::AF_UNSPEC)[..len]), None, "{len} bytes");
+        });
+    }
+
+    #[test]
+    fn a_question_for_a_link_names_it() {
         assert_eq!(link(258, 7)[HEADER + LINK_NUMBER..][..4], 258_u32.to_ne_bytes());
     }
 }

@@ -25,7 +25,7 @@ use lb_common::reason::{PacketObstacle, PathKind};
 
 use super::entry::{self, Basis, Obstacle, catch_up};
 use super::sockets::{Brevity, announce_windows, resting, why_no_port};
-use super::{Port, Progress, Spliced, Station};
+use super::{Common, Port, Progress, Spliced, Station};
 use crate::net::Socket;
 use crate::path::drain::drain;
 use crate::path::flow::{Ending, Run};
@@ -244,11 +244,12 @@ impl<'a> Approach<'a> {
         let refused = &self.station.common.refused;
         let (client, server) = (self.client.get_ref(), self.server.get_ref());
         let Some(port) = self.port.take() else {
-            refused.note(why_no_port([self.client, self.server]));
+            refused.note(why_no_port([self.client, self.server], self.station.common.reach));
             return self.settle();
         };
-        let conntrack = &self.station.common.conntrack;
-        let begun = entry::look([client, server], port.segment_size(), conntrack).and_then(|known| {
+        let Common { reach, conntrack, .. } = &self.station.common;
+        let known = entry::look([client, server], port.segment_size(), (*reach, conntrack));
+        let begun = known.and_then(|known| {
             let slot = self.station.common.kernel.slot().ok_or(Obstacle::Path(PacketObstacle::Full))?;
             if self.story.is_none() {
                 return Err(Obstacle::Path(PacketObstacle::Kernel));

@@ -13,6 +13,7 @@ use lb_common::packet::syn::{Family, Leg, agree};
 use lb_common::packet::tcp::{SHIFT_MAX, Translation};
 use lb_common::reason::PacketObstacle;
 
+use super::Reach;
 use crate::kernel::packet;
 use crate::net::conntrack::{self, Conntrack};
 use crate::net::repair::{self, Numbers};
@@ -90,9 +91,9 @@ impl Basis {
 pub(super) fn look(
     [client_socket, server_socket]: [&OwnedFd; 2],
     announced: u16,
-    conntrack: &Conntrack,
+    (reach, conntrack): (Reach, &Conntrack),
 ) -> Result<Known, Obstacle> {
-    let (client, server) = (Connection::look(client_socket)?, Connection::look(server_socket)?);
+    let (client, server) = (Connection::look(client_socket, reach)?, Connection::look(server_socket, reach)?);
     if client.terms.has_fast_open || server.terms.has_fast_open {
         return Err(Obstacle::Terms(Untranslatable::FastOpen));
     }
@@ -129,13 +130,13 @@ impl Ends {
 }
 
 impl Connection {
-    fn look(fd: impl AsFd) -> Result<Self, Obstacle> {
+    fn look(fd: impl AsFd, reach: Reach) -> Result<Self, Obstacle> {
         let info = net::tcp_info(&fd).map_err(gone)?;
         if !info.is_established {
             return Err(Obstacle::Gone);
         }
         let ends = ends(&fd).map_err(gone)?;
-        if net::are_of_one_host(ends.own.ip(), ends.peer.ip()) {
+        if !reach.has_connection(ends.own.ip(), ends.peer.ip()) {
             return Err(Obstacle::Path(PacketObstacle::LocalPeer));
         }
         Ok(Self { ends, terms: info.terms, unsent: info.unsent })

@@ -14,6 +14,7 @@ mod entry;
 mod grace;
 mod outset;
 mod ports;
+mod reach;
 mod sockets;
 mod stay;
 mod watch;
@@ -34,6 +35,7 @@ pub use canary::Canary;
 pub use grace::Grace;
 pub use outset::{Modesty, Outset};
 pub use ports::{Port, Ports};
+pub use reach::Reach;
 pub use sockets::{Brevity, leaves_soon};
 pub use stay::{OnItsOwn, Stay};
 pub use watch::watch;
@@ -59,6 +61,8 @@ pub struct Common {
     pub stay: Arc<Stay>,
     /// Waits for what has passed the programs.
     pub grace: Grace,
+    /// Whose flows can take it.
+    pub reach: Reach,
     /// Where connections to servers come from.
     pub ports: Arc<Ports>,
     /// What the first flows have shown.

@@ -28,9 +28,9 @@ pub struct Modesty<'a> {
 }
 
 impl<'a> Outset<'a> {
-    /// For a client at an address. `None`: it is on this host, so that its flow never takes the path, and has no use for a port.
+    /// For a client at an address. `None`: its flow never takes the path, and has no use for a port, because it is on this host.
     pub fn new(station: &'a Station, client: &Socket, address: IpAddr) -> Option<Self> {
-        if address.is_loopback() {
+        if !station.common.reach.has(address) {
             return None;
         }
         // A client that is gone needs no offer.
@@ -44,9 +44,9 @@ impl<'a> Outset<'a> {
         Some(Self { station, offer })
     }
 
-    /// Whether a flow with a server may take the path at all: with one on this host it never does.
+    /// Whether a flow with a server may take the path at all.
     pub fn may_lead_to(&self, server: SocketAddr) -> bool {
-        !net::canonical(server).ip().is_loopback()
+        self.station.common.reach.has(server.ip())
     }
 
     /// Where local ports come from.

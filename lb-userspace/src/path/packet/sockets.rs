@@ -3,8 +3,8 @@
 
 use lb_common::reason::PacketObstacle;
 
-use super::Station;
 use super::approach::RESTLESS_BYTES;
+use super::{Reach, Station};
 use crate::config::Promotion;
 use crate::net::{self, Socket, repair};
 use crate::path::lane::CAREFUL_BYTES;
@@ -77,10 +77,14 @@ impl<'a> Brevity<'a> {
     }
 }
 
-/// Why a flow has no port that stays its own: who is on this host gets none.
-pub(super) fn why_no_port(sockets: [&Socket; 2]) -> PacketObstacle {
+/// Why a flow has no port that stays its own: who is out of reach, on this host, gets none.
+pub(super) fn why_no_port(sockets: [&Socket; 2], reach: Reach) -> PacketObstacle {
     let is_local = |socket: &Socket| net::is_with_this_host(socket.get_ref()).unwrap_or(false);
-    if sockets.into_iter().any(is_local) { PacketObstacle::LocalPeer } else { PacketObstacle::NoPort }
+    if reach == Reach::OtherHosts && sockets.into_iter().any(is_local) {
+        PacketObstacle::LocalPeer
+    } else {
+        PacketObstacle::NoPort
+    }
 }
 
 /// What a socket that holds nothing of what it has received has outstanding, in bytes. `None`: it holds something, or is gone.

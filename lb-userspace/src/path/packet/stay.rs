@@ -2,18 +2,17 @@
 //! Whether programs and maps go with the agent. They stay while a flow in them needs nobody else, if somebody keeps them; else nothing is left
 //! behind.
 
-use std::mem;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::kernel::Packet;
-use crate::kernel::packet::Attachment;
+use crate::kernel::packet::Interfaces;
 
 /// The programs at their interfaces. Dropping it takes them off, unless they are kept and somebody needs them.
 #[derive(Debug)]
 pub struct Stay {
     kernel: Arc<Packet>,
-    attachments: Mutex<Vec<Attachment>>,
+    interfaces: Arc<Interfaces>,
     /// Flows that need nobody but these programs.
     flows: AtomicU32,
 }
@@ -24,8 +23,8 @@ pub struct OnItsOwn(Arc<Stay>);
 
 impl Stay {
     /// With so many flows that another agent has left.
-    pub fn new(kernel: Arc<Packet>, attachments: Vec<Attachment>, left: u32) -> Arc<Self> {
-        Arc::new(Self { kernel, attachments: Mutex::new(attachments), flows: AtomicU32::new(left) })
+    pub fn new(kernel: Arc<Packet>, interfaces: Arc<Interfaces>, left: u32) -> Arc<Self> {
+        Arc::new(Self { kernel, interfaces, flows: AtomicU32::new(left) })
     }
 
     /// Flows that an agent that ends need not wait for.
@@ -46,8 +45,7 @@ impl Drop for Stay {
             tracing::info!(flows = left, keeper = %self.kernel.keeper(), "flows of path packet go on without lb");
             return;
         }
-        let attachments = self.attachments.get_mut().unwrap_or_else(PoisonError::into_inner);
-        mem::take(attachments).into_iter().for_each(Attachment::detach);
+        self.interfaces.detach();
         self.kernel.clear();
     }
 }

@@ -204,7 +204,8 @@ impl<'a> Rig<'a> {
 
     /// What a program says of a frame, and the frame after it.
     fn run(&self, name: &str, frame: &[u8]) -> io::Result<(u32, Vec<u8>)> {
-        let program = self.packet.ebpf.program(name).ok_or(io::ErrorKind::NotFound)?;
+        let programs = self.packet.programs();
+        let program = programs.ebpf.program(name).ok_or(io::ErrorKind::NotFound)?;
         let program: &SchedClassifier = program.try_into().map_err(io::Error::other)?;
         let mut out = vec![0; frame.len() + Link::Ethernet.len()];
         let options = aya::TestRunOptions {

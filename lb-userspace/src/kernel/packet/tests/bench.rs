@@ -263,7 +263,8 @@ impl Bench {
     /// What a program says of a frame, and the frame after it.
     #[track_caller]
     pub fn run_frame(&self, name: &str, frame: &[u8], ingress_interface: u32) -> (u32, Vec<u8>) {
-        let program = self.packet.ebpf.program(name).expect("loaded");
+        let programs = self.packet.programs();
+        let program = programs.ebpf.program(name).expect("loaded");
         let program: &SchedClassifier = program.try_into().expect("a classifier");
         let mut context = [0; CONTEXT_LEN];
         context[INGRESS_INTERFACE..INGRESS_INTERFACE + 4].copy_from_slice(&ingress_interface.to_ne_bytes());

@@ -2,7 +2,7 @@
 //! What an agent leaves at interfaces, and what the next one makes of it: by links, and by filters as on older kernels.
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lb_common::packet::flow::Phase;
@@ -21,13 +21,18 @@ use super::place::Row;
 use crate::kernel::open_packet;
 
 /// A BPF file system, for as long as this lives.
-struct Bpffs(TempDir);
+pub struct Bpffs(TempDir);
 
 impl Bpffs {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let place = tempfile::tempdir().expect("a temporary directory");
         mount("bpf", place.path(), "bpf", MountFlags::empty(), None).expect("root may mount");
         Self(place)
+    }
+
+    /// Where an agent keeps its flows.
+    pub fn state(&self) -> PathBuf {
+        self.0.path().join("lb")
     }
 }
 
@@ -37,7 +42,7 @@ impl Drop for Bpffs {
     }
 }
 
-fn open(state: &Path, flows: u32) -> (Packet, Vec<Orphan>) {
+pub fn open(state: &Path, flows: u32) -> (Packet, Vec<Orphan>) {
     let terms = OpenTerms { flows, ports: 61_000..=65_535, state: Some(state) };
     let (packet, _bells, orphans) = open_packet(&terms).expect("privileged");
     (packet, orphans)
@@ -45,16 +50,16 @@ fn open(state: &Path, flows: u32) -> (Packet, Vec<Orphan>) {
 
 /// Opens on a directory, and attaches to an interface.
 fn attached(state: &Path) -> (Packet, Attachment) {
-    let (mut packet, _) = open(state, 4);
+    let (packet, _) = open(state, 4);
     let attachment = packet.attach("client").expect("an interface");
     packet.detach_rest();
     (packet, attachment)
 }
 
 /// The numbers of the programs that are filters of an interface.
-fn filters() -> BTreeSet<String> {
+pub fn filters(interface: &str) -> BTreeSet<String> {
     let shown = ["ingress", "egress"].map(|direction| {
-        let output = Command::new("tc").args(["filter", "show", "dev", "client", direction]).output();
+        let output = Command::new("tc").args(["filter", "show", "dev", interface, direction]).output();
         String::from_utf8(output.expect("tc (iproute2) must be installed").stdout).expect("text")
     });
     let words = shown.iter().flat_map(|text| text.split_whitespace());
@@ -69,40 +74,40 @@ fn filters_stay_make_way_and_go() {
         return;
     }
     let (row, bpffs) = (Row::new(), Bpffs::new());
-    let state = bpffs.0.path().join("lb");
+    let state = bpffs.state();
     row.balancer.enter(|| {
         WITHOUT_LINKS.set(true);
         drop(attached(&state));
-        let left = filters();
+        let left = filters("client");
         assert_eq!(left.len(), 2, "one each way stays when the agent goes");
         let (packet, attachment) = attached(&state);
-        let replaced = filters();
+        let replaced = filters("client");
         assert!(replaced.len() == 2 && replaced.is_disjoint(&left), "{left:?} {replaced:?}");
         attachment.detach();
         packet.clear();
         drop(packet);
-        assert_eq!(filters(), BTreeSet::new());
+        assert_eq!(filters("client"), BTreeSet::new());
         assert!(!state.exists());
 
         drop(attached(&state));
         let (packet, _) = open(&state, 8);
-        assert_eq!(filters(), BTreeSet::new(), "what is made anew leaves nothing of the old");
+        assert_eq!(filters("client"), BTreeSet::new(), "what is made anew leaves nothing of the old");
         drop(packet);
         drop(attached(&state));
-        let (mut packet, _) = open(&state, 4);
+        let (packet, _) = open(&state, 4);
         assert_eq!(packet.left_interfaces(), ["client"]);
         let attachment = packet.attach("client").expect("an interface");
         assert!(packet.left_interfaces().is_empty());
         drop((packet, attachment));
-        let (mut packet, _) = open(&state, 4);
+        let (packet, _) = open(&state, 4);
         packet.detach_rest();
-        assert_eq!(filters(), BTreeSet::new(), "an interface that nobody wants any more");
+        assert_eq!(filters("client"), BTreeSet::new(), "an interface that nobody wants any more");
         drop(packet);
 
         drop(attached(&state));
-        assert_eq!(filters().len(), 2);
+        assert_eq!(filters("client").len(), 2);
         assert_eq!(flush(&state).expect("nobody runs"), Flushed::Flows { count: 0, are_told: true });
-        assert_eq!(filters(), BTreeSet::new());
+        assert_eq!(filters("client"), BTreeSet::new());
     });
 }
 
@@ -113,7 +118,7 @@ fn links_stay_make_way_and_go() {
         return;
     }
     let (row, bpffs) = (Row::new(), Bpffs::new());
-    let state = bpffs.0.path().join("lb");
+    let state = bpffs.state();
     row.balancer.enter(|| {
         let links = || {
             let names = std::fs::read_dir(&state).expect("kept").flatten();
@@ -137,7 +142,7 @@ fn an_empty_state_takes_the_size_that_is_wanted() {
         return;
     }
     let bpffs = Bpffs::new();
-    let state = bpffs.0.path().join("lb");
+    let state = bpffs.state();
     for flows in [4, 8, 8] {
         let (packet, orphans) = open(&state, flows);
         assert!(orphans.is_empty());
@@ -153,7 +158,7 @@ fn what_a_self_test_leaves_is_no_flow() {
         return;
     }
     let bpffs = Bpffs::new();
-    let state = bpffs.0.path().join("lb");
+    let state = bpffs.state();
     let leave = |is_tested: bool| {
         let (packet, orphans) = open(&state, 4);
         let (slot, mut keys) = (packet.slot().expect("a slot"), packet.keys().expect("descriptors"));

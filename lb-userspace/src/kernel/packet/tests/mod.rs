@@ -7,6 +7,7 @@
 mod bench;
 mod damage;
 mod errors;
+mod interfaces;
 mod left;
 mod life;
 #[path = "../../../../../lb-common/src/packet/tests/model.rs"]
@@ -36,8 +37,9 @@ use crate::privileges::{self, Capability, Lack};
 #[test]
 fn the_verifier_is_far_from_giving_up() {
     let Some((packet, _bells)) = bench::loaded(4) else { return };
+    let programs = packet.programs();
     let verified = PROGRAMS.map(|name| {
-        let program = packet.ebpf.program(name).expect("loaded");
+        let program = programs.ebpf.program(name).expect("loaded");
         let program: &SchedClassifier = program.try_into().expect("a classifier");
         let info = program.info().expect("the kernel tells of it");
         // Since Linux 5.16.
@@ -68,7 +70,7 @@ fn without_capabilities_the_reason_is_told() {
 #[test]
 fn the_maps_of_the_other_path_cost_nothing() {
     let Some((packet, _bells)) = bench::loaded(1_000) else { return };
-    assert_eq!([SLOTS, DIRECTIONS].map(|name| capacity(&packet.ebpf, name)), [1, 1]);
+    assert_eq!([SLOTS, DIRECTIONS].map(|name| capacity(&packet.programs().ebpf, name)), [1, 1]);
     let (sockmap, _calls) = load_sockmap(1_000, 1 << 20).expect("as the other");
     assert_eq!([PACKET_KEYS, PACKET_FLOWS].map(|name| capacity(sockmap.ebpf(), name)), [1, 1]);
 }

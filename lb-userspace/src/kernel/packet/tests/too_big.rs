@@ -135,7 +135,7 @@ fn expected(family: Family, sent: &[u8]) -> Vec<u8> {
 
 #[test]
 fn an_end_is_not_told_of_every_packet() {
-    let Some((mut packet, _bells)) = loaded(4) else { return };
+    let Some((packet, _bells)) = loaded(4) else { return };
     const PACKETS: u64 = 100;
     Place::new().enter(|| {
         let family = Family::V4;
