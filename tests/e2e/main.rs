@@ -54,6 +54,7 @@ mod packet_kill;
 mod packet_limits;
 mod packet_links;
 mod packet_manager;
+mod packet_memory;
 mod packet_options;
 mod packet_resets;
 mod packet_restart;

@@ -32,7 +32,7 @@ use crate::net::claim::Claim;
 use crate::net::routes::Routes;
 
 /// Most slots: the arrays of flows and tallies are memory that the kernel allocates at once, 384 bytes each.
-const SLOTS_LIMIT: u32 = 1 << 20;
+pub const SLOTS_LIMIT: u32 = 1 << 20;
 
 /// The maps of the object that outlive the agent, by the names under which they do.
 const SHARED: [(&str, &str); 4] = [
