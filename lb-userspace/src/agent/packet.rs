@@ -23,8 +23,7 @@ use crate::path::packet::{Canary, Common, Grace, Ports, Stay};
 pub(super) mod adoption;
 mod reroute;
 
-/// Most flows at the same time: each takes 512 bytes in the kernel from the start, 384 of them for its record and its tally, the others for its share of
-/// the ring buffer and of the tables behind hash maps.
+/// Most flows at the same time: each takes 520 bytes in the kernel from the start.
 const FLOWS_MAX: u32 = 65_536;
 
 /// What loading has given; `None`: nothing asks for the path.
