@@ -2,6 +2,7 @@
 //! What is known of one connection while it lives: its places in the limits, and what its metrics and its log line will say.
 //! A connection that is cut by the end of the agent gets its line too: dropping an unfinished journal writes it.
 
+mod kin;
 mod story;
 
 use std::net::SocketAddr;
@@ -21,8 +22,10 @@ use crate::path::packet::Port;
 use crate::path::{Carried, Meter, Side};
 use crate::prelude::hello::ClientHello;
 use crate::proxy::{Endpoints, Received};
+use kin::Presence;
 
-pub use story::{Kin, Story};
+pub use kin::Kin;
+pub use story::Story;
 
 /// The number of the next connection of this process.
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
@@ -57,7 +60,8 @@ pub struct Journal {
     /// It holds the place on the server.
     meter: Option<Box<Meter>>,
     log: AccessLog,
-    permit: Permit,
+    /// It is there until the connection [departs](Self::depart).
+    presence: Option<Presence>,
     is_finished: bool,
 }
 
@@ -69,6 +73,8 @@ struct Rare {
     /// What the log line says of PROXY headers.
     proxied: Proxied,
     introduction: Introduction,
+    /// Client and local address are those of a PROXY header, and not the socket's.
+    is_told: bool,
     /// The local port of the connection to the server, if it is one of ours.
     port: Option<Arc<Port>>,
     /// For the flow, if programs carry it.
@@ -98,9 +104,7 @@ struct HelloStory {
 impl Journal {
     /// A connection that has just been accepted.
     pub fn new(permit: Permit, client: SocketAddr, local: SocketAddr, log: AccessLog) -> Self {
-        let metrics = &permit.frontend().metrics;
-        metrics.connections.inc();
-        metrics.active.inc();
+        permit.frontend().metrics.connections.inc();
         Self {
             id: NEXT_ID.fetch_add(1, Ordering::Relaxed),
             accepted_at: SystemTime::now(),
@@ -119,14 +123,18 @@ impl Journal {
             is_server_silent: false,
             meter: None,
             log,
-            permit,
+            presence: Some(Presence::new(permit)),
             is_finished: false,
         }
     }
 
     /// The frontend that the connection came in by.
     pub fn frontend(&self) -> &Arc<Frontend> {
-        self.permit.frontend()
+        self.presence().frontend()
+    }
+
+    fn presence(&self) -> &Presence {
+        self.presence.as_ref().expect("nobody has a journal of what has departed")
     }
 
     /// When the connection was accepted.
@@ -168,6 +176,7 @@ impl Journal {
         }
         let peer = (peer != self.client()).then_some(peer);
         let rare = self.rare();
+        rare.is_told = received.endpoints.is_some();
         rare.proxied = Proxied { peer, unique_id: received.unique_id().map(Box::from) };
         rare.introduction =
             Introduction { received: Some(received), received_at: Some(Instant::now()), alpn: None };
@@ -175,7 +184,7 @@ impl Journal {
 
     /// The connection should have begun with a PROXY header.
     pub fn note_proxy_rejection(&self, reason: ProxyReason) {
-        self.permit.frontend().metrics.proxy_rejected[reason.index()].inc();
+        self.frontend().metrics.proxy_rejected[reason.index()].inc();
     }
 
     /// What the client offers first, for a backend that wants to know.
@@ -213,7 +222,7 @@ impl Journal {
     /// A whole ClientHello has come.
     pub fn note_hello(&mut self, hello: ClientHello) {
         let elapsed = self.started.elapsed();
-        let metrics = &self.permit.frontend().metrics;
+        let metrics = &self.frontend().metrics;
         metrics.hello_duration.observe(elapsed.as_secs_f64());
         metrics.hello_size.observe(hello.wire_len as f64);
         if hello.has_ech {
@@ -229,7 +238,7 @@ impl Journal {
 
     /// The first bytes do not name a backend.
     pub fn note_exception(&mut self, reason: HelloReason) {
-        self.permit.frontend().metrics.hello_exceptions[reason.index()].inc();
+        self.frontend().metrics.hello_exceptions[reason.index()].inc();
         self.hello_exception = Some(reason);
     }
 
@@ -261,7 +270,7 @@ impl Journal {
     /// The flow is handed over to a path, which writes into [`Self::meter`] what it delivers.
     pub fn hand_over(&mut self, slot: ServerSlot, path: PathKind) -> &mut Meter {
         self.path = Some(path);
-        let frontend = Arc::clone(self.permit.frontend());
+        let frontend = Arc::clone(self.frontend());
         self.meter.insert(Box::new(Meter::new(frontend, slot)))
     }
 
@@ -302,7 +311,7 @@ impl Journal {
         if let Some(meter) = &self.meter {
             meter.server().vitals.traffic.note_end(close, carried.sent());
         }
-        let metrics = &self.permit.frontend().metrics;
+        let metrics = &self.frontend().metrics;
         metrics.closed[close.index()].inc();
         metrics.session_duration.observe(total_time.as_secs_f64());
         if self.log.is_on() {
@@ -315,10 +324,11 @@ impl Journal {
     fn account(&mut self) -> Carried {
         let Some(meter) = &mut self.meter else { return Carried::default() };
         meter.count();
-        let metrics = &self.permit.frontend().metrics;
-        metrics.session_received.observe(meter.carried.received() as f64);
-        metrics.session_sent.observe(meter.carried.sent() as f64);
-        meter.carried
+        let carried = meter.carried;
+        let metrics = &self.frontend().metrics;
+        metrics.session_received.observe(carried.received() as f64);
+        metrics.session_sent.observe(carried.sent() as f64);
+        carried
     }
 
     /// The log line's content. The texts of the ClientHello move into it.
@@ -338,7 +348,7 @@ impl Journal {
             client: self.client(),
             local: self.local(),
             proxied: (rare.proxied != Proxied::default()).then(|| Box::new(rare.proxied)),
-            frontend: Arc::clone(&self.permit.frontend().settings.name),
+            frontend: Arc::clone(&self.frontend().settings.name),
             sni,
             alpn,
             has_ech,
@@ -364,7 +374,7 @@ impl Journal {
 
     /// Open connections: of the process, the frontend, the backend, the server.
     fn counts(&self) -> [u32; 4] {
-        let (process, frontend) = self.permit.counts();
+        let (process, frontend) = self.presence().counts();
         let backend =
             self.backend.as_ref().map_or(0, |backend| u32::try_from(backend.active()).unwrap_or(u32::MAX));
         let server = self.meter.as_ref().map_or(0, |meter| meter.server().active());
@@ -377,7 +387,6 @@ impl Drop for Journal {
         if !self.is_finished {
             self.write(CloseReason::Shutdown);
         }
-        self.permit.frontend().metrics.active.dec();
     }
 }
 

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use crate::backend::Backend;
 use crate::exit;
 use crate::frontend::{Frontend, Gate};
-use crate::journal::{Journal, Kin, Story};
+use crate::journal::{Journal, Kin};
 use crate::kernel::Sockmap;
 use crate::kernel::packet::Orphan;
 use crate::net::{LocalAddress, Socket};
@@ -94,12 +94,10 @@ enum Arrival {
 /// A flow of path `packet` that another agent has left, on its way to the worker that will watch it.
 #[derive(Debug)]
 pub struct Adopted {
-    /// Its place, and what was told of it.
+    /// Its place.
     pub orphan: Orphan,
     /// Its port towards the server.
     pub port: Option<Port>,
-    /// Its story so far.
-    pub story: Story,
     /// What it belongs to.
     pub kin: Kin,
 }
@@ -297,13 +295,11 @@ async fn serve_inbox(worker: Rc<Worker>, mut inbox: Inbox) {
 }
 
 /// Watches a flow that another agent has left, in a task of its own.
-fn adopt(worker: &Rc<Worker>, Adopted { orphan, port, story, kin }: Adopted) {
+fn adopt(worker: &Rc<Worker>, Adopted { orphan, port, kin }: Adopted) {
     let Some(station) = &worker.packet else { return };
-    let carried = packet::carried(&orphan);
-    let journal = Box::new(Journal::adopted(story, kin, carried));
     // From here on it counts for itself.
     station.common.stay.note_taken_up();
-    session::resume(worker, Spliced::adopt(station, orphan, port), journal);
+    session::resume(worker, Spliced::adopt(station, orphan, port), kin);
 }
 
 /// Serves a connection in a task of its own.

@@ -57,6 +57,7 @@ mod packet_limits;
 mod packet_links;
 mod packet_loopback;
 mod packet_manager;
+mod packet_memory;
 mod packet_options;
 mod packet_resets;
 mod packet_restart;

@@ -67,6 +67,23 @@ pub fn available_memory() -> u64 {
     1024 * line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
 }
 
+/// Memory of the BPF maps that a process has descriptors of, in bytes, each map once (kernel/bpf/syscall.c, bpf_map_show_fdinfo). Since Linux 6.4 that is
+/// what a hash map without preallocation has by now, before that what it may come to have.
+///
+/// # Panics
+/// The process has ended.
+pub fn map_bytes(pid: u32) -> u64 {
+    let listing = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).expect("a living process");
+    // A descriptor may be closed between listing and reading.
+    let infos = listing.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+    let maps = infos.filter_map(|info| {
+        let number =
+            |key: &str| info.lines().find_map(|line| line.strip_prefix(key)?.trim().parse::<u64>().ok());
+        Some((number("map_id:")?, number("memlock:")?))
+    });
+    maps.collect::<BTreeMap<_, _>>().values().sum()
+}
+
 /// The maps of the verdict's program that a process has a descriptor of: numbers by name.
 #[track_caller]
 fn maps(process: &Process) -> BTreeMap<String, String> {

@@ -3,14 +3,14 @@
 
 use std::time::Duration;
 
-use lb_common::packet::flow::Phase;
+use lb_common::packet::flow::{Phase, Side};
 use lb_common::reason::PathKind;
 use rustix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 
 use crate::journal::Story;
 use crate::kernel::Packet;
-use crate::kernel::packet::Listed;
+use crate::kernel::packet::{Listed, ends};
 
 /// Most sessions that are listed, some 400 bytes each.
 const LISTED_MAX: usize = 10_000;
@@ -55,7 +55,8 @@ pub(super) fn sessions(kernel: Option<&Packet>) -> String {
 
 fn report(listed: &Listed, now: Duration) -> Option<SessionReport> {
     let Listed { story, tally, record } = listed;
-    let story = Story::from_bytes(story)?;
+    let connections = Side::ALL.map(|side| ends(&record.key(side)));
+    let story = Story::from_bytes(story)?.complete(connections);
     let flow = &record.flow;
     let since = |then: Duration| now.saturating_sub(then).as_secs_f64();
     let before = |direction: usize| tally.spliced[direction] + tally.copied[direction];
@@ -105,7 +106,7 @@ mod tests {
         };
         let way = |segments| Way { segments, ..Way::default() };
         Listed {
-            story: br#"{"id":7,"started_ns":500000000,"client":"192.0.2.1:5","frontend":"in"}"#.to_vec(),
+            story: br#"{"n":7,"t":500000,"c":"192.0.2.1:5","f":"in"}"#.to_vec(),
             tally: Tally { spliced: [1, 2], copied: [10, 20], ..Tally::default() },
             record: Record::new(flow, V4, way(3), way(4)),
         }

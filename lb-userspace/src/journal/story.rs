@@ -10,72 +10,79 @@ use std::time::{Duration, Instant, SystemTime};
 use lb_common::reason::{HelloReason, PathKind};
 use serde::{Deserialize, Serialize};
 
-use super::{HelloStory, Journal, NEXT_ID, Rare};
-use crate::backend::{Backend, ServerSlot};
-use crate::frontend::Permit;
+use super::{HelloStory, Journal, Kin, NEXT_ID, Rare};
 use crate::kernel::packet::{Receipt, STORY_BYTES};
-use crate::observe::access_log::{AccessLog, Proxied, Queued};
+use crate::net;
+use crate::observe::access_log::{Proxied, Queued};
 use crate::path::{Carried, Meter};
 
-/// The story of a connection whose flow may outlive the process.
+/// The story of a connection whose flow may outlive the process. The kernel has the text for as long as the flow lives, hence the short words, and nothing
+/// that is as usual.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Story {
     /// Its number in the log.
+    #[serde(rename = "n")]
     pub id: u64,
-    /// When it was accepted, since 1970, in nanoseconds.
-    accepted_ns: u64,
+    /// When it was accepted, since 1970, in microseconds.
+    #[serde(rename = "a")]
+    accepted_us: u64,
     /// The same since the host has started.
-    started_ns: u64,
+    #[serde(rename = "t")]
+    started_us: u64,
     /// The frontend's name.
+    #[serde(rename = "f")]
     pub frontend: String,
     /// The backend's.
+    #[serde(rename = "b")]
     pub backend: String,
     /// The server's.
+    #[serde(rename = "s")]
     pub server: String,
-    /// Where that is.
+    /// Where that is. Until the story is [complete](Self::complete), `None`: where the flow goes.
+    #[serde(rename = "sa", skip_serializing_if = "Option::is_none")]
     pub server_address: Option<SocketAddr>,
-    /// The client, by its PROXY header if it came with one.
+    /// The client, by its PROXY header if it came with one. Likewise, `None`: from where the flow comes.
+    #[serde(rename = "c", skip_serializing_if = "Option::is_none")]
     pub client: Option<SocketAddr>,
-    /// The address that it connected to.
+    /// The address that it connected to. Likewise.
+    #[serde(rename = "l", skip_serializing_if = "Option::is_none")]
     pub local: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "p", skip_serializing_if = "Option::is_none")]
     peer: Option<SocketAddr>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
     unique_id: Option<Box<[u8]>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "h", skip_serializing_if = "Option::is_none")]
     hello: Option<Hello>,
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "x", skip_serializing_if = "Option::is_none")]
     hello_exception: Option<String>,
-    /// The wait in the queue, in nanoseconds, and how many were in front.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// The wait in the queue, in microseconds, and how many were in front.
+    #[serde(rename = "q", skip_serializing_if = "Option::is_none")]
     queued: Option<(u64, u32)>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    connect_ns: Option<u64>,
+    #[serde(rename = "k", skip_serializing_if = "Option::is_none")]
+    connect_us: Option<u64>,
+    #[serde(rename = "r", skip_serializing_if = "is_usual")]
     retries: u32,
+    #[serde(rename = "d", skip_serializing_if = "is_usual")]
     is_redispatched: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 struct Hello {
+    #[serde(rename = "n", skip_serializing_if = "Option::is_none")]
     sni: Option<String>,
+    #[serde(rename = "p", skip_serializing_if = "is_usual")]
     alpn: String,
+    #[serde(rename = "e", skip_serializing_if = "is_usual")]
     has_ech: bool,
-    time_ns: u64,
+    #[serde(rename = "t")]
+    time_us: u64,
 }
 
-/// What an adopted connection belongs to.
-#[derive(Debug)]
-pub struct Kin {
-    /// Its place in process and frontend.
-    pub permit: Permit,
-    /// Its backend.
-    pub backend: Arc<Backend>,
-    /// Its place on the server.
-    pub slot: ServerSlot,
-    /// The sink of its line.
-    pub log: AccessLog,
+/// Whether a value is what it is taken for where it is missing.
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Story {
@@ -94,16 +101,29 @@ impl Story {
 
     /// When it was accepted, since the host has started.
     pub fn started(&self) -> Duration {
-        Duration::from_nanos(self.started_ns)
+        Duration::from_micros(self.started_us)
     }
 
     fn encoded(&self) -> Option<Vec<u8>> {
         serde_json::to_vec(self).ok().filter(|text| text.len() <= STORY_BYTES)
     }
 
-    /// Reads a text; `None`: it is none, or of somebody else.
+    /// Reads a text; `None`: it is none, or of somebody else. Addresses may be missing.
     pub fn from_bytes(text: &[u8]) -> Option<Self> {
         serde_json::from_slice(text).ok()
+    }
+
+    /// The same with the ends of the flow's two connections, with client and with server, where the text has no address.
+    pub fn complete(mut self, [client, server]: [[SocketAddr; 2]; 2]) -> Self {
+        self.client.get_or_insert(client[0]);
+        self.local.get_or_insert(client[1]);
+        self.server_address.get_or_insert(server[0]);
+        self
+    }
+
+    /// No connection of this process gets its number from here on.
+    pub fn keep_number(&self) {
+        NEXT_ID.fetch_max(self.id.saturating_add(1), Ordering::Relaxed);
     }
 }
 
@@ -111,34 +131,36 @@ impl Journal {
     /// What the next agent has to know.
     pub fn story(&self) -> Story {
         let rare = self.rare.as_deref();
+        let is_told = rare.is_some_and(|rare| rare.is_told);
         let server = self.server.as_deref();
         let hello = self.hello.as_deref().map(|hello| Hello {
             sni: hello.sni.clone(),
             alpn: hello.alpn.clone(),
             has_ech: hello.has_ech,
-            time_ns: nanoseconds(hello.time),
+            time_us: microseconds(hello.time),
         });
         Story {
             id: self.id,
-            accepted_ns: nanoseconds(
+            accepted_us: microseconds(
                 self.accepted_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default(),
             ),
-            started_ns: now_ns().saturating_sub(nanoseconds(self.started.elapsed())),
-            frontend: self.permit.frontend().settings.name.to_string(),
+            started_us: now_us().saturating_sub(microseconds(self.started.elapsed())),
+            frontend: self.frontend().settings.name.to_string(),
             backend: self
                 .backend
                 .as_ref()
                 .map_or_else(String::new, |backend| backend.settings.name.to_string()),
             server: server.map_or_else(String::new, |server| server.settings.name.to_string()),
-            server_address: server.map(|server| server.address),
-            client: Some(self.client()),
-            local: Some(self.local()),
+            // What the flow's own addresses do not tell.
+            server_address: server.map(|server| server.address).filter(says_more),
+            client: is_told.then(|| self.client()),
+            local: is_told.then(|| self.local()),
             peer: rare.and_then(|rare| rare.proxied.peer),
             unique_id: rare.and_then(|rare| rare.proxied.unique_id.clone()),
             hello,
             hello_exception: self.hello_exception.map(|reason| reason.label().to_owned()),
-            queued: rare.and_then(|rare| rare.queued).map(|it| (nanoseconds(it.duration), it.position)),
-            connect_ns: self.connect_time.map(nanoseconds),
+            queued: rare.and_then(|rare| rare.queued).map(|it| (microseconds(it.duration), it.position)),
+            connect_us: self.connect_time.map(microseconds),
             retries: self.retries,
             is_redispatched: self.is_redispatched,
         }
@@ -149,35 +171,27 @@ impl Journal {
         self.rare().receipt = Some(receipt);
     }
 
-    /// The connection goes on without this process: its line is another's.
-    pub fn leave(mut self) {
-        self.is_finished = true;
-    }
-
-    /// The journal of a connection that another agent has begun, and of which so much was carried and counted.
-    pub fn adopted(story: Story, kin: Kin, carried: Carried) -> Self {
-        let Kin { permit, backend, slot, log } = kin;
-        let frontend = Arc::clone(permit.frontend());
-        frontend.metrics.active.inc();
-        // The numbers of later ones are not those of earlier ones.
-        NEXT_ID.fetch_max(story.id + 1, Ordering::Relaxed);
+    /// The journal of a connection whose flow has needed nobody until its end, of which so much was counted before.
+    pub(super) fn recalled(story: Story, kin: Kin, counted: Carried) -> Self {
+        let Kin { presence, backend, slot, log } = kin;
+        let frontend = Arc::clone(presence.frontend());
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
-        let age = Duration::from_nanos(now_ns().saturating_sub(story.started_ns));
+        let age = Duration::from_micros(now_us().saturating_sub(story.started_us));
         let rare = Rare {
             queued: story
                 .queued
-                .map(|(ns, position)| Queued { duration: Duration::from_nanos(ns), position }),
+                .map(|(us, position)| Queued { duration: Duration::from_micros(us), position }),
             proxied: Proxied { peer: story.peer, unique_id: story.unique_id },
             ..Rare::default()
         };
         Self {
             id: story.id,
-            accepted_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(story.accepted_ns),
+            accepted_at: SystemTime::UNIX_EPOCH + Duration::from_micros(story.accepted_us),
             started: Instant::now().checked_sub(age).unwrap_or_else(Instant::now),
             client: story.client.unwrap_or(nowhere).into(),
             local: story.local.unwrap_or(nowhere).into(),
             hello: story.hello.map(|hello| {
-                let time = Duration::from_nanos(hello.time_ns);
+                let time = Duration::from_micros(hello.time_us);
                 Box::new(HelloStory { sni: hello.sni, alpn: hello.alpn, has_ech: hello.has_ech, time })
             }),
             hello_exception: story
@@ -186,27 +200,32 @@ impl Journal {
             backend: Some(backend),
             server: Some(Arc::clone(slot.server())),
             rare: Some(Box::new(rare)),
-            connect_time: story.connect_ns.map(Duration::from_nanos),
+            connect_time: story.connect_us.map(Duration::from_micros),
             retries: story.retries,
             is_redispatched: story.is_redispatched,
             path: Some(PathKind::Packet),
             is_server_silent: false,
-            meter: Some(Box::new(Meter::adopted(frontend, slot, carried))),
+            meter: Some(Box::new(Meter::recalled(frontend, slot, counted))),
             log,
-            permit,
+            presence: Some(presence),
             is_finished: false,
         }
     }
 }
 
-fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+fn microseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Since the host has started, without the time that it has slept, as [`Instant`] counts on Linux.
-fn now_ns() -> u64 {
+fn now_us() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+    now.tv_sec.cast_unsigned() * 1_000_000 + now.tv_nsec.cast_unsigned() / 1_000
+}
+
+/// Whether an address is another than the packets' that go there: it has a scope, or is one of IPv4 as one of IPv6.
+fn says_more(address: &SocketAddr) -> bool {
+    *address != net::canonical(*address)
 }
 
 #[cfg(test)]
@@ -214,13 +233,14 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::kernel::packet::PART_BYTES;
 
     fn story(sni: &str, alpn: &str, id: &[u8]) -> Story {
         let address = Some("[2001:db8::1]:443".parse().expect("an address"));
         Story {
             id: 7,
-            accepted_ns: 1_700_000_000_000_000_000,
-            started_ns: 5,
+            accepted_us: 1_700_000_000_000_000,
+            started_us: 5,
             frontend: "https".into(),
             backend: "web".into(),
             server: "web-1".into(),
@@ -229,10 +249,10 @@ mod tests {
             local: address,
             peer: address,
             unique_id: Some(id.into()),
-            hello: Some(Hello { sni: Some(sni.into()), alpn: alpn.into(), has_ech: true, time_ns: 9 }),
+            hello: Some(Hello { sni: Some(sni.into()), alpn: alpn.into(), has_ech: true, time_us: 9 }),
             hello_exception: Some("no-name".into()),
             queued: Some((3, 4)),
-            connect_ns: Some(1),
+            connect_us: Some(1),
             retries: 2,
             is_redispatched: true,
         }
@@ -252,8 +272,37 @@ mod tests {
     }
 
     #[test]
+    fn a_usual_story_is_one_part() {
+        let usual = Story {
+            peer: None,
+            unique_id: None,
+            hello_exception: None,
+            queued: None,
+            retries: 0,
+            is_redispatched: false,
+            server_address: None,
+            client: None,
+            local: None,
+            id: 1_234_567,
+            started_us: 10_000_000_000_000,
+            connect_us: Some(1_234),
+            ..story("subdomain.example.com", "h2,http/1.1", &[])
+        };
+        let text = usual.clone().to_bytes().expect("short enough");
+        assert!(text.len() <= PART_BYTES, "{}: {}", text.len(), String::from_utf8_lossy(&text));
+        let [client, local, server] = ["192.0.2.1:5", "192.0.2.2:443", "198.51.100.3:8443"]
+            .map(|address| address.parse().expect("an address"));
+        let read = Story::from_bytes(&text).expect("a story").complete([[client, local], [server, local]]);
+        let addresses = (read.client, read.local, read.server_address);
+        assert_eq!(addresses, (Some(client), Some(local), Some(server)));
+        // Whoever has told is believed.
+        let told = story("a.example", "", &[]);
+        assert_eq!(told.clone().complete([[client, local], [server, local]]), told);
+    }
+
+    #[test]
     fn a_story_of_another_agent_is_read_as_far_as_it_goes() {
-        let read = Story::from_bytes(br#"{"id":3,"frontend":"f","mood":"good"}"#).expect("a story");
+        let read = Story::from_bytes(br#"{"n":3,"f":"f","mood":"good"}"#).expect("a story");
         assert_eq!((read.id, &*read.frontend, read.client), (3, "f", None));
         assert_eq!(Story::from_bytes(b"\0\0"), None);
     }

@@ -58,8 +58,8 @@ impl Meter {
         Self { carried: Carried::default(), counted: Carried::default(), frontend, server, slot }
     }
 
-    /// The same for a flow that another agent has carried so far, and counted so far.
-    pub fn adopted(frontend: Arc<Frontend>, slot: ServerSlot, carried: Carried) -> Self {
+    /// The same for a flow of which so much was carried and counted before.
+    pub fn recalled(frontend: Arc<Frontend>, slot: ServerSlot, carried: Carried) -> Self {
         let mut meter = Self::new(frontend, slot);
         (meter.carried, meter.counted) = (carried, carried);
         meter
@@ -75,6 +75,11 @@ impl Meter {
         self.slot = None;
     }
 
+    /// The flow's place on the server, for who looks after it from here on.
+    pub fn take_slot(&mut self) -> Option<ServerSlot> {
+        self.slot.take()
+    }
+
     /// The settings of the frontend that the flow came in by.
     pub fn frontend(&self) -> &config::Frontend {
         &self.frontend.settings
@@ -87,24 +92,28 @@ impl Meter {
 
     /// Adds to the counters what is not in them.
     pub fn count(&mut self) {
-        let (now, before) = (self.carried, self.counted);
-        let (received, sent) = (now.received() - before.received(), now.sent() - before.sent());
-        let metrics = &self.frontend.metrics;
-        metrics.received_bytes.inc_by(received);
-        metrics.sent_bytes.inc_by(sent);
-        self.server.metrics.sent_bytes.inc_by(received);
-        self.server.metrics.received_bytes.inc_by(sent);
-        if sent > 0 {
-            self.server.vitals.traffic.note_bytes();
+        count(&self.frontend, &self.server, &self.counted, &self.carried);
+        self.counted = self.carried;
+    }
+}
+
+/// Adds to the counters what a flow has delivered, less what it had delivered before.
+pub fn count(frontend: &Frontend, server: &Server, before: &Carried, now: &Carried) {
+    let (received, sent) = (now.received() - before.received(), now.sent() - before.sent());
+    let metrics = &frontend.metrics;
+    metrics.received_bytes.inc_by(received);
+    metrics.sent_bytes.inc_by(sent);
+    server.metrics.sent_bytes.inc_by(received);
+    server.metrics.received_bytes.inc_by(sent);
+    if sent > 0 {
+        server.vitals.traffic.note_bytes();
+    }
+    for kind in PathKind::ALL {
+        let bytes = now.by_path(kind) - before.by_path(kind);
+        if bytes > 0 && before.by_path(kind) == 0 {
+            metrics.path_flows[kind.index()].inc();
         }
-        for kind in PathKind::ALL {
-            let bytes = now.by_path(kind) - before.by_path(kind);
-            if bytes > 0 && before.by_path(kind) == 0 {
-                metrics.path_flows[kind.index()].inc();
-            }
-            metrics.path_bytes[kind.index()].inc_by(bytes);
-        }
-        self.counted = now;
+        metrics.path_bytes[kind.index()].inc_by(bytes);
     }
 }
 

@@ -7,7 +7,7 @@ mod drain;
 mod flow;
 mod flow_end;
 mod lane;
-mod meter;
+pub mod meter;
 pub mod packet;
 mod pipes;
 mod promotion;

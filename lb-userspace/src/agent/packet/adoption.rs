@@ -6,14 +6,13 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use lb_common::packet::flow::Side;
 use toml::{Table, Value};
 
 use crate::backend::{Backend, ServerSlot};
 use crate::config::{self, Config};
 use crate::frontend::{Frontend, Permit};
 use crate::journal::{Kin, Story};
-use crate::kernel::packet::{Orphan, ends};
+use crate::kernel::packet::{Orphan, connections};
 use crate::net::Listener;
 use crate::observe::metrics::Metrics;
 use crate::worker::{Adopted, Shared};
@@ -24,12 +23,12 @@ pub fn adopt(orphans: Vec<Orphan>, shared: &Shared, listeners: &[(Arc<Frontend>,
     let frontends: Vec<&Arc<Frontend>> = listeners.iter().map(|(frontend, _)| frontend).collect();
     let flows = orphans.len();
     for orphan in orphans {
-        let story = Story::from_bytes(&orphan.story).unwrap_or_default();
-        let key = orphan.slot.edit(|record| record.key(Side::Server));
-        let [server, own] = ends(&key);
+        let [client, [server, own]] = connections(&orphan.slot);
+        let story = Story::from_bytes(&orphan.story).unwrap_or_default().complete([client, [server, own]]);
+        story.keep_number();
         let port = common.ports.keep(server, own.port());
         let kin = kin(&story, server, shared, &frontends);
-        shared.adopt(Adopted { orphan, port, story, kin });
+        shared.adopt(Adopted { orphan, port, kin });
     }
     tracing::info!(flows, "flows of path packet that another lb has left are taken up");
 }
@@ -42,7 +41,7 @@ fn kin(story: &Story, server: SocketAddr, shared: &Shared, frontends: &[&Arc<Fro
         backend.and_then(|backend| Some((Arc::clone(backend), backend.keep(&story.server, address)?)));
     let (backend, slot) = place.unwrap_or_else(|| stand_in(story, backend, address));
     let frontend = frontend.map_or_else(|| stand_in_frontend(story), |frontend| Arc::clone(frontend));
-    Kin { permit: Permit::keep(&shared.gate, &frontend), backend, slot, log: shared.log.clone() }
+    Kin::new(Permit::keep(&shared.gate, &frontend), backend, slot, shared.log.clone())
 }
 
 /// A backend with the server alone, with the settings of the one that is there or else the defaults.
@@ -94,7 +93,7 @@ mod tests {
 
     #[test]
     fn whoever_is_gone_stands_in_for_itself() {
-        let story = story(r#"{"frontend":"in.1","backend":"out_2","server":"c"}"#);
+        let story = story(r#"{"f":"in.1","b":"out_2","s":"c"}"#);
         let address = "192.0.2.9:5000".parse().expect("an address");
         let (backend, slot) = stand_in(&story, None, address);
         assert_eq!((&*backend.settings.name, &*slot.server().settings.name), ("out_2", "c"));
@@ -104,7 +103,7 @@ mod tests {
 
     #[test]
     fn names_that_cannot_be_are_unknown() {
-        for text in ["{}", r#"{"frontend":"in","backend":"out \"2\"","server":"c"}"#] {
+        for text in ["{}", r#"{"f":"in","b":"out \"2\"","s":"c"}"#] {
             let (backend, slot) = stand_in(&story(text), None, SocketAddr::from(([192, 0, 2, 1], 1)));
             let names = (&*backend.settings.name, &*slot.server().settings.name);
             assert_eq!(names, ("unknown", "unknown"), "{text}");

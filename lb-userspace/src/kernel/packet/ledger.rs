@@ -3,6 +3,7 @@
 //! what was carried and counted before (its *tally*). Programs do not know of either.
 #![expect(unsafe_code, reason = "numbers in memory that outlives the process")]
 
+use std::collections::BTreeMap;
 use std::io;
 #[cfg(test)]
 use std::os::fd::AsFd;
@@ -15,9 +16,25 @@ use aya::maps::{HashMap, Map, MapData, MapError};
 use crate::kernel::bpf::{self, NewMap};
 use crate::kernel::lock;
 use crate::kernel::mapped::Mapped;
+use crate::kernel::packet::open::SLOTS_LIMIT;
 
-/// Most bytes of a story. With what the kernel puts around it, it fits into a block of 2 KiB.
-pub const STORY_BYTES: usize = 1_920;
+/// Bytes of a part of a story. With the key and the 56 bytes that the kernel puts around both, it fits exactly into a block of 256 (kernel/bpf/hashtab.c,
+/// struct htab_elem; kernel/bpf/memalloc.c, LLIST_NODE_SZ). Most stories are one part.
+pub const PART_BYTES: usize = 192;
+
+/// Most parts of a story.
+const PARTS_MAX: usize = 10;
+
+/// Bits of a key that say which part it is; the others are the slot.
+const PART_BITS: u32 = 4;
+
+const _: () = assert!(PARTS_MAX <= 1 << PART_BITS && SLOTS_LIMIT <= 1 << (32 - PART_BITS));
+
+/// So many parts there is room for, for each slot: flows with a long story have those that others do not need.
+const PARTS_PER_SLOT: u32 = 2;
+
+/// Most bytes of a story.
+pub const STORY_BYTES: usize = PART_BYTES * PARTS_MAX;
 
 /// Numbers of a [`Tally`].
 const WORDS: usize = 8;
@@ -43,7 +60,7 @@ pub struct Tally {
 
 const _: () = assert!(size_of::<Tally>() == 8 * WORDS);
 
-type Stories = HashMap<MapData, u32, [u8; STORY_BYTES]>;
+type Stories = HashMap<MapData, u32, [u8; PART_BYTES]>;
 
 /// Stories and tallies of all slots.
 #[derive(Debug)]
@@ -82,8 +99,8 @@ impl Maps {
         let stories = bpf::create(NewMap {
             kind: bpf::HASH,
             key: size_of::<u32>() as u32,
-            value: STORY_BYTES as u32,
-            entries: slots,
+            value: PART_BYTES as u32,
+            entries: slots * PARTS_PER_SLOT,
             flags: bpf::NO_PREALLOC,
             name: bpf::name("lb_stories"),
             ..NewMap::default()
@@ -114,33 +131,54 @@ impl Ledger {
     #[cfg(test)]
     pub const TALLY_BYTES: u64 = 8 * WORDS as u64;
 
-    /// Writes down who a flow is, before it may leave user space.
+    /// Writes down who a flow is, before it may leave user space; in how many parts.
     ///
     /// # Errors
-    /// The kernel lacks memory, or the text is too long.
-    pub fn tell(&self, slot: u32, story: &[u8]) -> io::Result<()> {
-        let Some(stories) = &self.stories else { return Ok(()) };
-        let mut room = [0; STORY_BYTES];
-        room.get_mut(..story.len()).ok_or(io::ErrorKind::FileTooLarge)?.copy_from_slice(story);
-        lock(stories).0.insert(slot, room, 0).map_err(io::Error::other)
+    /// The kernel lacks memory, there is no room, or the text is too long; then nothing is written.
+    pub fn tell(&self, slot: u32, story: &[u8]) -> io::Result<u8> {
+        let Some(stories) = &self.stories else { return Ok(0) };
+        if story.len() > STORY_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let mut stories = lock(stories);
+        for (part, text) in (0_u8..).zip(story.chunks(PART_BYTES)) {
+            let mut room = [0; PART_BYTES];
+            room[..text.len()].copy_from_slice(text);
+            if let Err(error) = stories.0.insert(key(slot, part), room, 0) {
+                stories.forget(slot, part);
+                return Err(io::Error::other(error));
+            }
+        }
+        Ok(story.len().div_ceil(PART_BYTES) as u8)
     }
 
-    /// Forgets who it is.
-    pub fn forget(&self, slot: u32) {
+    /// Forgets who it is, which was told in so many parts.
+    pub fn forget(&self, slot: u32, parts: u8) {
         if let Some(stories) = &self.stories {
-            // Whoever was never told of is forgotten.
-            let _ = lock(stories).0.remove(&slot);
+            lock(stories).forget(slot, parts);
         }
     }
 
-    /// All that were told, without what is behind their text.
-    pub fn stories(&self) -> Vec<(u32, Vec<u8>)> {
+    /// Who a flow is, which was told in so many parts.
+    pub fn story(&self, slot: u32, parts: u8) -> Vec<u8> {
         let Some(stories) = &self.stories else { return Vec::new() };
-        let told = |(slot, room): (u32, [u8; STORY_BYTES])| {
-            let end = room.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-            (slot, room[..end].to_vec())
+        let stories = lock(stories);
+        // What is missing cannot be read in the end.
+        let parts = (0..parts).filter_map(|part| stories.0.get(&key(slot, part), 0).ok());
+        text_of(parts)
+    }
+
+    /// All that were told, by slot, and in how many parts.
+    pub fn stories(&self) -> Vec<(u32, Vec<u8>, u8)> {
+        let Some(stories) = &self.stories else { return Vec::new() };
+        let all: BTreeMap<u32, [u8; PART_BYTES]> = lock(stories).0.iter().flatten().collect();
+        let parts: Vec<_> = all.into_iter().collect();
+        let slots = parts.chunk_by(|(one, _), (other, _)| one >> PART_BITS == other >> PART_BITS);
+        let told = |parts: &[(u32, [u8; PART_BYTES])]| {
+            let last = (parts[parts.len() - 1].0 & ((1 << PART_BITS) - 1)) as u8;
+            (parts[0].0 >> PART_BITS, text_of(parts.iter().map(|(_, part)| *part)), last + 1)
         };
-        lock(stories).0.iter().flatten().map(told).collect()
+        slots.map(told).collect()
     }
 
     /// The tally of a slot.
@@ -183,6 +221,28 @@ impl Ledger {
     }
 }
 
+impl Shut {
+    /// Whoever was never told of is forgotten.
+    fn forget(&mut self, slot: u32, parts: u8) {
+        for part in 0..parts {
+            let _ = self.0.remove(&key(slot, part));
+        }
+    }
+}
+
+/// The key of a part.
+const fn key(slot: u32, part: u8) -> u32 {
+    slot << PART_BITS | part as u32
+}
+
+/// A text that is in parts, without what is behind it.
+fn text_of(parts: impl Iterator<Item = [u8; PART_BYTES]>) -> Vec<u8> {
+    let mut text: Vec<u8> = parts.flatten().collect();
+    let end = text.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    text.truncate(end);
+    text
+}
+
 impl std::fmt::Debug for Shut {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stories").finish_non_exhaustive()
@@ -213,10 +273,22 @@ mod tests {
     fn stories_are_told_and_forgotten() {
         let Ok(maps) = Maps::create(4) else { return };
         let ledger = Ledger::new(&maps, 4).expect("they were just made");
-        ledger.tell(3, b"once").expect("room");
-        ledger.tell(0, b"upon").expect("room");
+        let long = [b'a'; PART_BYTES * 2 + 1];
+        let told =
+            [(3, &b"once"[..]), (0, b"upon"), (2, &long)].map(|(slot, story)| ledger.tell(slot, story));
+        assert_eq!(told.map(|parts| parts.expect("room")), [1, 1, 3]);
         assert!(ledger.tell(1, &[1; STORY_BYTES + 1]).is_err());
-        ledger.forget(0);
-        assert_eq!(Ledger::new(&maps, 4).expect("as before").stories(), [(3, b"once".to_vec())]);
+        ledger.forget(0, 1);
+        assert_eq!(
+            [ledger.story(3, 1), ledger.story(2, 3), ledger.story(0, 1)],
+            [b"once".to_vec(), long.to_vec(), Vec::new()]
+        );
+        let all = [(2, long.to_vec(), 3), (3, b"once".to_vec(), 1)];
+        assert_eq!(Ledger::new(&maps, 4).expect("as before").stories(), all);
+        // Room for eight parts, of which four are taken: who does not fit leaves nothing behind.
+        assert!(ledger.tell(1, &[b'b'; PART_BYTES * 5]).is_err());
+        assert_eq!(ledger.stories(), all);
+        ledger.forget(2, 3);
+        assert_eq!(ledger.tell(1, &[b'b'; PART_BYTES * 5]).expect("room by now"), 5);
     }
 }

@@ -43,7 +43,7 @@ pub use attach::{AttachError, Attachment};
 pub use counters::{Counters, Counts};
 pub use interfaces::Interfaces;
 pub use keys::{KeyRefusal, Keys, Opening, connections, ends, family, ports, way};
-pub use ledger::{STORY_BYTES, Tally};
+pub use ledger::{PART_BYTES, STORY_BYTES, Tally};
 pub use open::{OpenError, OpenTerms};
 pub use resets::{Outcome, Resets};
 pub use slots::{Listed, Orphan, Receipt, Slot};

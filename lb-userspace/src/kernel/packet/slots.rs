@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
 use std::time::{Duration, Instant};
@@ -25,9 +25,17 @@ const REST: Duration = Duration::from_millis(10);
 pub struct Slots {
     pub(super) records: Records,
     ledger: Ledger,
-    /// Taken from the front, given back at the end: when they were given back, if they were ever taken.
-    free: Mutex<VecDeque<(u32, Option<Instant>)>>,
+    free: Mutex<Free>,
     bells: Box<[Bell]>,
+}
+
+/// Places that no flow has.
+#[derive(Debug)]
+struct Free {
+    /// Nobody has had them yet. The next one is last.
+    fresh: Vec<u32>,
+    /// Taken from the front, given back at the end: when they were given back.
+    used: VecDeque<(u32, Instant)>,
 }
 
 /// The place of one flow. To be dropped when no key leads to it any more.
@@ -35,8 +43,8 @@ pub struct Slots {
 pub struct Slot {
     number: u32,
     slots: Arc<Slots>,
-    /// Whether the ledger has its story.
-    is_told: AtomicBool,
+    /// In how many parts the ledger has its story; 0: not.
+    parts: AtomicU8,
     /// Whether it stays as it is, for the next agent.
     is_left: AtomicBool,
 }
@@ -48,8 +56,6 @@ pub struct Orphan {
     pub slot: Slot,
     /// Who it is, as that agent told; empty: it did not.
     pub story: Vec<u8>,
-    /// What was carried and counted.
-    pub tally: Tally,
 }
 
 /// A flow that programs carry, as it is at this moment.
@@ -78,7 +84,7 @@ impl Slots {
         Arc::new(Self {
             records,
             ledger,
-            free: Mutex::new((0..count).map(|slot| (slot, None)).collect()),
+            free: Mutex::new(Free { fresh: (0..count).rev().collect(), used: VecDeque::new() }),
             bells: (0..count).map(|_| Bell::default()).collect(),
         })
     }
@@ -91,43 +97,44 @@ impl Slots {
     /// The places that an agent has left, which is gone, and the flows in them that have left user space, unless their line in the log was
     /// written. The other places are free: the sockets of flows in them have died with that agent.
     pub fn inherit(count: u32, records: Records, ledger: Ledger) -> (Arc<Self>, Vec<Orphan>) {
-        let mut stories: HashMap<u32, Vec<u8>> = ledger.stories().into_iter().collect();
+        let told = ledger.stories().into_iter();
+        let mut stories: HashMap<u32, (Vec<u8>, u8)> =
+            told.map(|(number, story, parts)| (number, (story, parts))).collect();
         let slots = Self::new(count, records, ledger);
         let mut orphans = Vec::new();
         for number in 0..count {
             slots.records.break_lock(number);
             let flow = slots.records.edit(number, |record| record.flow);
             let (tally, told) = (slots.ledger.tally(number), stories.remove(&number));
+            let (told, parts) = told.map_or((None, 0), |(story, parts)| (Some(story), parts));
             let story = match flow.phase() {
                 _ if tally.logged != 0 => None,
-                Phase::Spliced | Phase::Closing => Some(told.clone().unwrap_or_default()),
+                Phase::Spliced | Phase::Closing => Some(told.unwrap_or_default()),
                 // Programs make way for another only where this one had left.
-                Phase::Gone if flow.seen_ns != 0 => told.clone(),
+                Phase::Gone if flow.seen_ns != 0 => told,
                 Phase::Track | Phase::Armed | Phase::Gone => None,
             };
             if let Some(story) = story {
-                let slot = Slot::new(number, &slots, told.is_some());
+                let slot = Slot::new(number, &slots, parts);
                 // Until somebody takes it up.
                 slot.leave();
-                orphans.push(Orphan { slot, story, tally });
+                orphans.push(Orphan { slot, story });
                 continue;
             }
             slots.records.end(number);
-            if told.is_some() {
-                slots.ledger.forget(number);
-            }
+            slots.ledger.forget(number, parts);
         }
         // None of a slot, so that nobody will.
-        stories.keys().for_each(|number| slots.ledger.forget(*number));
+        stories.iter().for_each(|(number, (_, parts))| slots.ledger.forget(*number, *parts));
         let taken: HashMap<u32, ()> = orphans.iter().map(|orphan| (orphan.slot.number, ())).collect();
-        lock(&slots.free).retain(|(number, _)| !taken.contains_key(number));
+        lock(&slots.free).fresh.retain(|number| !taken.contains_key(number));
         (slots, orphans)
     }
 
     /// The flows that programs carry, with their stories.
     pub fn listed(&self) -> Vec<Listed> {
         let mut listed = Vec::new();
-        for (number, story) in self.ledger.stories() {
+        for (number, story, _) in self.ledger.stories() {
             if number as usize >= self.bells.len() {
                 continue;
             }
@@ -146,16 +153,17 @@ impl Slots {
 
     /// Whether no place has a flow.
     pub fn is_empty(&self) -> bool {
-        lock(&self.free).len() == self.bells.len()
+        let free = lock(&self.free);
+        free.fresh.len() + free.used.len() == self.bells.len()
     }
 
     /// A free place at a time, if there is one.
     pub fn take(self: &Arc<Self>, now: Instant) -> Option<Slot> {
         let mut free = lock(&self.free);
-        let is_rested =
-            |since: Option<Instant>| since.is_none_or(|since| now.saturating_duration_since(since) >= REST);
-        let (number, _) = free.pop_front_if(|(_, since)| is_rested(*since))?;
-        Some(Slot::new(number, self, false))
+        let is_rested = |(_, since): &mut (u32, Instant)| now.saturating_duration_since(*since) >= REST;
+        let fresh = free.fresh.pop();
+        let number = fresh.or_else(|| free.used.pop_front_if(is_rested).map(|(number, _)| number))?;
+        Some(Slot::new(number, self, 0))
     }
 
     /// Wakes the flow that has a slot.
@@ -167,9 +175,9 @@ impl Slots {
 }
 
 impl Slot {
-    fn new(number: u32, slots: &Arc<Slots>, is_told: bool) -> Self {
-        let [is_told, is_left] = [is_told, false].map(AtomicBool::new);
-        Self { number, slots: Arc::clone(slots), is_told, is_left }
+    fn new(number: u32, slots: &Arc<Slots>, parts: u8) -> Self {
+        let (parts, is_left) = (AtomicU8::new(parts), AtomicBool::new(false));
+        Self { number, slots: Arc::clone(slots), parts, is_left }
     }
 
     /// Its number, below the capacity of the maps.
@@ -197,8 +205,18 @@ impl Slot {
     /// # Errors
     /// See [`Ledger::tell`].
     pub fn tell(&self, story: &[u8]) -> io::Result<()> {
-        self.is_told.store(true, Ordering::Relaxed);
-        self.slots.ledger.tell(self.number, story)
+        self.parts.store(self.slots.ledger.tell(self.number, story)?, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Who the flow is, as it was told; empty: it was not.
+    pub fn story(&self) -> Vec<u8> {
+        self.slots.ledger.story(self.number, self.parts.load(Ordering::Relaxed))
+    }
+
+    /// What was carried and counted.
+    pub fn tally(&self) -> Tally {
+        self.slots.ledger.tally(self.number)
     }
 
     /// Writes down what was carried before the flow leaves user space: see [`Ledger::note_carried`].
@@ -253,11 +271,9 @@ impl Drop for Slot {
             return;
         }
         // In this order: a flow that nobody knows is none.
-        if *self.is_told.get_mut() {
-            self.slots.ledger.forget(self.number);
-        }
+        self.slots.ledger.forget(self.number, *self.parts.get_mut());
         self.end();
-        lock(&self.slots.free).push_back((self.number, Some(Instant::now())));
+        lock(&self.slots.free).used.push_back((self.number, Instant::now()));
     }
 }
 

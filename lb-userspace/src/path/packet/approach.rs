@@ -25,7 +25,7 @@ use lb_common::reason::{PacketObstacle, PathKind};
 
 use super::entry::{self, Basis, Obstacle, catch_up};
 use super::sockets::{Brevity, announce_windows, resting, why_no_port};
-use super::{Common, Port, Progress, Spliced, Station};
+use super::{Common, Port, Spliced, Station};
 use crate::net::Socket;
 use crate::path::drain::drain;
 use crate::path::flow::{Ending, Run};
@@ -265,8 +265,9 @@ impl<'a> Approach<'a> {
         match begun {
             Ok((slot, basis)) => {
                 let slot = Arc::new(slot);
-                let (station, before) = (Rc::clone(self.station), Progress::default());
-                self.spliced = Some(Spliced { slot, _port: Some(port), station, before, is_tracked: false });
+                let station = Rc::clone(self.station);
+                self.spliced =
+                    Some(Spliced { slot, _port: Some(port), station, before: 0, is_tracked: false });
                 (self.basis, self.before) = (basis.behind_header(run.header_len()), run.carried());
                 self.rests_until = None;
                 self.state = State::Watched(Box::pin(self.station.common.grace.pass()));

@@ -41,13 +41,14 @@ pub(super) struct Progress {
     /// there, which some send.
     is_waiting: bool,
     /// Bytes that were.
-    acknowledged: u64,
+    pub(super) acknowledged: u64,
 }
 
 /// A flow as the canary sees it.
 #[derive(Debug)]
 pub(super) struct Trial {
-    before: Progress,
+    /// Bytes that had been acknowledged.
+    before: u64,
     /// Since when it waits for its first acknowledgement, in nanoseconds.
     waits_since_ns: Option<u64>,
     is_told: bool,
@@ -109,14 +110,14 @@ impl Progress {
 }
 
 impl Trial {
-    /// Of a flow that has left user space, or that another agent has left, where it was then.
-    pub(super) fn from(before: Progress) -> Self {
+    /// Of a flow that has left user space, or that another agent has left, of which so many bytes had been acknowledged then.
+    pub(super) fn from(before: u64) -> Self {
         Self { before, waits_since_ns: None, is_told: false }
     }
 
     /// Looks at the flow at a time, in nanoseconds of any clock, and tells what it shows.
     pub(super) fn look(&mut self, canary: &Canary, now: Progress, now_ns: u64) {
-        if now.acknowledged > self.before.acknowledged {
+        if now.acknowledged > self.before {
             canary.note_progress();
         } else if !now.is_waiting {
             self.waits_since_ns = None;
@@ -147,7 +148,7 @@ mod tests {
 
     /// A flow that sends into the void for so many seconds, looked at every second.
     fn waits(canary: &Canary, seconds: u64) -> Trial {
-        let mut trial = Trial::from(Progress::default());
+        let mut trial = Trial::from(0);
         (0..=seconds).for_each(|second| trial.look(canary, at(true, 0), second * SECOND_NS));
         trial
     }
@@ -189,12 +190,12 @@ mod tests {
     fn what_was_before_and_what_is_silent_shows_nothing() {
         let canary = canary();
         for before in [at(false, 0), at(true, 5)] {
-            let mut trial = Trial::from(before);
+            let mut trial = Trial::from(before.acknowledged);
             (0..60)
                 .for_each(|second| trial.look(&canary, at(false, before.acknowledged), second * SECOND_NS));
         }
         // Nor does who waits now and then, not that long.
-        let mut trial = Trial::from(at(false, 0));
+        let mut trial = Trial::from(0);
         (0..60).for_each(|second| trial.look(&canary, at(second % 4 != 0, 0), second * SECOND_NS));
         assert_eq!(canary.state.load(Ordering::Relaxed), 0);
     }

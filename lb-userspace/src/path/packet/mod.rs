@@ -21,12 +21,13 @@ mod watch;
 
 use std::cell::RefCell;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_common::reason::{CloseReason, PathKind};
+use lb_common::reason::CloseReason;
 
 use canary::{Progress, Trial};
 
@@ -38,7 +39,7 @@ pub use ports::{Port, Ports};
 pub use reach::Reach;
 pub use sockets::{Brevity, leaves_soon};
 pub use stay::{OnItsOwn, Stay};
-pub use watch::watch;
+pub use watch::{Kinship, Watch};
 
 use crate::kernel::packet::{Keys, Orphan, Receipt, Resets, Slot, connections};
 use crate::kernel::{LoadError, Packet};
@@ -107,8 +108,8 @@ pub struct Spliced {
     slot: Arc<Slot>,
     _port: Option<Arc<Port>>,
     station: Rc<Station>,
-    /// What had been carried when this agent got it.
-    before: Progress,
+    /// Bytes of it that had been acknowledged when this agent got it.
+    before: u64,
     /// Whether connection tracking is to forget its connections when it is over.
     is_tracked: bool,
 }
@@ -129,7 +130,7 @@ impl Spliced {
     /// A flow that another agent has left, and the port that it has.
     pub fn adopt(station: &Rc<Station>, orphan: Orphan, port: Option<Port>) -> Self {
         orphan.slot.take_up();
-        let before = orphan.slot.edit(|record| Progress::of(record));
+        let before = orphan.slot.edit(|record| Progress::of(record).acknowledged);
         let (slot, station) = (Arc::new(orphan.slot), Rc::clone(station));
         let mut adopted = Self { slot, _port: port.map(Arc::new), station, before, is_tracked: false };
         // The agent before may have had no time for it.
@@ -141,6 +142,24 @@ impl Spliced {
     /// their addresses and ports (NAT), and what this host says to an end in the end passes rules that ask for the connection.
     pub fn note_discarded(&mut self) {
         self.is_tracked = self.station.common.conntrack.loosen(connections(&self.slot));
+    }
+
+    /// Who it is, as was told before it left user space.
+    pub fn story(&self) -> Vec<u8> {
+        self.slot.story()
+    }
+
+    /// The two ends of each connection: the client and the balancer, the server and the balancer.
+    pub fn connections(&self) -> [[SocketAddr; 2]; 2] {
+        connections(&self.slot)
+    }
+
+    /// What was carried of it until now, and how much of that is in the counters.
+    pub fn carried(&self) -> (Carried, Carried) {
+        let flow = self.slot.edit(|record| record.flow);
+        let tally = self.slot.tally();
+        let delivered = [flow.delivered_to_server, flow.delivered_to_client];
+        (watch::carried(&tally, delivered), watch::carried(&tally, tally.counted))
     }
 
     /// What the log drops when it has written the flow's line.
@@ -206,18 +225,6 @@ impl Spliced {
             drop(self);
         });
     }
-}
-
-/// What was carried of a flow that another agent has left, and is in the counters.
-pub fn carried(orphan: &Orphan) -> Carried {
-    let tally = orphan.tally;
-    let mut carried = Carried::default();
-    for (path, [up, down]) in
-        [(PathKind::Splice, tally.spliced), (PathKind::Copy, tally.copied), (PathKind::Packet, tally.counted)]
-    {
-        (carried.up[path.index()], carried.down[path.index()]) = (up, down);
-    }
-    carried
 }
 
 /// Why the end of a flow is what it is, by what its ends have done.

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use lb_common::packet::offer::Offer;
@@ -27,6 +27,7 @@ pub struct Ports {
 /// What is taken towards one server.
 #[derive(Debug)]
 struct Taken {
+    of: Arc<Server>,
     /// By position in the range.
     is_taken: Box<[bool]>,
     /// How many are.
@@ -35,6 +36,13 @@ struct Taken {
     next: usize,
     /// What SYNs do by themselves, and until when that is believed.
     habit: Option<(Habit, Instant)>,
+}
+
+/// A server, as each port towards it knows it.
+#[derive(Debug)]
+struct Server {
+    address: SocketAddr,
+    ports: Weak<Ports>,
 }
 
 /// What is known of SYNs to a server if nobody takes anything out of them.
@@ -50,8 +58,7 @@ enum Habit {
 #[derive(Debug)]
 pub struct Port {
     number: u16,
-    server: SocketAddr,
-    ports: Arc<Ports>,
+    server: Arc<Server>,
     /// What the SYN from it has announced at most.
     segment_size: AtomicU16,
     habit: Option<Habit>,
@@ -68,7 +75,7 @@ impl Ports {
     pub fn take(self: &Arc<Self>, server: SocketAddr) -> Option<Port> {
         let len = self.range.len();
         let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = all.entry(server).or_insert_with(|| Taken::none(len));
+        let taken = all.entry(server).or_insert_with(|| Taken::none(self, server));
         if taken.count == len {
             return None;
         }
@@ -78,7 +85,7 @@ impl Ports {
         taken.next = (position + 1) % len;
         let number = self.range.start() + u16::try_from(position).ok()?;
         let habit = taken.habit.filter(|(_, until)| Instant::now() < *until).map(|(habit, _)| habit);
-        Some(Port::new(number, server, self, habit))
+        Some(Port::new(number, &taken.of, habit))
     }
 }
 
@@ -87,24 +94,25 @@ impl Ports {
     pub fn keep(self: &Arc<Self>, server: SocketAddr, number: u16) -> Option<Port> {
         let position = usize::from(number.checked_sub(*self.range.start())?);
         let mut all = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = all.entry(server).or_insert_with(|| Taken::none(self.range.len()));
+        let taken = all.entry(server).or_insert_with(|| Taken::none(self, server));
         let place = taken.is_taken.get_mut(position).filter(|is_taken| !**is_taken)?;
         *place = true;
         taken.count += 1;
-        Some(Port::new(number, server, self, None))
+        Some(Port::new(number, &taken.of, None))
     }
 }
 
 impl Taken {
-    fn none(len: usize) -> Self {
-        Self { is_taken: vec![false; len].into(), count: 0, next: 0, habit: None }
+    fn none(ports: &Arc<Ports>, server: SocketAddr) -> Self {
+        let of = Arc::new(Server { address: server, ports: Arc::downgrade(ports) });
+        Self { of, is_taken: vec![false; ports.range.len()].into(), count: 0, next: 0, habit: None }
     }
 }
 
 impl Port {
-    fn new(number: u16, server: SocketAddr, ports: &Arc<Ports>, habit: Option<Habit>) -> Self {
+    fn new(number: u16, server: &Arc<Server>, habit: Option<Habit>) -> Self {
         let segment_size = AtomicU16::new(u16::MAX);
-        Self { number, server, ports: Arc::clone(ports), segment_size, habit }
+        Self { number, server: Arc::clone(server), segment_size, habit }
     }
 
     /// Whether a SYN to the server offers no more than this by itself, as far as is known. Timestamps and selective acknowledgements are taken for
@@ -133,8 +141,9 @@ impl Port {
     }
 
     fn believe(&self, habit: Habit, time: Duration) {
-        let mut all = self.ports.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(taken) = all.get_mut(&self.server) else { return };
+        let Some(ports) = self.server.ports.upgrade() else { return };
+        let mut all = ports.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(taken) = all.get_mut(&self.server.address) else { return };
         let now = Instant::now();
         let is_in_doubt = matches!(taken.habit, Some((Habit::Doubtful, until)) if now < until);
         if !is_in_doubt || habit == Habit::Doubtful {
@@ -160,12 +169,13 @@ impl Port {
 
 impl Drop for Port {
     fn drop(&mut self) {
-        let mut all = self.ports.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(taken) = all.get_mut(&self.server) else { return };
-        taken.is_taken[usize::from(self.number - self.ports.range.start())] = false;
+        let Some(ports) = self.server.ports.upgrade() else { return };
+        let mut all = ports.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(taken) = all.get_mut(&self.server.address) else { return };
+        taken.is_taken[usize::from(self.number - ports.range.start())] = false;
         taken.count -= 1;
         if taken.count == 0 && taken.next == 0 {
-            all.remove(&self.server);
+            all.remove(&self.server.address);
         }
     }
 }

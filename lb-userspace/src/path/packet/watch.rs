@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A flow that the programs carry, as the agent has it: asleep until it is over, or silent for too long.
 
-use std::future::poll_fn;
-use std::pin::pin;
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use lb_common::packet::flow::{FIN_TAKEN, Flow, Phase};
@@ -12,66 +11,126 @@ use lb_common::reason::{CloseReason, PathKind};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::{Progress, Spliced, Trial, reason_of};
+use crate::backend::Server;
 use crate::config;
-use crate::path::meter::Meter;
+use crate::frontend::Frontend;
+use crate::kernel::packet::Tally;
+use crate::path::meter::{self, Carried};
 use crate::path::silence::shorter;
 use crate::path::{FlowEnd, Side};
-use crate::runtime::sleep;
+use crate::runtime::{Sleep, sleep};
 
 /// Between looks at a flow: the first, while something moves, and the longest.
 const LOOK_MIN: Duration = Duration::from_secs(1);
 const LOOK_MAX: Duration = Duration::from_secs(16);
 
-/// Waits for the end of a flow. `meter` is up to date to [`LOOK_MIN`] while something moves, and exactly at the end.
-pub async fn watch(spliced: &Spliced, backend: &config::Backend, meter: &mut Meter) -> FlowEnd {
-    let (mut wait, mut seen_ns) = (LOOK_MIN, 0);
-    let (canary, mut trial) = (&spliced.station.common.canary, Trial::from(spliced.before));
-    loop {
+/// What a flow belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct Kinship<'a> {
+    /// The frontend that it came in by.
+    pub frontend: &'a Frontend,
+    /// The settings of its backend.
+    pub backend: &'a config::Backend,
+    /// Its server.
+    pub server: &'a Server,
+}
+
+/// Looks at one flow now and then.
+#[derive(Debug)]
+pub struct Watch {
+    /// When to look next.
+    tick: Sleep,
+    wait: Duration,
+    seen_ns: u64,
+    /// While the canary listens.
+    trial: Option<Box<Trial>>,
+}
+
+impl Watch {
+    /// Of a flow that it has not looked at yet.
+    pub fn new(spliced: &Spliced) -> Self {
+        let trial = spliced.station.common.canary.is_listening();
+        let trial = trial.then(|| Box::new(Trial::from(spliced.before)));
+        Self { tick: sleep(Duration::ZERO), wait: LOOK_MIN, seen_ns: 0, trial }
+    }
+
+    /// Waits for the end of the flow. The counters are up to date to [`LOOK_MIN`] while something moves.
+    pub fn poll_end(
+        &mut self,
+        cx: &mut Context<'_>,
+        spliced: &Spliced,
+        kinship: &Kinship<'_>,
+    ) -> Poll<FlowEnd> {
+        spliced.slot.listen(cx.waker());
+        loop {
+            // What a program calls for is looked at at once.
+            if !spliced.slot.take_call() && Pin::new(&mut self.tick).poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            match self.look(spliced, kinship) {
+                Ok(wait) => self.tick = sleep(wait),
+                Err(flow_end) => return Poll::Ready(flow_end),
+            }
+        }
+    }
+
+    /// Looks at the flow, and counts what it has carried; how long until the next look.
+    ///
+    /// # Errors
+    /// How it has ended.
+    fn look(&mut self, spliced: &Spliced, kinship: &Kinship<'_>) -> Result<Duration, FlowEnd> {
         let (flow, progress) = spliced.slot.edit(|record| {
             record.flags &= !RUNG;
             (record.flow, Progress::of(record))
         });
-        trial.look(canary, progress, now_ns());
-        let packet = PathKind::Packet.index();
-        // A flow that has left user space does not come back.
+        let canary = &spliced.station.common.canary;
+        if let Some(trial) = &mut self.trial {
+            trial.look(canary, progress, now_ns());
+        }
+        if !canary.is_listening() {
+            self.trial = None;
+        }
+        let tally = spliced.slot.tally();
         let delivered = [flow.delivered_to_server, flow.delivered_to_client];
-        [meter.carried.up[packet], meter.carried.down[packet]] = delivered;
-        if meter.is_behind() {
-            meter.count();
+        if tally.counted != delivered {
+            meter::count(
+                kinship.frontend,
+                kinship.server,
+                &carried(&tally, tally.counted),
+                &carried(&tally, delivered),
+            );
             spliced.slot.note_counted(delivered);
         }
-        let left = match end(&flow, meter, backend) {
-            Ok(left) => left,
-            Err(flow_end) => return flow_end,
-        };
-        let is_calm = flow.seen_ns == seen_ns && !canary.is_listening();
-        wait = if is_calm { (wait * 2).min(LOOK_MAX) } else { LOOK_MIN };
-        seen_ns = flow.seen_ns;
-        rest(spliced, wait.min(left)).await;
+        let left = end(&flow, kinship)?;
+        let is_calm = flow.seen_ns == self.seen_ns && self.trial.is_none();
+        self.wait = if is_calm { (self.wait * 2).min(LOOK_MAX) } else { LOOK_MIN };
+        self.seen_ns = flow.seen_ns;
+        Ok(self.wait.min(left))
     }
 }
 
-/// Waits for a call of the programs, but not for long.
-async fn rest(spliced: &Spliced, wait: Duration) {
-    let mut tick = pin!(sleep(wait));
-    poll_fn(|cx| {
-        spliced.slot.listen(cx.waker());
-        if spliced.slot.take_call() { Poll::Ready(()) } else { tick.as_mut().poll(cx) }
-    })
-    .await;
+/// What was carried of a flow, of which programs have carried so much, from the client and from the server.
+pub fn carried(tally: &Tally, [up, down]: [u64; 2]) -> Carried {
+    let mut carried = Carried::default();
+    let paths =
+        [(PathKind::Splice, tally.spliced), (PathKind::Copy, tally.copied), (PathKind::Packet, [up, down])];
+    for (path, [up, down]) in paths {
+        (carried.up[path.index()], carried.down[path.index()]) = (up, down);
+    }
+    carried
 }
 
 /// How long a flow may be silent yet.
 ///
 /// # Errors
 /// How it has ended.
-fn end(flow: &Flow, meter: &Meter, backend: &config::Backend) -> Result<Duration, FlowEnd> {
+fn end(flow: &Flow, kinship: &Kinship<'_>) -> Result<Duration, FlowEnd> {
     let marks = [flow.client.marks, flow.server.marks];
     if flow.is_over() || flow.phase() == Phase::Gone {
         return Err(FlowEnd::cut(reason_of(marks)));
     }
     let silent_for = Duration::from_nanos(now_ns().saturating_sub(flow.seen_ns));
-    let frontend = meter.frontend();
+    let (frontend, backend) = (&kinship.frontend.settings, kinship.backend);
     let idle = shorter(frontend.idle_timeout, backend.idle_timeout);
     let half_closed = shorter(frontend.half_close_timeout, backend.half_close_timeout);
     let has_ended = marks.map(|marks| marks & FIN_TAKEN != 0);

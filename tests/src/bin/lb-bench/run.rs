@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow};
+use lb_tests::kernel::map_bytes;
 use rustix::process::Signal;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
@@ -72,6 +73,8 @@ pub struct Growth {
     pub tcp: f64,
     /// What programs can no longer get.
     pub unavailable: f64,
+    /// BPF maps of the balancer; `None` without a balancer.
+    pub maps: Option<f64>,
 }
 
 impl Sample {
@@ -299,6 +302,7 @@ struct Snapshot {
 struct Usage {
     cpu_seconds: f64,
     resident: u64,
+    maps: u64,
     switches: u64,
 }
 
@@ -307,6 +311,7 @@ impl Usage {
         Ok(Self {
             cpu_seconds: process_cpu_seconds(pids)?,
             resident: resident_bytes(pids)?,
+            maps: pids.iter().map(|pid| map_bytes(*pid)).sum(),
             switches: context_switches(pids)?,
         })
     }
@@ -348,6 +353,7 @@ impl Snapshot {
                 slab: grown(self.memory.slab, earlier.memory.slab),
                 tcp: grown(self.memory.tcp, earlier.memory.tcp),
                 unavailable: grown(earlier.memory.available, self.memory.available),
+                maps: balancer.map(|(later, earlier)| grown(later.maps, earlier.maps)),
             },
         }
     }

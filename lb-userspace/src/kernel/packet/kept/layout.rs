@@ -12,7 +12,7 @@ use lb_common::packet::record::{Entry, KEY_WORDS, Key, Record, Way};
 use lb_common::packet::tcp::Translation;
 
 use crate::kernel::bpf::{self, NewMap};
-use crate::kernel::packet::ledger::{STORY_BYTES, Tally};
+use crate::kernel::packet::ledger::{PART_BYTES, Tally};
 
 /// Numbers in the map.
 pub const WORDS: usize = 8;
@@ -21,7 +21,7 @@ pub const WORDS: usize = 8;
 const MAGIC: u64 = 0x6c62_2070_6163_6b65;
 
 /// What the numbers in the maps mean. To be raised whenever that changes and [`SHAPE`] does not.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// Sizes and places of what is in the maps, as one number.
 const SHAPE: u64 = shape(&[
@@ -43,7 +43,7 @@ const SHAPE: u64 = shape(&[
     std::mem::offset_of!(Flow, delivered_to_server),
     std::mem::offset_of!(Flow, seen_ns),
     size_of::<Tally>(),
-    STORY_BYTES,
+    PART_BYTES,
 ]);
 
 /// What maps belong to.

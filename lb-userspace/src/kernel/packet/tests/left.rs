@@ -230,7 +230,7 @@ fn what_has_left_user_space_is_taken_up_unless_it_was_logged() {
         assert_eq!(found.is_some(), row.4, "{row:?}");
         if let Some(orphan) = found {
             let story: &[u8] = if row.2 { b"once" } else { b"" };
-            assert_eq!((&orphan.story[..], orphan.tally.copied), (story, [3, 4]), "{row:?}");
+            assert_eq!((&orphan.story[..], orphan.slot.tally().copied), (story, [3, 4]), "{row:?}");
         } else {
             assert_eq!(entries.edit(slot, |record| record.flow.phase()), Phase::Gone, "{row:?}");
         }

@@ -111,7 +111,7 @@ pub enum Work {
         /// In all.
         exchanges: u32,
     },
-    /// Flows that exchange one message and then nothing.
+    /// Flows that exchange two messages, the second when all of them are there, and then nothing.
     Idle {
         /// At the same time.
         flows: u32,
@@ -223,7 +223,7 @@ impl Work {
             Self::PingPong { flows, size, .. } | Self::Paced { flows, size, .. } => {
                 exchanged(flows, units, size)
             }
-            Self::Idle { flows } => exchanged(flows, 0, MESSAGE_SIZE),
+            Self::Idle { flows } => exchanged(flows, flows.into(), MESSAGE_SIZE),
             Self::Turns { total, errand, .. } => exact(total, u64::from(total) * errand.bytes()),
             Self::Https { tool, connections, .. } => {
                 let again = if matches!(tool, Tool::Wrk { reuse: Reuse::Once, .. }) { units } else { 0 };
@@ -324,7 +324,7 @@ mod tests {
         check(Work::Upload { flows: 2, bytes: 1001 }, 1000, 2 * 517 + 1000 + 2 * 8);
         check(Work::PingPong { flows: 2, size: 100, exchanges: 5 }, 4, 2 * 517 + (4 + 2) * 200);
         check(Work::Paced { flows: 2, size: 64, rate: 9, exchanges: 4 }, 4, 2 * 517 + (4 + 2) * 128);
-        check(Work::Idle { flows: 3 }, 3, 3 * (517 + 200));
+        check(Work::Idle { flows: 3 }, 3, 3 * (517 + 400));
         let turns = |errand| Work::Turns { total: 3, concurrent: 2, errand };
         check(turns(Errand::Exchanges { count: 5, size: 64 }), 3, 3 * (517 + 5 * 2 * 64));
         check(turns(Errand::Download { bytes: 1000 }), 3, 3 * (517 + 1000));

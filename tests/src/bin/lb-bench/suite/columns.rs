@@ -163,6 +163,10 @@ pub const IDLE: &[Column] = &[
     less_direct(counted("all memory less direct, KiB/flow", 2, |sample| {
         Some(memory(sample, sample.growth.unavailable))
     })),
+    // Without what is there for all flows from the start.
+    aside("of these entries of BPF maps, KiB/flow", 2, |sample| {
+        Some(memory(sample, sample.growth.maps.filter(|bytes| *bytes > 0.0)?))
+    }),
     aside("kernel objects with both ends, KiB/flow", 2, |sample| Some(memory(sample, sample.growth.slab))),
     aside("all memory with both ends, KiB/flow", 2, |sample| Some(memory(sample, sample.growth.unavailable))),
 ];

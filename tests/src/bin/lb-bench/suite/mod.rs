@@ -70,8 +70,8 @@ impl Suite {
                  answer delays the next question, which hides some of the wait)."
             }
             Self::Idle => {
-                "Flows that have exchanged one message, on a balancer started for the purpose. User memory is growth of VmRSS. \
-                 Kernel objects are those in slab caches, but for connections in TIME_WAIT, which are of earlier; all memory is what MemAvailable fell by. Both are of the whole host: \
+                "Flows that have exchanged two messages, the second when all of them were there, on a balancer started for the purpose. User memory is growth of VmRSS. \
+                 Entries of BPF maps are what these say of themselves, without what is there for all flows from the start. Kernel objects are those in slab caches, but for connections in TIME_WAIT, which are of earlier; all memory is what MemAvailable fell by. Both are of the whole host: \
                  what the same flows took without a balancer, in the same repeat, is taken off, because client and server are \
                  inside; the rest is the balancer's (on an otherwise idle machine)."
             }

@@ -65,7 +65,10 @@ fn work(task: &Task, flows: Vec<TcpStream>) -> Result<(Outcome, Vec<TcpStream>)>
         }
         Work::Idle { flows } => {
             let start = std::time::Instant::now();
+            let count = flows;
             let flows = messages::open(task, flows, MESSAGE_SIZE)?;
+            // With this one those leave lb that can.
+            messages::ping_pong(&flows, MESSAGE_SIZE, count)?;
             let seconds = start.elapsed().as_secs_f64();
             return Ok((Outcome { seconds, units: flows.len() as u64, ..Outcome::default() }, flows));
         }
