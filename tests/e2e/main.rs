@@ -24,6 +24,7 @@ mod drain;
 mod early_data;
 mod ends;
 mod exceptions;
+mod exchanges;
 mod faulty_relay;
 mod flows;
 mod half_close;

@@ -15,9 +15,12 @@ use lb_tests::stream::{
     End, finish, receive, receive_at_most, receive_exactly, receive_in_pieces, say, send, send_in_pieces,
     send_until_blocked,
 };
+use lb_tests::wait::until;
+use rustix::net::sockopt::set_socket_oobinline;
+use rustix::net::{RecvFlags, recv};
 
 use crate::packet_lab::{Family, Lab, Lines, Spliced};
-use crate::support::{allow_many_connections, assert_received, limit_socket_buffers, stream_both_ways};
+use crate::support::{allow_many_connections, assert_received, limit_socket_buffers, stream_both_ways, urge};
 
 on_both_families! {
     streams_both_ways_are_exact,
@@ -29,6 +32,7 @@ on_both_families! {
     a_server_may_speak_first,
     a_reader_that_is_late_holds_up_the_other_end,
     a_reader_that_is_slow_gets_everything,
+    urgent_bytes_are_urgent_at_the_other_end,
 }
 
 fn streams_both_ways_are_exact(family: Family) {
@@ -335,4 +339,30 @@ fn read_slowly(flow: &Spliced, is_upwards: bool, bytes: u64) {
     });
     finish(to);
     assert_received(&receive(from, 0), 0, End::Finished);
+}
+
+/// The programs leave the urgent pointer alone, which counts from the segment's number (RFC 9293 section 3.1): a byte is urgent to the receiver as if
+/// nobody were in between, in its place in the stream for who wants it there, and beside the stream for who does not.
+fn urgent_bytes_are_urgent_at_the_other_end(family: Family) {
+    let lab = Lab::start(family);
+    let Spliced { client, server } = lab.spliced();
+    let beside = lab.bytes_beside();
+    set_socket_oobinline(&server, true).expect("a TCP socket");
+    for _ in 0..size(20, 1_000) {
+        say(&client, b"before");
+        urge(&client);
+        say(&client, b"behind");
+        assert_eq!(receive_exactly(&server, 13), b"before!behind");
+        say(&server, b"before");
+        urge(&server);
+        assert_eq!(receive_exactly(&client, 6), b"before");
+        let mut byte = [0];
+        until("the urgent byte", || recv(&client, &mut byte, RecvFlags::OOB | RecvFlags::DONTWAIT).is_ok());
+        say(&server, b"behind");
+        assert_eq!((&byte, &receive_exactly(&client, 6)[..]), (b"!", &b"behind"[..]));
+    }
+    finish(&client);
+    finish(&server);
+    lab.assert_ended(1, "finished");
+    assert_eq!(lab.bytes_beside(), beside, "bytes that came after the flow had left");
 }

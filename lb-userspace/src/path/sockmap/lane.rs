@@ -2,6 +2,7 @@
 //! One direction of a flow inside the kernel: how much it may have on its way, when it pauses, and when it has ended.
 
 mod calm;
+mod look;
 mod stuck;
 
 use std::sync::Arc;
@@ -251,7 +252,9 @@ impl Lane {
     /// The program moves bytes: grants it more, or pauses it, and answers its call.
     fn run(&mut self, legs: &Legs, moved: &Moved, inside: u64, sight: &Sight<'_>) -> Option<Duration> {
         let is_over = inside >= self.grant.share;
-        if self.pace.is_stream(moved, sight.now) {
+        if moved.redirected >= self.pace.look_at()
+            && self.pace.take(&self.look(legs, moved, sight)) == Some(true)
+        {
             self.is_leaving = self.backpressure == Backpressure::Outside;
         }
         if (self.is_leaving || is_over && !self.grant.grow()) && !sight.is_gone {
@@ -339,7 +342,7 @@ impl Lane {
     }
 
     fn allowed(&self) -> Allowed {
-        Allowed { outside: self.pump.spliced, ..self.grant.allowed(self.round, self.pace.known_at()) }
+        Allowed { outside: self.pump.spliced, ..self.grant.allowed(self.round, self.pace.look_at()) }
     }
 
     fn await_stop(&mut self, stop: Stop) -> Option<Duration> {

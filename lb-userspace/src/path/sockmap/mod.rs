@@ -41,7 +41,7 @@ pub use watch::Watch;
 use self::grant::Grant;
 use self::lane::{FIRST_ROUND, Lane};
 use self::legs::Legs;
-use self::pace::STREAM_BYTES;
+use self::pace::FIRST_LOOK;
 use self::run::{Ending, Run};
 use super::drain::acknowledged;
 use super::{FlowEnd, Meter, Side, Tools};
@@ -104,7 +104,7 @@ pub async fn carry(
     let (legs, [up_basis, down_basis]) = Legs::insert(
         station,
         sockets,
-        [&up, &down].map(|grant| grant.allowed(FIRST_ROUND, STREAM_BYTES)),
+        [&up, &down].map(|grant| grant.allowed(FIRST_ROUND, FIRST_LOOK)),
         first,
     )?;
     let before = meter.carried;

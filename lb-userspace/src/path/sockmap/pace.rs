@@ -1,49 +1,105 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whether a direction carries messages or a stream. Inside the kernel each segment costs a turn of a worker, as a message does anyway;
 //! of a stream, splice(2) moves more at a time.
+//!
+//! Large messages come as fast as a stream, and in segments as large. But who sends them waits for answers: never is more under way than a
+//! message, and the other direction brings something for each. A stream goes on whatever comes back: nothing, acknowledgements of
+//! the application's own, or another stream. How long user space takes to look tells nothing, for on a busy machine that may be many messages.
 
 use std::time::Duration;
 
 use crate::runtime::Moment;
-use lb_common::layout::Moved;
 
-/// So many bytes are looked at together.
-pub(super) const STREAM_BYTES: u64 = 16 << 20;
+/// A direction is looked at each time that so many bytes have been handed over,
+const LOOK_BYTES: u64 = 4 << 20;
 
-/// A stream brings them within this time,
+/// and after so many looks it is told what it is.
+const LOOKS: u32 = 4;
+
+/// A stream brings its bytes within this time,
 const STREAM_TIME: Duration = Duration::from_secs(1);
 
 /// and in segments of at least so many on average, as the network interface or the kernel has joined them.
 const STREAM_SEGMENT: u64 = 16 << 10;
 
-/// Since when what has come of a direction is looked at.
+/// Messages are shorter, in bytes: of longer ones splice(2) moves as much at a time as of a stream.
+const MESSAGE_MAX: u64 = 256 << 10;
+
+/// Who has more under way than so many times what comes between two answers does not wait for them.
+const AHEAD: u64 = 3;
+
+/// How many bytes of a direction that begins have been handed over at the first look.
+pub(super) const FIRST_LOOK: u64 = LOOK_BYTES;
+
+/// What there is to see of a direction.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    /// Bytes that have ever been handed over.
+    pub(super) bytes: u64,
+    /// In so many segments.
+    pub(super) segments: u64,
+    /// Segments that have ever been handed over in the other direction.
+    pub(super) answers: u64,
+    /// Bytes that have come and that the receiver's kernel has not acknowledged.
+    pub(super) under_way: u64,
+    /// This moment.
+    pub(super) now: Moment,
+}
+
+/// What has been seen of a direction since the last answer.
 #[derive(Debug)]
 pub(super) struct Pace {
-    since: Moment,
-    bytes: u64,
-    segments: u64,
+    begin: Look,
+    look_at: u64,
+    /// What was under way at each look.
+    under_way: [u64; LOOKS as usize],
+    looks: usize,
 }
 
 impl Pace {
     /// From the first byte on.
     pub(super) fn new(now: Moment) -> Self {
-        Self { since: now, bytes: 0, segments: 0 }
+        Self::since(Look { bytes: 0, segments: 0, answers: 0, under_way: 0, now })
     }
 
-    /// How many bytes must have been handed over before it can be told what they are.
-    pub(super) fn known_at(&self) -> u64 {
-        self.bytes + STREAM_BYTES
+    fn since(begin: Look) -> Self {
+        Self { begin, look_at: begin.bytes + LOOK_BYTES, under_way: [0; LOOKS as usize], looks: 0 }
     }
 
-    /// Whether what the program has handed over since the last answer is a stream; `false` also while that cannot be told.
-    pub(super) fn is_stream(&mut self, moved: &Moved, now: Moment) -> bool {
-        if moved.redirected < self.known_at() {
-            return false;
+    /// How many bytes will have been handed over at the next look.
+    pub(super) fn look_at(&self) -> u64 {
+        self.look_at
+    }
+
+    /// Takes in a look; whether what has come since the last answer is a stream, `None` while that cannot be told.
+    pub(super) fn take(&mut self, look: &Look) -> Option<bool> {
+        if look.bytes < self.look_at {
+            return None;
         }
-        let (bytes, segments) = (moved.redirected - self.bytes, moved.segments - self.segments);
-        let is_stream = now <= self.since + STREAM_TIME && bytes / STREAM_SEGMENT >= segments;
-        *self = Self { since: now, bytes: moved.redirected, segments: moved.segments };
-        is_stream
+        self.look_at = look.bytes + LOOK_BYTES;
+        self.under_way[self.looks] = look.under_way;
+        self.looks += 1;
+        if self.looks < self.under_way.len() {
+            return None;
+        }
+        let is_stream = self.is_stream(look);
+        *self = Self::since(*look);
+        Some(is_stream)
+    }
+
+    fn is_stream(&self, last: &Look) -> bool {
+        let bytes = last.bytes - self.begin.bytes;
+        let is_fast = last.now <= self.begin.now + STREAM_TIME;
+        let is_joined = bytes / STREAM_SEGMENT >= last.segments - self.begin.segments;
+        is_fast && is_joined && self.goes_on_without_answers(bytes, last.answers - self.begin.answers)
+    }
+
+    /// Nobody waits for an answer: hardly any come, or more is under way than between two of them. Several times as much, because messages may
+    /// differ and an answer may come in two segments; and not at every look, for a stream may falter.
+    fn goes_on_without_answers(&self, bytes: u64, answers: u64) -> bool {
+        let between = bytes / answers.max(1);
+        let is_ahead = |under_way: &&u64| **under_way > AHEAD * between;
+        between >= MESSAGE_MAX || self.under_way.iter().filter(is_ahead).count() > self.under_way.len() / 2
     }
 }
 
@@ -51,33 +107,68 @@ impl Pace {
 mod tests {
     use super::*;
 
-    #[test]
-    fn much_in_large_segments_in_a_short_time_is_a_stream() {
-        let now = Moment::now();
-        let check = |bytes, segment: u64, after: Duration, expected| {
-            let moved = Moved { redirected: bytes, segments: bytes / segment, ..Moved::default() };
-            assert_eq!(
-                Pace::new(now).is_stream(&moved, now + after),
-                expected,
-                "{bytes} {segment} {after:?}"
-            );
-        };
-        let short = Duration::from_millis(900);
-        check(STREAM_BYTES, 64 << 10, short, true);
-        check(STREAM_BYTES, 16 << 10, short, true);
-        check(STREAM_BYTES, 15 << 10, short, false);
-        check(STREAM_BYTES - 1, 64 << 10, short, false);
-        check(STREAM_BYTES, 64 << 10, Duration::from_millis(1_100), false);
+    const MIB: u64 = 1 << 20;
+    const KIB: u64 = 1 << 10;
+
+    /// Whether 16 MiB are a stream that come within `time`, in segments of so many bytes, with an answer for so many, and of which so many are
+    /// under way at each look.
+    fn is_stream(time: Duration, segment: u64, between: u64, under_way: [u64; 4]) -> bool {
+        let begin = Moment::now();
+        let mut pace = Pace::new(begin);
+        let mut told = (1..=4).zip(under_way).map(|(look, under_way)| {
+            let bytes = look * 4 * MIB;
+            let (segments, answers) = (bytes / segment, bytes / between);
+            let now = begin + time * u32::try_from(look).expect("four") / 4;
+            pace.take(&Look { bytes, segments, answers, under_way, now })
+        });
+        assert_eq!([told.next(), told.next(), told.next()], [Some(None); 3]);
+        told.next().flatten().expect("it is known after four looks")
     }
 
     #[test]
-    fn what_was_slow_can_become_a_stream() {
+    fn much_in_large_segments_in_a_short_time_is_a_stream() {
+        let check = |segment, milliseconds, expected| {
+            let time = Duration::from_millis(milliseconds);
+            assert_eq!(is_stream(time, segment, 16 * MIB, [0; 4]), expected, "{segment} {time:?}");
+        };
+        check(64 * KIB, 900, true);
+        check(16 * KIB, 900, true);
+        check(15 * KIB, 900, false);
+        check(64 * KIB, 1_100, false);
+    }
+
+    #[test]
+    fn who_waits_for_answers_sends_messages() {
+        let check = |between, under_way, expected| {
+            let time = Duration::from_millis(50);
+            assert_eq!(is_stream(time, 32 * KIB, between, under_way), expected, "{between} {under_way:?}");
+        };
+        // Messages of 32 KiB, of 64 with answers in two segments, and of 200.
+        check(32 * KIB, [32 * KIB; 4], false);
+        check(32 * KIB, [64 * KIB; 4], false);
+        check(200 * KIB, [0, 200 * KIB, 64 * KIB, 0], false);
+        // Such that differ: one look may fall into a long one.
+        check(64 * KIB, [256 * KIB, 64 * KIB, 1, 0], false);
+        // Two streams, and one with acknowledgements of the application's own.
+        check(64 * KIB, [MIB, 300 * KIB, 0, 200 * KIB], true);
+        check(4 * KIB, [64 * KIB, 30 * KIB, 20 * KIB, 0], true);
+        // Long messages.
+        check(256 * KIB, [0; 4], true);
+    }
+
+    #[test]
+    fn what_was_messages_can_become_a_stream() {
         let begin = Moment::now();
         let mut pace = Pace::new(begin);
-        let moved =
-            |bytes: u64| Moved { redirected: bytes, segments: bytes / (32 << 10), ..Moved::default() };
-        assert!(!pace.is_stream(&moved(STREAM_BYTES), begin + Duration::from_secs(60)));
-        assert_eq!(pace.known_at(), 2 * STREAM_BYTES);
-        assert!(pace.is_stream(&moved(2 * STREAM_BYTES), begin + Duration::from_millis(60_500)));
+        let mut take = |mib: u64, answers, milliseconds| {
+            let (bytes, now) = (mib * MIB, begin + Duration::from_millis(milliseconds));
+            pace.take(&Look { bytes, segments: bytes / (32 * KIB), answers, under_way: 0, now })
+        };
+        assert_eq!([take(4, 10, 1), take(8, 20, 2), take(12, 30, 3)], [None; 3]);
+        // Late, so that it is slow; what comes counts from here.
+        assert_eq!(take(20, 40, 60_000), Some(false));
+        assert_eq!(take(23, 40, 60_001), None);
+        assert_eq!([take(24, 40, 60_002), take(28, 40, 60_003), take(32, 40, 60_004)], [None; 3]);
+        assert_eq!(take(36, 40, 60_005), Some(true));
     }
 }
