@@ -94,8 +94,6 @@ fn as_user(user: &str) -> [&str; 7] {
     ["setpriv", "--reuid", user, "--clear-groups", "--inh-caps=-all", "--bounding-set=-all", "--"]
 }
 
-/// Some megabytes both ways, as the flow with this number of its agent.
-#[track_caller]
 /// Pipes of many flows that have ended are closed, but for four of each worker: other processes may need their pages.
 #[test]
 fn an_agent_that_serves_nobody_keeps_few_pipes() {
@@ -107,7 +105,7 @@ fn an_agent_that_serves_nobody_keeps_few_pipes() {
     let pipes = || relay.agent.scrape().count("lb_pipes", &[]);
     let flows: Vec<_> = (0..16).map(|_| relay.handed_over(Path::Splice)).collect();
     std::thread::scope(|scope| {
-        let fill = |(client, _): &_| send_until_blocked(client, 1, Duration::from_millis(200));
+        let fill = |(client, _): &_| send_until_blocked(client, 1, Duration::from_secs(2));
         flows.iter().for_each(|flow| drop(scope.spawn(move || fill(flow))));
     });
     until("each flow to have a pipe", || pipes() >= 16);
@@ -121,6 +119,8 @@ fn an_agent_that_serves_nobody_keeps_few_pipes() {
     assert!(pipes() > 0);
 }
 
+/// Some megabytes both ways, as the flow with this number of its agent.
+#[track_caller]
 fn stream(relay: &Relay, number: u64) {
     let (client, server) = relay.pair();
     stream_both_ways(&client, &server, 32 << 20, 32 << 20);
