@@ -7,6 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::{AttachError, Attachment, Packet};
 use crate::net;
 
+/// Bytes that packets have over loopback, whatever that takes: segments are no larger than half of the first window, which is 64 KiB at most
+/// (include/net/tcp.h, tcp_bound_to_half_wnd).
+const LOOPBACK_BYTES: u32 = 1 << 15;
+
 /// The interfaces at which the programs are to be. Dropping it takes them off, unless somebody keeps them.
 #[derive(Debug)]
 pub struct Interfaces {
@@ -125,9 +129,8 @@ impl Interfaces {
     /// happen to be there, most have nothing to do with the path.
     pub fn narrowest(&self) -> Option<u32> {
         let state = self.state();
-        let mtus = || state.attachments.iter().map(Attachment::mtu);
-        let least = mtus().min().filter(|_| !self.names.is_empty())?;
-        mtus().any(|mtu| mtu > least).then_some(least)
+        let least = state.attachments.iter().map(used_bytes).min().filter(|_| !self.names.is_empty())?;
+        state.attachments.iter().any(|at| at.mtu() > least).then_some(least)
     }
 
     /// Takes the programs off wherever they are, for good.
@@ -168,6 +171,11 @@ impl Interfaces {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Bytes that sockets let packets have at an interface.
+fn used_bytes(at: &Attachment) -> u32 {
+    if at.number() == net::LOOPBACK { at.mtu().min(LOOPBACK_BYTES) } else { at.mtu() }
 }
 
 impl State {
