@@ -22,8 +22,8 @@ const STREAM_TIME: Duration = Duration::from_secs(1);
 /// and in segments of at least so many on average, as the network interface or the kernel has joined them.
 const STREAM_SEGMENT: u64 = 16 << 10;
 
-/// Messages are shorter, in bytes: longer ones cost less outside, as a stream does.
-const MESSAGE_MAX: u64 = 64 << 10;
+/// Messages are shorter, in bytes: those of 32 KiB cost less inside, and of 64 KiB outside, as a stream does.
+const MESSAGE_MAX: u64 = 48 << 10;
 
 /// How many bytes of a direction that begins have been handed over at the first look.
 pub(super) const FIRST_LOOK: u64 = LOOK_BYTES;
@@ -145,7 +145,7 @@ mod tests {
         // Such that differ: looks may fall into long ones.
         check(32 * KIB, [256 * KIB, 64 * KIB, 1, 0], false);
         // Two streams, and one with acknowledgements of the application's own.
-        check(63 * KIB, [MIB, 300 * KIB, 0, 200 * KIB], true);
+        check(40 * KIB, [MIB, 300 * KIB, 0, 200 * KIB], true);
         check(4 * KIB, [64 * KIB, 90 * KIB, 70 * KIB, 0], true);
         // Long messages, to and fro or on request.
         check(32 * KIB, [64 * KIB; 4], true);
