@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whether this kernel does with socket maps what path `sockmap` relies on: behaviour, not version numbers, for distributions carry
-//! fixes back and forth. On connections over loopback, in less than half a second.
+//! fixes back and forth. On connections over loopback, in some 50 ms.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
@@ -19,11 +19,19 @@ use crate::net;
 /// How long anything may take before the kernel counts as failing.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Between looks at what should soon be so.
+const PAUSE: Duration = Duration::from_millis(1);
+
 /// Taken before a socket comes into the map, from the head of a segment of which the rest waits.
 const TAKEN: &[u8] = b"taken, ";
 
-/// Sent through a small send buffer to a reader that begins late, in bytes.
-const BODY: usize = 1 << 20;
+/// Sent through a small send buffer to a reader that begins late, in bytes: several times what it holds, and not more, because the kernel looks
+/// only once a tick whether it has room again (net/core/skmsg.c, sk_psock_backlog).
+const BODY: usize = 256 << 10;
+
+/// How long a sender has to fill a small send buffer. It may not come to that: other buffers on the way can be as large as
+/// net.ipv4.tcp_rmem says.
+const FILL_MAX: Duration = Duration::from_millis(10);
 
 /// The send buffer's size there, and where a reader does not read the receive buffer's, too, in bytes.
 const SMALL_BUFFER: usize = 16 << 10;
@@ -33,9 +41,11 @@ const SMALL_BUFFER: usize = 16 << 10;
 const PAUSED_BYTES: usize = 1000;
 const PAUSED_SEGMENTS: usize = 10;
 
-/// Sent to a reader that does not read, in bytes; and the part of it that is more than the buffers on the way hold.
+/// Sent to a reader that does not read, in bytes; the part of it that is more than the buffers on the way hold; and how much of the rest goes
+/// at a time: several fit into the smallest window.
 const BOUND_BODY: usize = 1 << 20;
 const FILL: usize = 256 << 10;
+const PIECE: usize = 8 << 10;
 
 /// What a connection may accept after the program has last looked, in bytes; less than it has accepted before.
 const LATE_MAX: u64 = 64 << 10;
@@ -86,15 +96,15 @@ struct Rig<'a> {
 /// # Errors
 /// The first that fails.
 pub fn run(kernel: &Sockmap, maps: &mut Maps, passed: &mut dyn FnMut(Step)) -> Result<(), SelfTestError> {
-    let mut rig = Rig::new(kernel, maps)?;
+    let mut rig = Rig::new(kernel, maps, connection()?)?;
     rig.try_each(Rig::behaviours(), passed)?;
     drop(rig);
-    let mut rig = Rig::new(kernel, maps)?;
+    let mut rig = Rig::new(kernel, maps, connection_to_small_buffer()?)?;
     rig.enter()?;
     rig.try_each([("beyond a bound segments are turned away, and sent again", Rig::bound)], passed)?;
     drop(rig);
     // Last: kernels before Linux 6.4 that lack its corrections fail at a pause, and would stumble over a segment that is cut.
-    let mut rig = Rig::new(kernel, maps)?;
+    let mut rig = Rig::new(kernel, maps, connection()?)?;
     rig.try_each([("of a segment what was taken before is not delivered again", Rig::half_taken)], passed)
 }
 
@@ -122,9 +132,12 @@ impl<'a> Rig<'a> {
         Ok(())
     }
 
-    fn new(kernel: &'a Sockmap, maps: &'a mut Maps) -> Result<Self, SelfTestError> {
+    fn new(
+        kernel: &'a Sockmap,
+        maps: &'a mut Maps,
+        (server, server_leg): (TcpStream, TcpStream),
+    ) -> Result<Self, SelfTestError> {
         let (client, client_leg) = connection()?;
-        let (server, server_leg) = connection()?;
         set_socket_send_buffer_size(&server_leg, SMALL_BUFFER).map_err(io::Error::from)?;
         let legs = [OwnedFd::from(client_leg), OwnedFd::from(server_leg)];
         let cookies = [net::cookie(&legs[0])?, net::cookie(&legs[1])?];
@@ -167,11 +180,11 @@ impl<'a> Rig<'a> {
 
     /// More than the send buffer holds, to a reader that begins late: nothing is lost, doubled or out of place.
     fn slow_reader(&mut self) -> Result<(), SelfTestError> {
-        let body: Vec<u8> = (0..BODY as u32 / 4).flat_map(u32::to_be_bytes).collect();
+        let body = numbered(BODY);
         let mut writer = self.client.try_clone()?;
         let sent = body.clone();
         let sender = thread::spawn(move || writer.write_all(&sent));
-        thread::sleep(Duration::from_millis(10));
+        self.until_waiting(0)?;
         let received = self.expect_at_server(&body, "queueing for a slow reader");
         let sent = sender.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
         received?;
@@ -188,11 +201,11 @@ impl<'a> Rig<'a> {
         // All is quiet, so that nothing can be missing, unless the last segment is still on its way from the filter to the socket.
         while *gate != Gate::new(self.kernel, slot, &self.legs[0])? {
             check(Instant::now() < deadline, "counting the segments of a socket in the map")?;
-            thread::sleep(Duration::from_millis(1));
+            thread::sleep(PAUSE);
         }
         while !gate.close(self.kernel, &self.legs[0]) {
             check(Instant::now() < deadline, "counting the segments of a socket in the map")?;
-            thread::sleep(Duration::from_millis(1));
+            thread::sleep(PAUSE);
         }
         self.maps.unhook(slot);
         self.allow(0, 1, u64::MAX);
@@ -202,7 +215,7 @@ impl<'a> Rig<'a> {
         }
         while net::tcp_info(&self.legs[0])?.received < before + PAUSED_BYTES as u64 {
             check(Instant::now() < deadline, "receiving for a socket that is out of the map")?;
-            thread::sleep(Duration::from_millis(1));
+            thread::sleep(PAUSE);
         }
         check(self.kernel.moved(slot).redirected == before, "leaving a socket alone that is out of the map")?;
         self.maps.hook(slot, &self.legs[0]).map_err(SelfTestError::Refused)?;
@@ -212,15 +225,22 @@ impl<'a> Rig<'a> {
 
     /// A FIN in a segment of its own does not harm what waits for the socket that received it.
     fn half_close(&mut self) -> Result<(), SelfTestError> {
-        let body = vec![9; BODY];
+        set_socket_send_buffer_size(&self.legs[0], SMALL_BUFFER).map_err(io::Error::from)?;
+        let body = numbered(BODY);
         let mut writer = self.server.try_clone()?;
         let sender = thread::spawn({
             let body = body.clone();
             move || writer.write_all(&body)
         });
-        thread::sleep(Duration::from_millis(10));
+        self.until_waiting(1)?;
         self.client.shutdown(Shutdown::Write)?;
-        thread::sleep(Duration::from_millis(5));
+        let deadline = Instant::now() + PATIENCE;
+        while net::tcp_info(&self.legs[0])?.is_established {
+            check(Instant::now() < deadline, "telling of an end to a socket in the map")?;
+            thread::sleep(PAUSE);
+        }
+        // What waits has seen it, and may now go faster.
+        set_socket_send_buffer_size(&self.legs[0], BODY).map_err(io::Error::from)?;
         let mut received = vec![0; BODY];
         let read = self.client.read_exact(&mut received);
         let sent = sender.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
@@ -232,30 +252,58 @@ impl<'a> Rig<'a> {
 
     /// A reader that does not read: the program stops where it should, by what the target has accepted, and nothing is lost.
     fn bound(&mut self) -> Result<(), SelfTestError> {
-        set_socket_recv_buffer_size(&self.server, SMALL_BUFFER).map_err(io::Error::from)?;
-        let mut writer = self.client.try_clone()?;
-        let body: Vec<u8> = (0..BOUND_BODY as u32 / 4).flat_map(u32::to_be_bytes).collect();
-        let (fill, rest) = (body[..FILL].to_vec(), body[FILL..].to_vec());
-        writer.write_all(&fill)?;
+        let body = numbered(BOUND_BODY);
+        // Room for what is turned away, whatever net.ipv4.tcp_wmem says.
+        set_socket_send_buffer_size(&self.client, BODY).map_err(io::Error::from)?;
+        self.client.write_all(&body[..FILL])?;
         // The server's socket takes nothing more, and the next segment makes the program look.
         let before = self.until_quiet(1)?;
         let waiting = before.0.inside_after(before.1);
         self.allow(0, 2, waiting + STOP_AT);
-        let sender = thread::spawn(move || writer.write_all(&rest));
+        let written = self.write_until_turned_away(&body, 2)?;
         let (moved, accepted) = self.until_quiet(2)?;
         self.allow(0, 3, u64::MAX);
+        // What comes next tells of the gap in front of it at once; without it the client's kernel would wait for 200 ms (TCP_RTO_MIN).
+        let (mut writer, rest) = (self.client.try_clone()?, body[written..].to_vec());
+        let sender = thread::spawn(move || rest.chunks(PIECE).try_for_each(|piece| writer.write_all(piece)));
         // It may have accepted more since the program last looked.
         let is_known = (accepted.saturating_sub(LATE_MAX)..=accepted).contains(&moved.accepted);
         check(is_known, "telling the program what a connection has accepted")?;
         // Both may now take it faster.
-        set_socket_send_buffer_size(&self.legs[1], BODY).map_err(io::Error::from)?;
-        set_socket_recv_buffer_size(&self.server, BODY).map_err(io::Error::from)?;
+        set_socket_send_buffer_size(&self.legs[1], BOUND_BODY).map_err(io::Error::from)?;
+        set_socket_recv_buffer_size(&self.server, BOUND_BODY).map_err(io::Error::from)?;
         let more = moved.redirected - before.0.redirected;
-        check((STOP_AT / 2..STOP_AT * 2).contains(&more), "turning segments away at a bound")?;
+        let is_bounded = (STOP_AT / 2..STOP_AT * 2).contains(&more) && moved.redirected < written as u64;
+        check(is_bounded, "turning segments away at a bound")?;
         let received = self.expect_at_server(&body, "sending again what was turned away");
         let sent = sender.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
         received?;
         Ok(sent?)
+    }
+
+    /// Sends what comes behind what fills the buffers, until segments are turned away in this round, and two that will be; how much has been
+    /// sent then.
+    fn write_until_turned_away(&mut self, body: &[u8], round: u64) -> Result<usize, SelfTestError> {
+        let slot = self.seat.slots()[0];
+        let (mut written, mut turned_away) = (FILL, 0);
+        while written < body.len() && turned_away < 2 {
+            turned_away += usize::from(self.kernel.moved(slot).stopped == round);
+            self.client.write_all(&body[written..written + PIECE])?;
+            written += PIECE;
+        }
+        Ok(written)
+    }
+
+    /// Waits until something waits for the socket that gets what this side sends, or all of it may have found room.
+    fn until_waiting(&self, side: usize) -> io::Result<()> {
+        let deadline = Instant::now() + FILL_MAX;
+        let slot = self.seat.slots()[side];
+        while Instant::now() < deadline
+            && self.kernel.moved(slot).redirected <= net::tcp_info(&self.legs[1 - side])?.accepted
+        {
+            thread::sleep(PAUSE);
+        }
+        Ok(())
     }
 
     /// Waits until nothing of the client's moves any more in a round that allows all, or in which segments have been turned away; what the
@@ -271,7 +319,7 @@ impl<'a> Rig<'a> {
             }
             before = Some(now);
             // Less than the client's kernel waits before it sends again.
-            thread::sleep(Duration::from_millis(2));
+            thread::sleep(2 * PAUSE);
         }
         Err(SelfTestError::Behaviour("turning segments away at a bound"))
     }
@@ -296,6 +344,11 @@ impl Drop for Rig<'_> {
     }
 }
 
+/// So many bytes, of which no four that are aligned come twice.
+fn numbered(bytes: usize) -> Vec<u8> {
+    (0..bytes as u32 / 4).flat_map(u32::to_be_bytes).collect()
+}
+
 fn check(holds: bool, behaviour: &'static str) -> Result<(), SelfTestError> {
     if holds { Ok(()) } else { Err(SelfTestError::Behaviour(behaviour)) }
 }
@@ -303,13 +356,28 @@ fn check(holds: bool, behaviour: &'static str) -> Result<(), SelfTestError> {
 /// A connection over loopback, far end first.
 fn connection() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    let far = TcpStream::connect(listener.local_addr()?)?;
-    far.set_read_timeout(Some(PATIENCE))?;
-    far.set_write_timeout(Some(PATIENCE))?;
-    let (near, _) = listener.accept()?;
-    for stream in [&far, &near] {
+    connect(&listener)
+}
+
+/// The same with a far end that takes little before it is read from: it has never announced more, so that nothing sent to it is thrown
+/// away, which would be sent again only 200 ms later (TCP_RTO_MIN).
+fn connection_to_small_buffer() -> io::Result<(TcpStream, TcpStream)> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    // What it accepts inherits that.
+    set_socket_recv_buffer_size(&listener, SMALL_BUFFER)?;
+    let (near, far) = connect(&listener)?;
+    Ok((far, near))
+}
+
+/// A connection, with the end that is accepted last.
+fn connect(listener: &TcpListener) -> io::Result<(TcpStream, TcpStream)> {
+    let connecting = TcpStream::connect(listener.local_addr()?)?;
+    let (accepted, _) = listener.accept()?;
+    for stream in [&connecting, &accepted] {
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?;
     }
-    Ok((far, near))
+    Ok((connecting, accepted))
 }

@@ -22,11 +22,8 @@ const STREAM_TIME: Duration = Duration::from_secs(1);
 /// and in segments of at least so many on average, as the network interface or the kernel has joined them.
 const STREAM_SEGMENT: u64 = 16 << 10;
 
-/// Messages are shorter, in bytes: of longer ones splice(2) moves as much at a time as of a stream.
-const MESSAGE_MAX: u64 = 256 << 10;
-
-/// Who has more under way than so many times what comes between two answers does not wait for them.
-const AHEAD: u64 = 3;
+/// Messages are shorter, in bytes: those of 32 KiB cost less inside, and of 64 KiB outside, as a stream does.
+const MESSAGE_MAX: u64 = 48 << 10;
 
 /// How many bytes of a direction that begins have been handed over at the first look.
 pub(super) const FIRST_LOOK: u64 = LOOK_BYTES;
@@ -94,12 +91,11 @@ impl Pace {
         is_fast && is_joined && self.goes_on_without_answers(bytes, last.answers - self.begin.answers)
     }
 
-    /// Nobody waits for an answer: hardly any come, or more is under way than between two of them. Several times as much, because messages may
-    /// differ and an answer may come in two segments; and not at every look, for a stream may falter.
+    /// Nobody waits for an answer to less than a stream brings at a time: few come, or more is under way; not at every look, for a stream may falter.
     fn goes_on_without_answers(&self, bytes: u64, answers: u64) -> bool {
-        let between = bytes / answers.max(1);
-        let is_ahead = |under_way: &&u64| **under_way > AHEAD * between;
-        between >= MESSAGE_MAX || self.under_way.iter().filter(is_ahead).count() > self.under_way.len() / 2
+        let is_ahead = |under_way: &&u64| **under_way >= MESSAGE_MAX;
+        bytes / answers.max(1) >= MESSAGE_MAX
+            || self.under_way.iter().filter(is_ahead).count() > self.under_way.len() / 2
     }
 }
 
@@ -143,17 +139,17 @@ mod tests {
             let time = Duration::from_millis(50);
             assert_eq!(is_stream(time, 32 * KIB, between, under_way), expected, "{between} {under_way:?}");
         };
-        // Messages of 32 KiB, of 64 with answers in two segments, and of 200.
+        // Messages of 32 KiB, also with answers in two segments.
         check(32 * KIB, [32 * KIB; 4], false);
-        check(32 * KIB, [64 * KIB; 4], false);
-        check(200 * KIB, [0, 200 * KIB, 64 * KIB, 0], false);
-        // Such that differ: one look may fall into a long one.
-        check(64 * KIB, [256 * KIB, 64 * KIB, 1, 0], false);
+        check(16 * KIB, [32 * KIB; 4], false);
+        // Such that differ: looks may fall into long ones.
+        check(32 * KIB, [256 * KIB, 64 * KIB, 1, 0], false);
         // Two streams, and one with acknowledgements of the application's own.
-        check(64 * KIB, [MIB, 300 * KIB, 0, 200 * KIB], true);
-        check(4 * KIB, [64 * KIB, 30 * KIB, 20 * KIB, 0], true);
-        // Long messages.
-        check(256 * KIB, [0; 4], true);
+        check(40 * KIB, [MIB, 300 * KIB, 0, 200 * KIB], true);
+        check(4 * KIB, [64 * KIB, 90 * KIB, 70 * KIB, 0], true);
+        // Long messages, to and fro or on request.
+        check(32 * KIB, [64 * KIB; 4], true);
+        check(64 * KIB, [0; 4], true);
     }
 
     #[test]
@@ -164,11 +160,11 @@ mod tests {
             let (bytes, now) = (mib * MIB, begin + Duration::from_millis(milliseconds));
             pace.take(&Look { bytes, segments: bytes / (32 * KIB), answers, under_way: 0, now })
         };
-        assert_eq!([take(4, 10, 1), take(8, 20, 2), take(12, 30, 3)], [None; 3]);
+        assert_eq!([take(4, 100, 1), take(8, 200, 2), take(12, 300, 3)], [None; 3]);
         // Late, so that it is slow; what comes counts from here.
-        assert_eq!(take(20, 40, 60_000), Some(false));
-        assert_eq!(take(23, 40, 60_001), None);
-        assert_eq!([take(24, 40, 60_002), take(28, 40, 60_003), take(32, 40, 60_004)], [None; 3]);
-        assert_eq!(take(36, 40, 60_005), Some(true));
+        assert_eq!(take(20, 400, 60_000), Some(false));
+        assert_eq!(take(23, 400, 60_001), None);
+        assert_eq!([take(24, 400, 60_002), take(28, 400, 60_003), take(32, 400, 60_004)], [None; 3]);
+        assert_eq!(take(36, 400, 60_005), Some(true));
     }
 }
