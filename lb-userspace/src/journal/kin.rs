@@ -8,7 +8,7 @@ use super::{Journal, Story};
 use crate::backend::{Backend, Server, ServerSlot};
 use crate::frontend::{Frontend, Permit};
 use crate::observe::access_log::AccessLog;
-use crate::path::{Carried, meter};
+use crate::path::Carried;
 
 /// What a connection belongs to whose flow needs nobody, this agent's or one that another has left.
 #[derive(Debug)]
@@ -44,14 +44,11 @@ impl Kin {
         self.slot.server()
     }
 
-    /// Adds to the counters what it has carried since they were last told.
-    pub fn count(&self, before: &Carried, now: &Carried) {
-        meter::count(self.frontend(), self.server(), before, now);
-    }
-
-    /// Its journal, for its end, by its story; so much is in the counters.
-    pub fn recall(self, story: Story, counted: Carried) -> Journal {
-        Journal::recalled(story, self, counted)
+    /// Its journal, for its end, by its story: so much was carried, of which so much is in the counters.
+    pub fn recall(self, story: Story, (carried, counted): (Carried, Carried)) -> Journal {
+        let mut journal = Journal::recalled(story, self, counted);
+        journal.meter().carried = carried;
+        journal
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Story {
     pub local: Option<SocketAddr>,
     #[serde(rename = "p", skip_serializing_if = "Option::is_none")]
     peer: Option<SocketAddr>,
-    #[serde(rename = "u", skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "u", skip_serializing_if = "Option::is_none", with = "base64_text")]
     unique_id: Option<Box<[u8]>>,
     #[serde(rename = "h", skip_serializing_if = "Option::is_none")]
     hello: Option<Hello>,
@@ -80,12 +80,39 @@ struct Hello {
     time_us: u64,
 }
 
+/// Bytes as text, shorter than the numbers that JSON would have for them.
+mod base64_text {
+    use base64::Engine as _;
+    use base64::prelude::BASE64_STANDARD_NO_PAD;
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(bytes: &Option<Box<[u8]>>, to: S) -> Result<S::Ok, S::Error> {
+        match bytes {
+            Some(bytes) => to.serialize_str(&BASE64_STANDARD_NO_PAD.encode(bytes)),
+            None => to.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Box<[u8]>>, D::Error> {
+        let text = Option::<String>::deserialize(from)?;
+        let bytes = text.map(|text| BASE64_STANDARD_NO_PAD.decode(text)).transpose();
+        Ok(bytes.map_err(D::Error::custom)?.map(Vec::into_boxed_slice))
+    }
+}
+
 /// Whether a value is what it is taken for where it is missing.
 fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
 impl Story {
+    /// Of a flow whose text cannot be read: as if it had begun now.
+    pub fn lost() -> Self {
+        let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self { accepted_us: microseconds(since_1970), started_us: now_us(), ..Self::default() }
+    }
+
     /// As text; `None`: it is too long, even without what the log can do without.
     pub fn to_bytes(mut self) -> Option<Vec<u8>> {
         let text = self.encoded();
@@ -262,7 +289,7 @@ mod tests {
     fn what_is_too_long_loses_what_the_log_can_do_without() {
         let long = story("a.example", &"\\x80".repeat(60), &[255; 128]);
         let mut longer = long.clone();
-        longer.frontend = "f".repeat(900);
+        longer.frontend = "f".repeat(1_300);
         let read = Story::from_bytes(&longer.clone().to_bytes().expect("shortened")).expect("a story");
         assert_eq!(read.frontend, longer.frontend);
         assert_eq!((read.unique_id, read.hello.expect("kept").alpn), (None, String::new()));

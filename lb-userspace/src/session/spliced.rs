@@ -127,6 +127,7 @@ impl Watched {
         }
         self.cut.as_mut().map_or(Poll::Pending, |cut| cut.as_mut().poll(cx).map(FlowEnd::cut))
     }
+
     fn end(&mut self, flow_end: FlowEnd) {
         let (spliced, mut journal) = self.leaving.end();
         spliced.end(flow_end.reason);
@@ -175,11 +176,11 @@ impl Drop for Leaving {
 
 /// The journal of a flow that ends.
 fn recall(spliced: &Spliced, kin: Kin) -> Journal {
-    let (carried, counted) = spliced.carried();
-    // What cannot be read was told by another lb.
-    let story = Story::from_bytes(&spliced.story()).unwrap_or_default();
-    let mut journal = kin.recall(story.complete(spliced.connections()), counted);
-    journal.meter().carried = carried;
+    let story = Story::from_bytes(&spliced.story()).unwrap_or_else(|| {
+        tracing::warn!("what the log says of a flow cannot be read any more: its line is without it");
+        Story::lost()
+    });
+    let mut journal = kin.recall(story.complete(spliced.connections()), spliced.carried());
     journal.note_receipt(spliced.receipt());
     journal
 }

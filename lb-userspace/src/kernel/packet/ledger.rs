@@ -109,6 +109,14 @@ impl Maps {
     }
 }
 
+/// What the kernel said, if it was the kernel.
+fn why(error: MapError) -> io::Error {
+    match error {
+        MapError::SyscallError(error) => error.io_error,
+        other => io::Error::other(other),
+    }
+}
+
 impl Ledger {
     /// Of so many slots, in these maps.
     ///
@@ -134,7 +142,7 @@ impl Ledger {
     /// Writes down who a flow is, before it may leave user space; in how many parts.
     ///
     /// # Errors
-    /// The kernel lacks memory, there is no room, or the text is too long; then nothing is written.
+    /// The kernel lacks memory, the text is too long, or others have all the room (E2BIG); then nothing is written.
     pub fn tell(&self, slot: u32, story: &[u8]) -> io::Result<u8> {
         let Some(stories) = &self.stories else { return Ok(0) };
         if story.len() > STORY_BYTES {
@@ -146,7 +154,7 @@ impl Ledger {
             room[..text.len()].copy_from_slice(text);
             if let Err(error) = stories.0.insert(key(slot, part), room, 0) {
                 stories.forget(slot, part);
-                return Err(io::Error::other(error));
+                return Err(why(error));
             }
         }
         Ok(story.len().div_ceil(PART_BYTES) as u8)

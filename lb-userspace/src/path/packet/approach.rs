@@ -24,7 +24,7 @@ use lb_common::packet::record::{ANNOUNCE, QUIESCE, RUNG};
 use lb_common::reason::{PacketObstacle, PathKind};
 
 use super::entry::{self, Basis, Obstacle, catch_up};
-use super::sockets::{Brevity, announce_windows, resting, why_no_port};
+use super::sockets::{Brevity, announce_windows, resting, why_no_port, why_untold};
 use super::{Common, Port, Spliced, Station};
 use crate::net::Socket;
 use crate::path::drain::drain;
@@ -299,8 +299,8 @@ impl<'a> Approach<'a> {
             return self.give_up(PacketObstacle::Unrouted);
         }
         // Most flows that end early are never armed, and need no story.
-        if self.story.take().is_some_and(|story| spliced.slot.tell(&story).is_err()) {
-            return self.give_up(PacketObstacle::Kernel);
+        if let Some(Err(error)) = self.story.take().map(|story| spliced.slot.tell(&story)) {
+            return self.give_up(why_untold(&error));
         }
         let (client, server) = self.basis.positions(self.before, carried);
         let is_known = self.is_known;

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The sockets of a flow that is on its way to this path.
 
+use std::io;
+
 use lb_common::reason::PacketObstacle;
+use rustix::io::Errno;
 
 use super::approach::RESTLESS_BYTES;
 use super::{Reach, Station};
@@ -85,6 +88,13 @@ pub(super) fn why_no_port(sockets: [&Socket; 2], reach: Reach) -> PacketObstacle
     } else {
         PacketObstacle::NoPort
     }
+}
+
+/// Why nobody could be told who a flow is.
+pub(super) fn why_untold(error: &io::Error) -> PacketObstacle {
+    // A map with all the entries that it may have (bpf(2)).
+    let is_full = error.raw_os_error() == Some(Errno::TOOBIG.raw_os_error());
+    if is_full { PacketObstacle::Full } else { PacketObstacle::Kernel }
 }
 
 /// What a socket that holds nothing of what it has received has outstanding, in bytes. `None`: it holds something, or is gone.
