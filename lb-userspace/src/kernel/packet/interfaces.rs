@@ -2,6 +2,7 @@
 //! At which interfaces the programs are, as interfaces come and go.
 
 use std::collections::BTreeSet;
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{AttachError, Attachment, Packet};
@@ -10,6 +11,9 @@ use crate::net;
 /// Bytes that packets have over loopback, whatever that takes: segments are no larger than half of the first window, which is 64 KiB at most
 /// (include/net/tcp.h, tcp_bound_to_half_wnd).
 const LOOPBACK_BYTES: u32 = 1 << 15;
+
+/// Stands for all interfaces where it is said why the programs are not there: none has this number.
+const ALL: u32 = 0;
 
 /// The interfaces at which the programs are to be. Dropping it takes them off, unless somebody keeps them.
 #[derive(Debug)]
@@ -23,8 +27,10 @@ pub struct Interfaces {
 #[derive(Debug, Default)]
 struct State {
     attachments: Vec<Attachment>,
-    /// Those that are there, and at which the programs cannot be.
-    left_out: BTreeSet<u32>,
+    /// Those of which it was said why the programs are not there.
+    told: BTreeSet<u32>,
+    /// Kernel or process lacked something when one was to be taken.
+    lacks: bool,
     /// The programs are to be nowhere any more.
     is_over: bool,
 }
@@ -51,13 +57,12 @@ impl Interfaces {
             }
         }
         if self.names.is_empty() {
-            for name in net::interfaces().unwrap_or_default() {
-                let attached = self.attach(&mut state, &name);
-                // One of another kind is left alone, and one may have just gone.
-                if matches!(attached, Err(AttachError::Refused { .. }))
-                    && net::interface_number(&name).is_ok()
-                {
-                    return attached;
+            for name in net::interfaces().map_err(AttachError::Unknown)? {
+                match self.attach(&mut state, &name) {
+                    // One of another kind is left alone, and one may have just gone.
+                    Err(AttachError::LinkType { .. } | AttachError::NoInterface { .. }) => {}
+                    Err(_) if is_absent(&net::interface_number(&name)) => {}
+                    attached => attached?,
                 }
             }
         }
@@ -74,45 +79,66 @@ impl Interfaces {
     /// Whether the programs are at an interface, by its number: they are from here on, if they are to be and can be.
     pub fn take(&self, number: u32) -> bool {
         let mut state = self.state();
-        if state.is_over || state.is_at(number) {
-            return !state.is_over;
-        }
-        if state.left_out.contains(&number) {
+        if state.is_over {
             return false;
         }
-        let Some(name) = self.wanted(number) else { return false };
-        match self.attach(&mut state, &name) {
-            Ok(()) => tracing::info!(interface = name, "path packet takes an interface that has come"),
-            // It has gone meanwhile.
-            Err(_) if net::interface_name(number).is_err() => {}
-            Err(error) => {
-                state.left_out.insert(number);
-                self.tell(error);
+        // Another one may have its number before that is heard of.
+        self.bury_gone(&mut state, |at| at.number() == number);
+        if state.is_at(number) {
+            return true;
+        }
+        let attached = match self.wanted(number) {
+            Ok(Some(name)) => self.attach(&mut state, &name).map(|()| name),
+            Ok(None) => return false,
+            Err(error) => Err(error),
+        };
+        match attached {
+            Ok(name) => {
+                state.told.remove(&number);
+                tracing::info!(interface = name, "path packet takes an interface that has come");
             }
+            Err(error) => self.leave_out(&mut state, number, error),
         }
         state.is_at(number)
     }
 
-    /// Lets go of an interface that is gone.
+    /// Lets go of an interface that is gone, if it is: that may have been heard of late, when another one has its number.
     pub fn let_go(&self, number: u32) {
         let mut state = self.state();
-        state.left_out.remove(&number);
-        let Some(index) = state.attachments.iter().position(|at| at.number() == number) else { return };
-        let attachment = state.attachments.swap_remove(index);
-        tracing::info!(interface = attachment.name(), "an interface of path packet is gone");
-        self.packet.bury(attachment);
+        state.told.remove(&number);
+        self.bury_gone(&mut state, |at| at.number() == number);
     }
 
     /// Lets go of those that are gone, and takes those that have come, without having heard of them.
     pub fn look(&self) {
-        let numbers = self.state().attachments.iter().map(Attachment::number).collect::<Vec<_>>();
-        let is_gone = |number: &u32| net::interface_name(*number).is_err();
-        numbers.into_iter().filter(is_gone).for_each(|number| self.let_go(number));
-        let named = self.names.iter().map(|name| name.to_string());
-        let all = if self.names.is_empty() { net::interfaces().unwrap_or_default() } else { named.collect() };
-        for number in all.iter().filter_map(|name| net::interface_number(name).ok()) {
-            self.take(number);
+        {
+            let mut state = self.state();
+            self.bury_gone(&mut state, |_| true);
+            state.told.retain(|number| *number == ALL || !is_absent(&net::interface_name(*number)));
+            state.lacks = false;
         }
+        let named = || Ok(self.names.iter().map(|name| name.to_string()).collect());
+        let all = if self.names.is_empty() { net::interfaces() } else { named() };
+        let numbers = all.and_then(|all| {
+            let numbers =
+                all.iter().map(|name| net::interface_number(name)).filter(|found| !is_absent(found));
+            numbers.collect::<Result<Vec<_>, _>>()
+        });
+        match numbers {
+            Ok(numbers) => numbers.into_iter().for_each(|number| {
+                self.take(number);
+            }),
+            Err(error) => self.leave_out(&mut self.state(), ALL, AttachError::Unknown(error)),
+        }
+        let mut state = self.state();
+        if !state.lacks {
+            state.told.remove(&ALL);
+        }
+    }
+
+    /// Whether kernel or process lacked something when one was to be taken: a later look may find more.
+    pub fn lacks(&self) -> bool {
+        self.state().lacks
     }
 
     /// Whether they are at loopback, which only who has named it wants.
@@ -141,13 +167,18 @@ impl Interfaces {
     }
 
     /// The name of an interface, if the programs are to be there.
-    fn wanted(&self, number: u32) -> Option<String> {
+    fn wanted(&self, number: u32) -> Result<Option<String>, AttachError> {
         if self.names.is_empty() {
-            return net::interface_name(number).ok().filter(|_| number != net::LOOPBACK);
+            let name = present(net::interface_name(number))?;
+            return Ok(name.filter(|_| number != net::LOOPBACK));
         }
         // One may have several names, by each of which it can be meant.
-        let is_meant = |name: &&Arc<str>| net::interface_number(name).is_ok_and(|found| found == number);
-        self.names.iter().find(is_meant).map(|name| name.to_string())
+        for name in &self.names {
+            if present(net::interface_number(name))? == Some(number) {
+                return Ok(Some(name.to_string()));
+            }
+        }
+        Ok(None)
     }
 
     /// Attaches the programs, unless they are there.
@@ -157,6 +188,26 @@ impl Interfaces {
         }
         state.attachments.push(self.packet.attach(name)?);
         Ok(())
+    }
+
+    /// Lets go of those that are gone, of those that are meant.
+    fn bury_gone(&self, state: &mut State, is_meant: impl Fn(&Attachment) -> bool) {
+        for attachment in state.attachments.extract_if(.., |at| is_meant(at) && self.packet.is_gone(at)) {
+            tracing::info!(interface = attachment.name(), "an interface of path packet is gone");
+            self.packet.bury(attachment);
+        }
+    }
+
+    /// Notes that the programs are not at an interface that has come, and says why, once.
+    fn leave_out(&self, state: &mut State, number: u32, error: AttachError) {
+        // It has gone meanwhile.
+        if number != ALL && is_absent(&net::interface_name(number)) {
+            return;
+        }
+        state.lacks |= matches!(error, AttachError::Refused { .. } | AttachError::Unknown(_));
+        if state.told.insert(number) {
+            self.tell(error);
+        }
     }
 
     /// Says why the programs are not at an interface that has come.
@@ -182,4 +233,17 @@ impl State {
     fn is_at(&self, number: u32) -> bool {
         self.attachments.iter().any(|at| at.number() == number)
     }
+}
+
+/// What was found out of an interface; `None`: there is none.
+fn present<T>(found: io::Result<T>) -> Result<Option<T>, AttachError> {
+    match found {
+        Err(error) if net::is_absence(&error) => Ok(None),
+        found => found.map(Some).map_err(AttachError::Unknown),
+    }
+}
+
+/// Whether it was found out that there is no such interface.
+fn is_absent<T>(found: &io::Result<T>) -> bool {
+    found.as_ref().is_err_and(net::is_absence)
 }

@@ -92,6 +92,12 @@ impl Packet {
         attach::attach(&mut self.programs(), &self.keeper, interface)
     }
 
+    /// Whether programs are not at their interface any more: only if the kernel says so, and not where it, or the process, lacks something to
+    /// find out.
+    pub fn is_gone(&self, attachment: &Attachment) -> bool {
+        self.routes.as_ref().is_some_and(|routes| attachment.is_gone(routes))
+    }
+
     /// Lets go of what was at an interface that is gone.
     pub fn bury(&self, attachment: Attachment) {
         self.programs().hooks.bury(&self.keeper, attachment.number());
