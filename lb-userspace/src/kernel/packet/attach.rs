@@ -47,6 +47,14 @@ pub enum AttachError {
         /// ARPHRD_* (include/uapi/linux/if_arp.h).
         link_type: u16,
     },
+    /// The programs are at as many as this process has descriptors for.
+    #[error(
+        "path packet is at {most} interfaces, which is all that it can be at: name those that matter in packet-interfaces"
+    )]
+    TooMany {
+        /// How many.
+        most: usize,
+    },
     /// The kernel refuses: a capability is missing, or it was built without CONFIG_NET_CLS_BPF.
     #[error("the kernel refuses a program at interface {interface}")]
     Refused {
@@ -101,9 +109,10 @@ pub fn attach(
             return Err(refused(error));
         }
     };
-    // One that has gone meanwhile takes anything, and so does one that cannot be asked.
-    let mtu = net::mtu(interface).unwrap_or(u32::MAX);
-    Ok(Attachment { hooks: [ingress, egress], name: interface.to_owned(), number: place.number, mtu })
+    let (hooks, name) = ([ingress, egress], interface.to_owned());
+    let mut attachment = Attachment { hooks, name, number: place.number, mtu: u32::MAX };
+    attachment.measure();
+    Ok(attachment)
 }
 
 impl Attachment {
@@ -117,7 +126,13 @@ impl Attachment {
         self.number
     }
 
-    /// Bytes that packets may have at the interface, behind the link header.
+    /// Finds out how large packets may be there by now. One that cannot be asked takes what it took.
+    pub fn measure(&mut self) {
+        let mtu = net::interface_name(self.number).and_then(|name| net::mtu(&name));
+        self.mtu = mtu.unwrap_or(self.mtu);
+    }
+
+    /// Bytes that packets may have at the interface, behind the link header, when it was measured.
     pub fn mtu(&self) -> u32 {
         self.mtu
     }

@@ -21,6 +21,8 @@ pub struct Interfaces {
     packet: Arc<Packet>,
     /// `packet-interfaces`; empty: all but loopback.
     names: Vec<Arc<str>>,
+    /// At how many they are at most.
+    most: usize,
     state: Mutex<State>,
 }
 
@@ -31,14 +33,16 @@ struct State {
     told: BTreeSet<u32>,
     /// Kernel or process lacked something when one was to be taken.
     lacks: bool,
+    /// Bytes of packets of which clients are told, if the narrowest interface says so: see [`Interfaces::narrowest`].
+    told_bytes: Option<u32>,
     /// The programs are to be nowhere any more.
     is_over: bool,
 }
 
 impl Interfaces {
-    /// At none yet. `names`: where they are to be; empty: wherever they can, but for loopback.
-    pub fn new(packet: Arc<Packet>, names: Vec<Arc<str>>) -> Self {
-        Self { packet, names, state: Mutex::default() }
+    /// At none yet. `names`: where they are to be; empty: wherever they can, but for loopback. `most`: at how many; a link takes two descriptors.
+    pub fn new(packet: Arc<Packet>, names: Vec<Arc<str>>, most: usize) -> Self {
+        Self { packet, names, most, state: Mutex::default() }
     }
 
     /// Attaches the programs to all that are there; where flows are left, also to those where another agent was, for they may need them. Nothing
@@ -62,6 +66,10 @@ impl Interfaces {
                     // One of another kind is left alone, and one may have just gone.
                     Err(AttachError::LinkType { .. } | AttachError::NoInterface { .. }) => {}
                     Err(_) if is_absent(&net::interface_number(&name)) => {}
+                    Err(error @ AttachError::TooMany { .. }) => {
+                        self.leave_out(&mut state, ALL, error);
+                        break;
+                    }
                     attached => attached?,
                 }
             }
@@ -73,6 +81,7 @@ impl Interfaces {
             }
         }
         self.packet.detach_rest();
+        state.told_bytes = self.narrowest_of(&state);
         Ok(())
     }
 
@@ -84,7 +93,9 @@ impl Interfaces {
         }
         // Another one may have its number before that is heard of.
         self.bury_gone(&mut state, |at| at.number() == number);
-        if state.is_at(number) {
+        if let Some(attachment) = state.attachments.iter_mut().find(|at| at.number() == number) {
+            attachment.measure();
+            self.tell_if_narrow(&mut state);
             return true;
         }
         let attached = match self.wanted(number) {
@@ -96,7 +107,9 @@ impl Interfaces {
             Ok(name) => {
                 state.told.remove(&number);
                 tracing::info!(interface = name, "path packet takes an interface that has come");
+                self.tell_if_narrow(&mut state);
             }
+            Err(error @ AttachError::TooMany { .. }) => self.leave_out(&mut state, ALL, error),
             Err(error) => self.leave_out(&mut state, number, error),
         }
         state.is_at(number)
@@ -141,9 +154,11 @@ impl Interfaces {
         self.state().lacks
     }
 
-    /// Whether they are at loopback, which only who has named it wants.
+    /// Whether they are at loopback, and are to be. Flows of an agent that wanted it may need them there, and no new one does.
     pub fn has_loopback(&self) -> bool {
-        self.state().is_at(net::LOOPBACK)
+        let is_loopback =
+            |name: &Arc<str>| net::interface_number(name).is_ok_and(|number| number == net::LOOPBACK);
+        self.state().is_at(net::LOOPBACK) && self.names.iter().any(is_loopback)
     }
 
     /// At how many interfaces they are.
@@ -154,7 +169,10 @@ impl Interfaces {
     /// Bytes that packets may have at the narrowest of `packet-interfaces`, if others take more. `None`: all take as much, or none is named: of those that
     /// happen to be there, most have nothing to do with the path.
     pub fn narrowest(&self) -> Option<u32> {
-        let state = self.state();
+        self.narrowest_of(&self.state())
+    }
+
+    fn narrowest_of(&self, state: &State) -> Option<u32> {
         let least = state.attachments.iter().map(used_bytes).min().filter(|_| !self.names.is_empty())?;
         state.attachments.iter().any(|at| at.mtu() > least).then_some(least)
     }
@@ -186,8 +204,23 @@ impl Interfaces {
         if net::interface_number(name).is_ok_and(|number| state.is_at(number)) {
             return Ok(());
         }
+        if state.attachments.len() >= self.most {
+            return Err(AttachError::TooMany { most: self.most });
+        }
         state.attachments.push(self.packet.attach(name)?);
         Ok(())
+    }
+
+    /// Says so if an interface takes less than clients are told of, once for each size: listeners tell them what was so at the start.
+    fn tell_if_narrow(&self, state: &mut State) {
+        let narrowest = self.narrowest_of(state);
+        if let Some(bytes) = narrowest.filter(|bytes| *bytes < state.told_bytes.unwrap_or(u32::MAX)) {
+            state.told_bytes = narrowest;
+            tracing::warn!(
+                bytes,
+                "an interface of packet-interfaces takes smaller packets than clients are told of where no mss is written: until lb starts anew, flows over it are carried by splice and copy"
+            );
+        }
     }
 
     /// Lets go of those that are gone, of those that are meant.
@@ -204,7 +237,7 @@ impl Interfaces {
         if number != ALL && is_absent(&net::interface_name(number)) {
             return;
         }
-        state.lacks |= matches!(error, AttachError::Refused { .. } | AttachError::Unknown(_));
+        state.lacks |= !matches!(error, AttachError::LinkType { .. } | AttachError::NoInterface { .. });
         if state.told.insert(number) {
             self.tell(error);
         }

@@ -15,6 +15,9 @@ use crate::kernel::bpf;
 use crate::net;
 use crate::privileges::{Capability, give_up, give_up_but};
 
+/// At how many interfaces the programs are at most.
+const MOST: usize = 4;
+
 /// As many processes have them when they carry flows.
 fn give_up_what_only_loading_takes() {
     give_up_but(&[Capability::NetAdmin]).expect("a thread can give up capabilities");
@@ -24,8 +27,8 @@ fn give_up_what_only_loading_takes() {
 fn opened(state: &Path, names: &[&str]) -> (Interfaces, Arc<Packet>) {
     let packet = Arc::new(open(state, 4).0);
     let names = names.iter().map(|name| Arc::from(*name)).collect();
-    let interfaces = Interfaces::new(Arc::clone(&packet), names);
-    interfaces.take_all(false).expect("privileged");
+    let interfaces = Interfaces::new(Arc::clone(&packet), names, MOST);
+    interfaces.take_all(true).expect("privileged");
     (interfaces, packet)
 }
 
@@ -198,5 +201,60 @@ fn only_what_is_named_is_taken() {
         interfaces.look();
         assert!(interfaces.take(1_000) && !interfaces.take(1_001));
         assert_eq!((interfaces.count(), interfaces.narrowest()), (2, None));
+    });
+}
+
+/// Who has it no more among `packet-interfaces` begins no flows there. Those that are left need it.
+#[test]
+fn loopback_is_kept_for_flows_that_are_left_alone() {
+    if loaded(1).is_none() {
+        return;
+    }
+    let (row, bpffs) = (Row::new(), Bpffs::new());
+    row.balancer.enter(|| {
+        let (interfaces, packet) = opened(&bpffs.state(), &["client", "lo"]);
+        assert_eq!((interfaces.count(), interfaces.has_loopback()), (2, true));
+        drop((interfaces, packet));
+        let (interfaces, _packet) = opened(&bpffs.state(), &["client"]);
+        assert_eq!((interfaces.count(), interfaces.has_loopback()), (2, false));
+    });
+}
+
+/// What else comes is left alone, until others go.
+#[test]
+fn there_is_a_most_of_interfaces() {
+    if loaded(1).is_none() {
+        return;
+    }
+    let (row, bpffs) = (Row::new(), Bpffs::new());
+    row.balancer.enter(|| {
+        ip(&["link", "add", "third", "type", "veth", "peer", "name", "fourth"]);
+        let (interfaces, _packet) = opened(&bpffs.state(), &[]);
+        assert_eq!((interfaces.count(), interfaces.lacks()), (MOST, false));
+        add_later("1000");
+        assert!(!interfaces.take(1_000));
+        assert_eq!((interfaces.count(), interfaces.lacks()), (MOST, true));
+        ip(&["link", "del", "third"]);
+        interfaces.look();
+        assert!(interfaces.take(1_000));
+        assert_eq!((interfaces.count(), interfaces.lacks()), (MOST, false));
+    });
+}
+
+/// It may be as wide as others when it comes, and narrower then.
+#[test]
+fn the_narrowest_is_known_as_it_is() {
+    if loaded(1).is_none() {
+        return;
+    }
+    let (row, bpffs) = (Row::new(), Bpffs::new());
+    row.balancer.enter(|| {
+        let (interfaces, _packet) = opened(&bpffs.state(), &["client", "later"]);
+        add_later("1000");
+        assert!(interfaces.take(1_000));
+        assert_eq!(interfaces.narrowest(), None);
+        ip(&["link", "set", "later", "mtu", "1400"]);
+        assert!(interfaces.take(1_000));
+        assert_eq!(interfaces.narrowest(), Some(1_400));
     });
 }
