@@ -23,6 +23,7 @@ on_both_families! {
     a_route_by_an_interface_that_came_later_is_followed,
     an_interface_towards_the_server_may_be_made_again,
     an_interface_towards_the_client_may_be_made_again,
+    an_interface_to_which_flows_are_bound_may_be_made_again,
     what_is_at_later_interfaces_outlives_the_agent,
     an_interface_that_changes_while_no_agent_runs_is_taken_by_the_next,
 }
@@ -101,6 +102,13 @@ fn an_interface_towards_the_server_may_be_made_again(family: Family) {
 fn an_interface_towards_the_client_may_be_made_again(family: Family) {
     let lab = Lab::start(family);
     outlives_its_interface(&lab, "client", &lab.net.client);
+}
+
+/// No route is asked for these: they follow the name.
+fn an_interface_to_which_flows_are_bound_may_be_made_again(family: Family) {
+    let lines = Lines { backend: "source-interface = \"server0\"", ..Lines::default() };
+    let lab = Lab::with(Net::new(1), family, lines);
+    outlives_its_interface(&lab, "server0", lab.net.server());
 }
 
 /// In the middle of streams both ways an interface goes, twice, and another one comes under its name.

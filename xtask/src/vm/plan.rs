@@ -23,7 +23,7 @@ const GROUPS: [Group; 29] = [
     Group { program: "e2e", prefix: "sockmap", least: 15, size: Size::Small },
     Group { program: "e2e", prefix: "packet::", least: 8, size: Size::Small },
     Group { program: "e2e", prefix: "packet_kill::", least: 6, size: Size::Small },
-    Group { program: "e2e", prefix: "packet_interfaces::", least: 16, size: Size::Small },
+    Group { program: "e2e", prefix: "packet_interfaces::", least: 18, size: Size::Small },
     Group { program: "e2e", prefix: "packet_addresses::", least: 6, size: Size::Small },
     Group { program: "e2e", prefix: "packet_loopback::", least: 14, size: Size::Small },
     // Not `packet_manager::`: bash hands its descriptors over, and is not there.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! At which interfaces the programs are, as interfaces come and go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -11,6 +11,9 @@ use crate::net;
 /// Bytes that packets have over loopback, whatever that takes: segments are no larger than half of the first window, which is 64 KiB at most
 /// (include/net/tcp.h, tcp_bound_to_half_wnd).
 const LOOPBACK_BYTES: u32 = 1 << 15;
+
+/// Most interfaces that are gone whose names are known, the latest: they have the highest numbers.
+const GONE_MAX: usize = 1_024;
 
 /// Stands for all interfaces where it is said why the programs are not there: none has this number.
 const ALL: u32 = 0;
@@ -29,6 +32,8 @@ pub struct Interfaces {
 #[derive(Debug, Default)]
 struct State {
     attachments: Vec<Attachment>,
+    /// The names of those that are gone, by number.
+    gone: BTreeMap<u32, String>,
     /// Those of which it was said why the programs are not there.
     told: BTreeSet<u32>,
     /// Kernel or process lacked something when one was to be taken.
@@ -113,6 +118,17 @@ impl Interfaces {
             Err(error) => self.leave_out(&mut state, number, error),
         }
         state.is_at(number)
+    }
+
+    /// The number of the interface that has the name of one that is gone, if the programs are there.
+    pub fn successor(&self, gone: u32) -> Option<u32> {
+        let name = {
+            let mut state = self.state();
+            self.bury_gone(&mut state, |at| at.number() == gone);
+            state.gone.get(&gone).filter(|_| !state.is_at(gone))?.clone()
+        };
+        let number = net::interface_number(&name).ok()?;
+        self.take(number).then_some(number)
     }
 
     /// Lets go of an interface that is gone, if it is: that may have been heard of late, when another one has its number.
@@ -227,7 +243,11 @@ impl Interfaces {
     fn bury_gone(&self, state: &mut State, is_meant: impl Fn(&Attachment) -> bool) {
         for attachment in state.attachments.extract_if(.., |at| is_meant(at) && self.packet.is_gone(at)) {
             tracing::info!(interface = attachment.name(), "an interface of path packet is gone");
+            state.gone.insert(attachment.number(), attachment.name().to_owned());
             self.packet.bury(attachment);
+        }
+        while state.gone.len() > GONE_MAX {
+            state.gone.pop_first();
         }
     }
 

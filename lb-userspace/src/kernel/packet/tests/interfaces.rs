@@ -90,10 +90,12 @@ fn follows_what_comes_and_goes() {
         ip(&["link", "del", "later"]);
         interfaces.look();
         assert_eq!((interfaces.count(), kept(&state, 1_000)), (2, 0));
-        add_later("1000");
-        check(1_000);
+        assert_eq!(interfaces.successor(1_000), None);
+        add_later("1002");
+        assert_eq!([1_000, 1_002].map(|number| interfaces.successor(number)), [Some(1_002), None]);
+        check(1_002);
         interfaces.detach();
-        assert!(!interfaces.take(1_000), "what is over takes nothing any more");
+        assert!(!interfaces.take(1_002), "what is over takes nothing any more");
         packet.clear();
         assert_eq!((all_filters("later").len(), all_filters("client").len()), (0, 0));
         assert!(!state.exists());
