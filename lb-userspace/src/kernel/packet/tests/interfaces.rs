@@ -105,7 +105,7 @@ fn follows_what_comes_and_goes() {
 /// Nothing may be opened, as where a process has all descriptors that it may have. The limit is the process's: each test has one of its own.
 fn without_descriptors(act: impl FnOnce()) {
     let limit = getrlimit(Resource::Nofile);
-    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit.clone() }).expect("less is allowed");
+    setrlimit(Resource::Nofile, Rlimit { current: Some(0), ..limit }).expect("less is allowed");
     act();
     setrlimit(Resource::Nofile, limit).expect("as before");
 }
