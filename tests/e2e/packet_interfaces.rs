@@ -11,17 +11,19 @@ use lb_tests::wait::until;
 
 use crate::packet_lab::{Family, Lab, Lines, Spliced};
 use crate::packet_links::{
-    add_second_link, far, goes_on, interface_number, ip, make_again, moves_of, route_by_the_second, sent,
-    stream_while,
+    add_second_link, add_second_link_at, far, goes_on, interface_number, ip, make_again, moves_of,
+    route_by_the_second, sent, stream_while, takes_of, until_taken,
 };
 use crate::packet_stage::{STATE, Stage, assert_bytes, has_links, kill, until_said};
 
 on_both_families! {
     an_interface_that_comes_later_carries_flows,
     a_name_that_comes_later_carries_flows_and_no_other_does,
+    an_interface_that_is_narrower_than_clients_are_told_is_spoken_of,
     a_route_by_an_interface_that_came_later_is_followed,
     an_interface_towards_the_server_may_be_made_again,
     an_interface_towards_the_client_may_be_made_again,
+    an_interface_to_which_flows_are_bound_may_be_made_again,
     what_is_at_later_interfaces_outlives_the_agent,
     an_interface_that_changes_while_no_agent_runs_is_taken_by_the_next,
 }
@@ -31,7 +33,7 @@ fn an_interface_that_comes_later_carries_flows(family: Family) {
     let (net, far) = (Net::new(1), far(family));
     let server = Some(far.neighbour());
     let lab = Lab::with(net, family, Lines { server, ..Lines::default() });
-    add_second_link(&lab.net, lab.net.server(), family, far);
+    add_second_link_at(&lab.agent, &lab.net, lab.net.server(), family, far);
     let flow = lab.spliced();
     let before = sent(&lab.net.balancer, "second");
     goes_on(&lab, &flow);
@@ -47,14 +49,34 @@ fn a_name_that_comes_later_carries_flows_and_no_other_does(family: Family) {
         let lines = Lines { global: &global, server: Some(far.neighbour()), ..Lines::default() };
         let lab = Lab::with(Net::new(1), family, lines);
         until_said(&lab.agent, &format!("there is no interface {name}"));
-        add_second_link(&lab.net, lab.net.server(), family, far);
         if is_taken {
+            add_second_link_at(&lab.agent, &lab.net, lab.net.server(), family, far);
             let flow = lab.spliced();
             goes_on(&lab, &flow);
         } else {
+            add_second_link(&lab.net, lab.net.server(), family, far);
             lab.assert_kept(&Spliced::from(lab.pair()), "unseen");
         }
     }
+}
+
+/// Clients are told of a segment size at the start, and flows that do not fit go another way from then on.
+fn an_interface_that_is_narrower_than_clients_are_told_is_spoken_of(family: Family) {
+    let far = far(family);
+    let lines = Lines {
+        global: "packet-interfaces = [\"client\", \"second\"]",
+        server: Some(far.neighbour()),
+        ..Lines::default()
+    };
+    let lab = Lab::with(Net::new(1), family, lines);
+    add_second_link_at(&lab.agent, &lab.net, lab.net.server(), family, far);
+    let says = |line: &String| line.contains("takes smaller packets than clients are told of");
+    assert!(!lab.agent.process.stderr().iter().any(says));
+    for place in [lab.net.server(), &lab.net.balancer] {
+        ip(place, &["link", "set", "second", "mtu", "1400"]);
+    }
+    until_said(&lab.agent, "takes smaller packets than clients are told of");
+    lab.assert_kept(&Spliced::from(lab.pair()), "segment-size");
 }
 
 /// In the middle of streams both ways, a better way opens by an interface that was not there.
@@ -63,7 +85,7 @@ fn a_route_by_an_interface_that_came_later_is_followed(family: Family) {
     let flow = lab.spliced();
     let beside = lab.bytes_beside();
     stream_while(&flow, || {
-        add_second_link(&lab.net, lab.net.server(), family, far);
+        add_second_link_at(&lab.agent, &lab.net, lab.net.server(), family, far);
         route_by_the_second(&lab, lab.net.server(), far, "add");
         until("the flow to be moved", || moves_of(&lab) == 1);
         until("packets to go there", || sent(&lab.net.balancer, "second") > 100);
@@ -82,6 +104,13 @@ fn an_interface_towards_the_client_may_be_made_again(family: Family) {
     outlives_its_interface(&lab, "client", &lab.net.client);
 }
 
+/// No route is asked for these: they follow the name.
+fn an_interface_to_which_flows_are_bound_may_be_made_again(family: Family) {
+    let lines = Lines { backend: "source-interface = \"server0\"", ..Lines::default() };
+    let lab = Lab::with(Net::new(1), family, lines);
+    outlives_its_interface(&lab, "server0", lab.net.server());
+}
+
 /// In the middle of streams both ways an interface goes, twice, and another one comes under its name.
 #[track_caller]
 fn outlives_its_interface(lab: &Lab, interface: &str, end: &Namespace) {
@@ -92,7 +121,9 @@ fn outlives_its_interface(lab: &Lab, interface: &str, end: &Namespace) {
             let number = interface_number(&lab.net.balancer, interface);
             ip(&lab.net.balancer, &["link", "del", interface]);
             thread::sleep(Duration::from_millis(300));
-            make_again(&lab.net.balancer, interface, end, lab.family);
+            let before = takes_of(&lab.agent);
+            let until_taken = || until_taken(&lab.agent, before);
+            make_again(&lab.net.balancer, interface, end, lab.family, until_taken);
             assert_ne!(interface_number(&lab.net.balancer, interface), number);
             until("the flow to be moved", || moves_of(lab) == moves);
             until("packets to go there", || sent(&lab.net.balancer, interface) > 100);
@@ -111,7 +142,7 @@ fn what_is_at_later_interfaces_outlives_the_agent(family: Family) {
     let (stage, far) = (Stage::of(family), far(family));
     let config = stage.config_towards(far.neighbour());
     let mut first = Agent::start(&stage.net, &config);
-    add_second_link(&stage.net, stage.net.server(), family, far);
+    add_second_link_at(&first, &stage.net, stage.net.server(), family, far);
     let mut pair = stage.spliced(&first);
     let number = interface_number(&stage.net.balancer, "second");
     let links = || {
@@ -141,7 +172,7 @@ fn an_interface_that_changes_while_no_agent_runs_is_taken_by_the_next(family: Fa
         until("all to be acknowledged", || has_all_acknowledged(place));
     }
     ip(&stage.net.balancer, &["link", "del", "server0"]);
-    make_again(&stage.net.balancer, "server0", stage.net.server(), family);
+    make_again(&stage.net.balancer, "server0", stage.net.server(), family, || {});
     let second = stage.agent();
     until_said(&second, "leave by another interface");
     (0..100).for_each(|_| pair.ping());

@@ -6,10 +6,12 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
+use lb_tests::agent::Agent;
 use lb_tests::net::{Namespace, Net};
 use lb_tests::process::Process;
 use lb_tests::size;
 use lb_tests::stream::{End, receive_at_most, send_in_pieces};
+use lb_tests::wait::until;
 use serde_json::Value;
 
 use crate::packet_lab::{Family, Lab, Spliced};
@@ -120,9 +122,36 @@ pub(crate) fn add_second_link(net: &Net, end: &Namespace, family: Family, far: F
     add_address(end, "second", family, &with_bits(far.second[1], far.bits));
 }
 
-/// Joins the balancer and an end by a new pair of interfaces as the network's own was, which is gone, with the same name and addresses.
-pub(crate) fn make_again(balancer: &Namespace, interface: &str, end: &Namespace, family: Family) {
+/// Does so while an agent runs, and waits until its programs are there.
+#[track_caller]
+pub(crate) fn add_second_link_at(agent: &Agent, net: &Net, end: &Namespace, family: Family, far: Far) {
+    let before = takes_of(agent);
+    add_second_link(net, end, family, far);
+    until_taken(agent, before);
+}
+
+/// How often an agent has taken an interface that has come.
+pub(crate) fn takes_of(agent: &Agent) -> usize {
+    agent.process.stderr().iter().filter(|line| line.contains("takes an interface that has come")).count()
+}
+
+/// Waits until an agent has taken one more than before.
+#[track_caller]
+pub(crate) fn until_taken(agent: &Agent, before: usize) {
+    until("programs to be at the interface that has come", || takes_of(agent) > before);
+}
+
+/// Joins the balancer and an end by a new pair of interfaces as the network's own was, which is gone, with the same name and addresses. These it gets
+/// once an agent, if one runs, is ready for packets.
+pub(crate) fn make_again(
+    balancer: &Namespace,
+    interface: &str,
+    end: &Namespace,
+    family: Family,
+    until_ready: impl FnOnce(),
+) {
     join(balancer, interface, end, "uplink");
+    until_ready();
     let (bits, ends) = match family {
         Family::V4 => ("/24", end.address(0).ip()),
         Family::V6 => ("/64", end.address6(0).ip()),

@@ -20,7 +20,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::packet_lab::Family;
-use crate::packet_links::{add_second_link, far, interface_number, ip};
+use crate::packet_links::{add_second_link_at, far, interface_number, ip};
 use crate::packet_stage::{Objects, Pair, Stage, assert_bytes, has_links, kill, until_said};
 
 on_both_families! {
@@ -217,7 +217,7 @@ fn what_is_at_later_interfaces_is_kept_with_the_rest(family: Family) {
     let (stage, mut manager, far) = (Stage::of(family), Manager::new(), far(family));
     let config = config_towards(&stage, far.neighbour(), "");
     let mut first = manager.start(&stage, &config);
-    add_second_link(&stage.net, stage.net.server(), family, far);
+    add_second_link_at(&first, &stage.net, stage.net.server(), family, far);
     let end = format!("gress-{}", interface_number(&stage.net.balancer, "second"));
     manager.until_kept(&end, if has_links() { 2 } else { 0 });
     let mut pair = stage.spliced(&first);

@@ -11,7 +11,7 @@ use tokio::net::UnixListener;
 use tokio::time::sleep;
 
 use crate::config::Config;
-use crate::config::needs::wants_packet;
+use crate::config::needs::{PACKET_INTERFACES, wants_packet};
 use crate::kernel::packet::kept::Keeper;
 use crate::kernel::packet::{self, AttachError, Interfaces, OpenTerms, Orphan, Resets};
 use crate::kernel::{self, Bells, LoadError, Packet};
@@ -72,7 +72,8 @@ pub(super) fn load(config: &Config, connections: u32) -> Loaded {
         };
         let (packet, bells, orphans) = kernel::open_packet(&terms)?;
         let packet = Arc::new(packet);
-        let interfaces = Interfaces::new(Arc::clone(&packet), config.global.packet_interfaces.clone());
+        let names = config.global.packet_interfaces.clone();
+        let interfaces = Interfaces::new(Arc::clone(&packet), names, PACKET_INTERFACES as usize);
         let tested = packet.test(&mut |step| tracing::debug!(?step, "path packet"));
         let attached =
             tested.map_err(OpenError::from).and_then(|()| Ok(interfaces.take_all(!orphans.is_empty())?));
@@ -114,6 +115,9 @@ pub(super) fn open(
         Ok((stay, kernel, interfaces, orphans, grace, conntrack, resets)) => {
             metrics.paths.note(PathKind::Packet, Availability::Available);
             tracing::info!(interfaces = interfaces.count(), left = orphans.len(), "path packet is available");
+            if interfaces.count() == 0 {
+                tracing::warn!("path packet carries nothing before an interface has come");
+            }
             if let Some(bytes) = interfaces.narrowest() {
                 tracing::info!(
                     bytes,

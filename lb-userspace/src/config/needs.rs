@@ -44,10 +44,14 @@ const PER_WORKER_INSIDE: u64 = 5;
 /// Descriptors of the process for path `sockmap`: maps, program, its BTF.
 const INSIDE: u64 = 12;
 
-/// Descriptors of the process for path `packet`: maps, four programs, their BTF, a link for each direction of 64 interfaces, two
-/// sockets for resets, one that says which ports are in use, two for connection tracking, two for routes, and one for whether
-/// SYNs ask for ECN.
-const PACKET: u64 = 32 + 2 * 64;
+/// Most interfaces at which the programs of path `packet` are. Service managers are asked to keep 512 descriptors (FileDescriptorStoreMax=): links, two an
+/// interface, and eight maps.
+pub const PACKET_INTERFACES: u64 = 128;
+
+/// Descriptors of the process for path `packet`: maps, four programs, their BTF, two sockets for resets, one that says which ports are in use, two for
+/// connection tracking, four for routes and interfaces (two that ask, two that hear of changes), one for whether SYNs ask for ECN, and a link for each direction of each
+/// interface.
+const PACKET: u64 = 34 + 2 * PACKET_INTERFACES;
 
 /// Most connections to the admin surface. One more is there for the moment in which it takes the place of another; that one is
 /// in the reserve.

@@ -13,6 +13,7 @@ const MAP_CREATE: libc::c_int = 0;
 const MAP_GET_NEXT_KEY: libc::c_int = 4;
 const OBJ_PIN: libc::c_int = 6;
 const OBJ_GET: libc::c_int = 7;
+const INFO: libc::c_int = 15;
 const LINK_CREATE: libc::c_int = 28;
 const LINK_UPDATE: libc::c_int = 29;
 
@@ -95,6 +96,18 @@ struct LinkUpdate {
     before: u32,
 }
 
+#[repr(C)]
+#[derive(Default)]
+struct Info {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+/// Where struct bpf_link_info of a link of tcx tells the number of the interface, in words, and words up to behind it.
+const LINK_INTERFACE: usize = 4;
+const LINK_WORDS: usize = LINK_INTERFACE + 2;
+
 /// Makes a map (BPF_MAP_CREATE).
 ///
 /// # Errors
@@ -159,6 +172,17 @@ pub fn relink(link: impl AsFd, program: impl AsFd) -> io::Result<()> {
     call(LINK_UPDATE, &mut update).map(drop)
 }
 
+/// The number of the interface at which a link of tcx is; 0: that one is gone (BPF_OBJ_GET_INFO_BY_FD; kernel/bpf/tcx.c, tcx_link_fill_info).
+///
+/// # Errors
+/// It is no link.
+pub fn linked(link: impl AsFd) -> io::Result<u32> {
+    let mut info = [0_u32; LINK_WORDS];
+    let address = info.as_mut_ptr() as u64;
+    call(INFO, &mut Info { fd: number(&link), len: size_of_val(&info) as u32, info: address })?;
+    Ok(info[LINK_INTERFACE])
+}
+
 /// Whether a hash map has no entries.
 ///
 /// # Errors
@@ -215,7 +239,7 @@ fn number(fd: &impl AsFd) -> u32 {
 
 fn call<T>(command: libc::c_int, argument: &mut T) -> io::Result<RawFd> {
     // SAFETY: the argument is one of the structures above, made of numbers without gaps, and as long as is said. What it points to, a path or
-    // the room for a key, outlives the call.
+    // the room for a key or for what a link tells, outlives the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(argument), size_of::<T>()) };
     if result < 0 {

@@ -24,7 +24,9 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, Shutdown, SocketFlags, So
 
 pub use ecn::EcnSetting;
 pub use listener::{ListenError, Listener, LocalAddress, bound};
-pub use ports::{LOOPBACK, PortsError, check_ports, interface_name, interface_number, interfaces, network};
+pub use ports::{
+    LOOPBACK, PortsError, check_ports, interface_name, interface_number, interfaces, is_absence, network,
+};
 pub use raw::{Course, RawSender};
 pub use source::{
     Source, bind_source, explain_connect, is_bound_to_interface, is_out_of_ports, is_source_problem,

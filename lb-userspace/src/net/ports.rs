@@ -71,7 +71,7 @@ fn parse(part: &str) -> Option<RangeInclusive<u16>> {
 /// The names of all interfaces of this network namespace but loopback (proc_pid_net(5), /proc/net/dev).
 ///
 /// # Errors
-/// /proc is not there.
+/// /proc is not there, or the process has no descriptors left.
 pub fn interfaces() -> io::Result<Vec<String>> {
     let table = fs::read_to_string("/proc/thread-self/net/dev")?;
     let names = table.lines().skip(2).filter_map(|line| line.split_once(':'));
@@ -84,10 +84,15 @@ pub fn network() -> u64 {
     socket.ok().and_then(|socket| network_cookie(socket).ok()).unwrap_or(0)
 }
 
+/// Whether an error says that there is no such interface (netdevice(7)), and not that the kernel or the process lacks something to find out.
+pub fn is_absence(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENODEV | libc::ENXIO))
+}
+
 /// The number of an interface of this network namespace, by its name.
 ///
 /// # Errors
-/// There is none.
+/// There is none ([`is_absence`]), or the process has no descriptors left.
 pub fn interface_number(name: &str) -> io::Result<u32> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     Ok(rustix::net::netdevice::name_to_index(socket, name)?)
@@ -96,7 +101,7 @@ pub fn interface_number(name: &str) -> io::Result<u32> {
 /// The name of an interface of this network namespace, by its number.
 ///
 /// # Errors
-/// There is none.
+/// As [`interface_number`].
 pub fn interface_name(number: u32) -> io::Result<String> {
     let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
     Ok(rustix::net::netdevice::index_to_name(socket, number)?)
@@ -125,6 +130,8 @@ mod tests {
 
     #[test]
     fn interfaces_are_those_of_this_namespace() {
+        let absent = [interface_number("no-such-one").err(), interface_name(i32::MAX as u32).err()];
+        assert!(absent.iter().flatten().filter(|error| is_absence(error)).count() == 2, "{absent:?}");
         let names = interfaces().expect("/proc is mounted");
         assert!(!names.iter().any(|name| name == "lo" || name.contains(' ')), "{names:?}");
     }

@@ -4,18 +4,21 @@
 //!
 //! The kernel answers a question within send(2), so that nobody waits here.
 
+mod filter;
 mod message;
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 
+pub use filter::Filter;
 pub use message::LinkChange;
 
 /// Room for an answer: a route takes some 100 bytes, one over many gateways more, of which the beginning is enough.
@@ -57,6 +60,16 @@ impl Routes {
         self.ask(|sequence| message::link(interface, sequence), message::is_lost) == Some(true)
     }
 
+    /// Whether this network namespace has no interface with this number: only if the kernel says so.
+    pub fn is_absent(&self, interface: u32) -> bool {
+        self.ask(|sequence| message::link(interface, sequence), message::is_absent) == Some(true)
+    }
+
+    /// Whether a filter is not there: only if the kernel says so.
+    pub fn is_without(&self, filter: &Filter) -> bool {
+        self.ask(|sequence| filter.question(sequence), filter::is_absent) == Some(true)
+    }
+
     /// `None`: the kernel does not answer.
     fn ask<T>(&self, question: impl FnOnce(u32) -> Vec<u8>, read: impl FnOnce(&[u8]) -> T) -> Option<T> {
         let mut sequence = self.sequence.lock().unwrap_or_else(PoisonError::into_inner);
@@ -89,7 +102,7 @@ impl RouteChanges {
     /// As recv(2), poll(2): the kernel tells of no more.
     pub fn wait(&self) -> io::Result<()> {
         while !self.take()? {
-            wait_for_message(&self.0)?;
+            wait_for_message(&self.0, None)?;
         }
         Ok(())
     }
@@ -121,11 +134,11 @@ impl LinkChanges {
         listen(message::LINK_GROUP).map(Self)
     }
 
-    /// Waits for the next; `None`: some were missed, for there were too many.
+    /// Waits for the next; `None`: some were missed, for there were too many, or none has come for so long.
     ///
     /// # Errors
     /// As recv(2), poll(2): the kernel tells of no more.
-    pub fn next(&self) -> io::Result<Option<LinkChange>> {
+    pub fn next(&self, patience: Option<Duration>) -> io::Result<Option<LinkChange>> {
         let mut bytes = [0; message::LINK_BYTES];
         loop {
             match rustix::net::recv(&self.0, &mut bytes[..], RecvFlags::empty()) {
@@ -136,18 +149,21 @@ impl LinkChanges {
                     }
                 }
                 Err(Errno::NOBUFS) => return Ok(None),
-                Err(Errno::AGAIN) => wait_for_message(&self.0)?,
-                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) if !wait_for_message(&self.0, patience)? => return Ok(None),
+                Err(Errno::AGAIN | Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
         }
     }
 }
 
-fn wait_for_message(socket: &OwnedFd) -> io::Result<()> {
-    match poll(&mut [PollFd::new(socket, PollFlags::IN)], None) {
+/// Whether there is a message, or may be, before so long.
+fn wait_for_message(socket: &OwnedFd, patience: Option<Duration>) -> io::Result<bool> {
+    let patience = patience.map(Timespec::try_from).transpose().map_err(io::Error::other)?;
+    match poll(&mut [PollFd::new(socket, PollFlags::IN)], patience.as_ref()) {
+        Ok(ready) => Ok(ready > 0),
         // Whoever was interrupted looks, and waits again.
-        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(Errno::INTR) => Ok(true),
         Err(errno) => Err(errno.into()),
     }
 }
@@ -185,5 +201,6 @@ mod tests {
         let is_up =
             std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| socket.connect(loopback)).is_ok();
         assert_eq!([1, i32::MAX as u32].map(|number| routes.is_lost(number)), [!is_up, true]);
+        assert_eq!([1, i32::MAX as u32].map(|number| routes.is_absent(number)), [false, true]);
     }
 }

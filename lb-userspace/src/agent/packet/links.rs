@@ -4,9 +4,13 @@
 use std::io;
 use std::sync::Arc;
 use std::thread;
+use std::time::Duration;
 
 use crate::kernel::packet::Interfaces;
 use crate::net::routes::{LinkChange, LinkChanges};
+
+/// How long after an interface could not be taken it is tried again, if nothing else happens.
+const RETRY: Duration = Duration::from_secs(2);
 
 /// Takes interfaces that come, and lets go of those that are gone, on a thread of its own: what comes in before the programs are there, TCP answers with
 /// a reset, for it knows nothing of flows that have left their sockets.
@@ -27,7 +31,9 @@ pub(super) fn follow_links(interfaces: Arc<Interfaces>) -> io::Result<()> {
 /// Returns only if the kernel tells of no more changes.
 fn follow(interfaces: &Interfaces, changes: &LinkChanges) -> io::Result<std::convert::Infallible> {
     loop {
-        match changes.next()? {
+        // Nobody tells when kernel and process have again what they lacked.
+        let patience = interfaces.lacks().then_some(RETRY);
+        match changes.next(patience)? {
             Some(LinkChange::There(number)) => {
                 interfaces.take(number);
             }

@@ -58,11 +58,13 @@ fn follow(
 
 /// Looks at all flows; how many have changed.
 fn look(kernel: &Packet, routes: &Routes, interfaces: &Interfaces) -> u32 {
-    let (mut taken, mut lost) = (HashMap::new(), HashMap::new());
+    let (mut taken, mut lost, mut successors) = (HashMap::new(), HashMap::new(), HashMap::new());
     let interface = |from, to| {
         // Without programs at it answers might come past all of them.
         let is_taken = |number: &u32| *taken.entry(*number).or_insert_with(|| interfaces.take(*number));
         routes.interface(from, to).filter(is_taken)
     };
-    kernel.reroute(interface, |number| *lost.entry(number).or_insert_with(|| routes.is_lost(number)))
+    let is_lost = |number| *lost.entry(number).or_insert_with(|| routes.is_lost(number));
+    let successor = |number| *successors.entry(number).or_insert_with(|| interfaces.successor(number));
+    kernel.reroute(interface, is_lost, successor)
 }

@@ -11,6 +11,7 @@ use super::Programs;
 use super::hooks::{Direction, Hook, Place};
 use super::kept::Keeper;
 use crate::net;
+use crate::net::routes::Routes;
 
 /// The programs at one interface. Dropping it takes them off, unless somebody keeps them.
 #[derive(Debug)]
@@ -33,6 +34,9 @@ pub enum AttachError {
         #[source]
         source: io::Error,
     },
+    /// The kernel does not say whether there is one, or which there are: it or the process lacks something.
+    #[error("cannot ask the kernel for interfaces")]
+    Unknown(#[source] io::Error),
     /// Its packets begin with a header that is neither Ethernet's nor none.
     #[error(
         "interface {interface} has packets of link type {link_type}, which is neither Ethernet nor IP alone"
@@ -42,6 +46,14 @@ pub enum AttachError {
         interface: String,
         /// ARPHRD_* (include/uapi/linux/if_arp.h).
         link_type: u16,
+    },
+    /// The programs are at as many as this process has descriptors for.
+    #[error(
+        "path packet is at {most} interfaces, which is all that it can be at: name those that matter in packet-interfaces"
+    )]
+    TooMany {
+        /// How many.
+        most: usize,
     },
     /// The kernel refuses: a capability is missing, or it was built without CONFIG_NET_CLS_BPF.
     #[error("the kernel refuses a program at interface {interface}")]
@@ -74,7 +86,7 @@ pub fn attach(
     keeper: &Keeper,
     interface: &str,
 ) -> Result<Attachment, AttachError> {
-    let missing = |source| AttachError::NoInterface { interface: interface.to_owned(), source };
+    let missing = |source| AttachError::missing(interface, source);
     let link_type = net::link_type(interface).map_err(missing)?;
     let programs = match LinkHeader::of(link_type) {
         Some(LinkHeader::Ethernet) => [PACKET_INGRESS, PACKET_EGRESS],
@@ -97,9 +109,10 @@ pub fn attach(
             return Err(refused(error));
         }
     };
-    // One that has gone meanwhile takes anything.
-    let mtu = net::mtu(interface).unwrap_or(u32::MAX);
-    Ok(Attachment { hooks: [ingress, egress], name: interface.to_owned(), number: place.number, mtu })
+    let (hooks, name) = ([ingress, egress], interface.to_owned());
+    let mut attachment = Attachment { hooks, name, number: place.number, mtu: u32::MAX };
+    attachment.measure();
+    Ok(attachment)
 }
 
 impl Attachment {
@@ -113,9 +126,20 @@ impl Attachment {
         self.number
     }
 
-    /// Bytes that packets may have at the interface, behind the link header.
+    /// Finds out how large packets may be there by now. One that cannot be asked takes what it took.
+    pub fn measure(&mut self) {
+        let mtu = net::interface_name(self.number).and_then(|name| net::mtu(&name));
+        self.mtu = mtu.unwrap_or(self.mtu);
+    }
+
+    /// Bytes that packets may have at the interface, behind the link header, when it was measured.
     pub fn mtu(&self) -> u32 {
         self.mtu
+    }
+
+    /// Whether one of the programs is not there any more, and the interface with them: only if the kernel says so.
+    pub(super) fn is_gone(&self, routes: &Routes) -> bool {
+        self.hooks.iter().any(|hook| hook.is_gone(self.number, routes))
     }
 
     /// Takes the programs off, whoever keeps them.
@@ -126,6 +150,16 @@ impl Attachment {
     /// Forgets them: the interface has gone, and they with it.
     pub(super) fn bury(self) {
         self.hooks.into_iter().for_each(Hook::bury);
+    }
+}
+
+impl AttachError {
+    /// Why an interface cannot be asked.
+    fn missing(interface: &str, source: io::Error) -> Self {
+        if !net::is_absence(&source) {
+            return Self::Unknown(source);
+        }
+        Self::NoInterface { interface: interface.to_owned(), source }
     }
 }
 

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use super::kept::{self, Found, Keeper};
 use crate::kernel::bpf::{self, NewMap};
 use crate::net;
+use crate::net::routes::{Filter, Routes};
 
 /// Most filters that are written down: two an interface.
 const FILTERS_MAX: u32 = 1_024;
@@ -43,12 +44,14 @@ pub enum Hook {
     /// A link of tcx: the program stays as long as somebody has it.
     Link {
         /// That link.
-        _link: OwnedFd,
+        link: OwnedFd,
     },
     /// A filter: the program stays until it is taken off.
     Filter {
         /// Where it is.
         link: Option<SchedClassifierLink>,
+        /// See [`Filter::parent`].
+        parent: u32,
         /// Whether it stays when this is dropped.
         is_kept: bool,
     },
@@ -193,7 +196,7 @@ impl Hooks {
             }
         };
         self.kept.insert(name);
-        Ok(Hook::Link { _link: link })
+        Ok(Hook::Link { link })
     }
 
     /// Puts a program at an interface as a filter: in the place of the one that is there, or else as a new one.
@@ -225,7 +228,7 @@ impl Hooks {
             let value = [link.priority()?.into(), link.handle()?.into()];
             filters.map.insert(key, value, 0).map_err(ProgramError::MapError)?;
         }
-        Ok(Hook::Filter { link: Some(link), is_kept: keeper.keeps() })
+        Ok(Hook::Filter { link: Some(link), parent: direction.parent(), is_kept: keeper.keeps() })
     }
 }
 
@@ -256,6 +259,23 @@ impl Hook {
         }
     }
 
+    /// Whether it is not at an interface with this number any more: only if the kernel says so.
+    pub fn is_gone(&self, interface: u32, routes: &Routes) -> bool {
+        match self {
+            // One that has moved to another network namespace has taken the link along.
+            Self::Link { link } => {
+                bpf::linked(link).is_ok_and(|number| number != interface) || routes.is_absent(interface)
+            }
+            Self::Filter { link, parent, .. } => {
+                let place = link.as_ref().and_then(|link| Some((link.priority().ok()?, link.handle().ok()?)));
+                place.is_some_and(|(priority, handle)| {
+                    let (parent, handle) = (*parent, handle.into());
+                    routes.is_without(&Filter { interface, parent, priority, handle })
+                })
+            }
+        }
+    }
+
     /// Forgets it: the interface has gone, and the program with it.
     pub fn bury(mut self) {
         if let Self::Filter { is_kept, .. } = &mut self {
@@ -267,7 +287,7 @@ impl Hook {
 
 impl Drop for Hook {
     fn drop(&mut self) {
-        if let Self::Filter { link, is_kept: true } = self {
+        if let Self::Filter { link, is_kept: true, .. } = self {
             // It would take the program off.
             std::mem::forget(link.take());
         }
@@ -303,6 +323,13 @@ impl Direction {
         match self {
             Self::Ingress => bpf::TCX_INGRESS,
             Self::Egress => bpf::TCX_EGRESS,
+        }
+    }
+
+    fn parent(self) -> u32 {
+        match self {
+            Self::Ingress => Filter::INGRESS,
+            Self::Egress => Filter::EGRESS,
         }
     }
 

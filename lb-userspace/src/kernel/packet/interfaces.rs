@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! At which interfaces the programs are, as interfaces come and go.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{AttachError, Attachment, Packet};
@@ -11,28 +12,42 @@ use crate::net;
 /// (include/net/tcp.h, tcp_bound_to_half_wnd).
 const LOOPBACK_BYTES: u32 = 1 << 15;
 
+/// Most interfaces that are gone whose names are known, the latest: they have the highest numbers.
+const GONE_MAX: usize = 1_024;
+
+/// Stands for all interfaces where it is said why the programs are not there: none has this number.
+const ALL: u32 = 0;
+
 /// The interfaces at which the programs are to be. Dropping it takes them off, unless somebody keeps them.
 #[derive(Debug)]
 pub struct Interfaces {
     packet: Arc<Packet>,
     /// `packet-interfaces`; empty: all but loopback.
     names: Vec<Arc<str>>,
+    /// At how many they are at most.
+    most: usize,
     state: Mutex<State>,
 }
 
 #[derive(Debug, Default)]
 struct State {
     attachments: Vec<Attachment>,
-    /// Those that are there, and at which the programs cannot be.
-    left_out: BTreeSet<u32>,
+    /// The names of those that are gone, by number.
+    gone: BTreeMap<u32, String>,
+    /// Those of which it was said why the programs are not there.
+    told: BTreeSet<u32>,
+    /// Kernel or process lacked something when one was to be taken.
+    lacks: bool,
+    /// Bytes of packets of which clients are told, if the narrowest interface says so: see [`Interfaces::narrowest`].
+    told_bytes: Option<u32>,
     /// The programs are to be nowhere any more.
     is_over: bool,
 }
 
 impl Interfaces {
-    /// At none yet. `names`: where they are to be; empty: wherever they can, but for loopback.
-    pub fn new(packet: Arc<Packet>, names: Vec<Arc<str>>) -> Self {
-        Self { packet, names, state: Mutex::default() }
+    /// At none yet. `names`: where they are to be; empty: wherever they can, but for loopback. `most`: at how many; a link takes two descriptors.
+    pub fn new(packet: Arc<Packet>, names: Vec<Arc<str>>, most: usize) -> Self {
+        Self { packet, names, most, state: Mutex::default() }
     }
 
     /// Attaches the programs to all that are there; where flows are left, also to those where another agent was, for they may need them. Nothing
@@ -51,13 +66,16 @@ impl Interfaces {
             }
         }
         if self.names.is_empty() {
-            for name in net::interfaces().unwrap_or_default() {
-                let attached = self.attach(&mut state, &name);
-                // One of another kind is left alone, and one may have just gone.
-                if matches!(attached, Err(AttachError::Refused { .. }))
-                    && net::interface_number(&name).is_ok()
-                {
-                    return attached;
+            for name in net::interfaces().map_err(AttachError::Unknown)? {
+                match self.attach(&mut state, &name) {
+                    // One of another kind is left alone, and one may have just gone.
+                    Err(AttachError::LinkType { .. } | AttachError::NoInterface { .. }) => {}
+                    Err(_) if is_absent(&net::interface_number(&name)) => {}
+                    Err(error @ AttachError::TooMany { .. }) => {
+                        self.leave_out(&mut state, ALL, error);
+                        break;
+                    }
+                    attached => attached?,
                 }
             }
         }
@@ -68,56 +86,95 @@ impl Interfaces {
             }
         }
         self.packet.detach_rest();
+        state.told_bytes = self.narrowest_of(&state);
         Ok(())
     }
 
     /// Whether the programs are at an interface, by its number: they are from here on, if they are to be and can be.
     pub fn take(&self, number: u32) -> bool {
         let mut state = self.state();
-        if state.is_over || state.is_at(number) {
-            return !state.is_over;
-        }
-        if state.left_out.contains(&number) {
+        if state.is_over {
             return false;
         }
-        let Some(name) = self.wanted(number) else { return false };
-        match self.attach(&mut state, &name) {
-            Ok(()) => tracing::info!(interface = name, "path packet takes an interface that has come"),
-            // It has gone meanwhile.
-            Err(_) if net::interface_name(number).is_err() => {}
-            Err(error) => {
-                state.left_out.insert(number);
-                self.tell(error);
+        // Another one may have its number before that is heard of.
+        self.bury_gone(&mut state, |at| at.number() == number);
+        if let Some(attachment) = state.attachments.iter_mut().find(|at| at.number() == number) {
+            attachment.measure();
+            self.tell_if_narrow(&mut state);
+            return true;
+        }
+        let attached = match self.wanted(number) {
+            Ok(Some(name)) => self.attach(&mut state, &name).map(|()| name),
+            Ok(None) => return false,
+            Err(error) => Err(error),
+        };
+        match attached {
+            Ok(name) => {
+                state.told.remove(&number);
+                tracing::info!(interface = name, "path packet takes an interface that has come");
+                self.tell_if_narrow(&mut state);
             }
+            Err(error @ AttachError::TooMany { .. }) => self.leave_out(&mut state, ALL, error),
+            Err(error) => self.leave_out(&mut state, number, error),
         }
         state.is_at(number)
     }
 
-    /// Lets go of an interface that is gone.
+    /// The number of the interface that has the name of one that is gone, if the programs are there.
+    pub fn successor(&self, gone: u32) -> Option<u32> {
+        let name = {
+            let mut state = self.state();
+            self.bury_gone(&mut state, |at| at.number() == gone);
+            state.gone.get(&gone).filter(|_| !state.is_at(gone))?.clone()
+        };
+        let number = net::interface_number(&name).ok()?;
+        self.take(number).then_some(number)
+    }
+
+    /// Lets go of an interface that is gone, if it is: that may have been heard of late, when another one has its number.
     pub fn let_go(&self, number: u32) {
         let mut state = self.state();
-        state.left_out.remove(&number);
-        let Some(index) = state.attachments.iter().position(|at| at.number() == number) else { return };
-        let attachment = state.attachments.swap_remove(index);
-        tracing::info!(interface = attachment.name(), "an interface of path packet is gone");
-        self.packet.bury(attachment);
+        state.told.remove(&number);
+        self.bury_gone(&mut state, |at| at.number() == number);
     }
 
     /// Lets go of those that are gone, and takes those that have come, without having heard of them.
     pub fn look(&self) {
-        let numbers = self.state().attachments.iter().map(Attachment::number).collect::<Vec<_>>();
-        let is_gone = |number: &u32| net::interface_name(*number).is_err();
-        numbers.into_iter().filter(is_gone).for_each(|number| self.let_go(number));
-        let named = self.names.iter().map(|name| name.to_string());
-        let all = if self.names.is_empty() { net::interfaces().unwrap_or_default() } else { named.collect() };
-        for number in all.iter().filter_map(|name| net::interface_number(name).ok()) {
-            self.take(number);
+        {
+            let mut state = self.state();
+            self.bury_gone(&mut state, |_| true);
+            state.told.retain(|number| *number == ALL || !is_absent(&net::interface_name(*number)));
+            state.lacks = false;
+        }
+        let named = || Ok(self.names.iter().map(|name| name.to_string()).collect());
+        let all = if self.names.is_empty() { net::interfaces() } else { named() };
+        let numbers = all.and_then(|all| {
+            let numbers =
+                all.iter().map(|name| net::interface_number(name)).filter(|found| !is_absent(found));
+            numbers.collect::<Result<Vec<_>, _>>()
+        });
+        match numbers {
+            Ok(numbers) => numbers.into_iter().for_each(|number| {
+                self.take(number);
+            }),
+            Err(error) => self.leave_out(&mut self.state(), ALL, AttachError::Unknown(error)),
+        }
+        let mut state = self.state();
+        if !state.lacks {
+            state.told.remove(&ALL);
         }
     }
 
-    /// Whether they are at loopback, which only who has named it wants.
+    /// Whether kernel or process lacked something when one was to be taken: a later look may find more.
+    pub fn lacks(&self) -> bool {
+        self.state().lacks
+    }
+
+    /// Whether they are at loopback, and are to be. Flows of an agent that wanted it may need them there, and no new one does.
     pub fn has_loopback(&self) -> bool {
-        self.state().is_at(net::LOOPBACK)
+        let is_loopback =
+            |name: &Arc<str>| net::interface_number(name).is_ok_and(|number| number == net::LOOPBACK);
+        self.state().is_at(net::LOOPBACK) && self.names.iter().any(is_loopback)
     }
 
     /// At how many interfaces they are.
@@ -128,7 +185,10 @@ impl Interfaces {
     /// Bytes that packets may have at the narrowest of `packet-interfaces`, if others take more. `None`: all take as much, or none is named: of those that
     /// happen to be there, most have nothing to do with the path.
     pub fn narrowest(&self) -> Option<u32> {
-        let state = self.state();
+        self.narrowest_of(&self.state())
+    }
+
+    fn narrowest_of(&self, state: &State) -> Option<u32> {
         let least = state.attachments.iter().map(used_bytes).min().filter(|_| !self.names.is_empty())?;
         state.attachments.iter().any(|at| at.mtu() > least).then_some(least)
     }
@@ -141,13 +201,18 @@ impl Interfaces {
     }
 
     /// The name of an interface, if the programs are to be there.
-    fn wanted(&self, number: u32) -> Option<String> {
+    fn wanted(&self, number: u32) -> Result<Option<String>, AttachError> {
         if self.names.is_empty() {
-            return net::interface_name(number).ok().filter(|_| number != net::LOOPBACK);
+            let name = present(net::interface_name(number))?;
+            return Ok(name.filter(|_| number != net::LOOPBACK));
         }
         // One may have several names, by each of which it can be meant.
-        let is_meant = |name: &&Arc<str>| net::interface_number(name).is_ok_and(|found| found == number);
-        self.names.iter().find(is_meant).map(|name| name.to_string())
+        for name in &self.names {
+            if present(net::interface_number(name))? == Some(number) {
+                return Ok(Some(name.to_string()));
+            }
+        }
+        Ok(None)
     }
 
     /// Attaches the programs, unless they are there.
@@ -155,8 +220,47 @@ impl Interfaces {
         if net::interface_number(name).is_ok_and(|number| state.is_at(number)) {
             return Ok(());
         }
+        if state.attachments.len() >= self.most {
+            return Err(AttachError::TooMany { most: self.most });
+        }
         state.attachments.push(self.packet.attach(name)?);
         Ok(())
+    }
+
+    /// Says so if an interface takes less than clients are told of, once for each size: listeners tell them what was so at the start.
+    fn tell_if_narrow(&self, state: &mut State) {
+        let narrowest = self.narrowest_of(state);
+        if let Some(bytes) = narrowest.filter(|bytes| *bytes < state.told_bytes.unwrap_or(u32::MAX)) {
+            state.told_bytes = narrowest;
+            tracing::warn!(
+                bytes,
+                "an interface of packet-interfaces takes smaller packets than clients are told of where no mss is written: until lb starts anew, flows over it are carried by splice and copy"
+            );
+        }
+    }
+
+    /// Lets go of those that are gone, of those that are meant.
+    fn bury_gone(&self, state: &mut State, is_meant: impl Fn(&Attachment) -> bool) {
+        for attachment in state.attachments.extract_if(.., |at| is_meant(at) && self.packet.is_gone(at)) {
+            tracing::info!(interface = attachment.name(), "an interface of path packet is gone");
+            state.gone.insert(attachment.number(), attachment.name().to_owned());
+            self.packet.bury(attachment);
+        }
+        while state.gone.len() > GONE_MAX {
+            state.gone.pop_first();
+        }
+    }
+
+    /// Notes that the programs are not at an interface that has come, and says why, once.
+    fn leave_out(&self, state: &mut State, number: u32, error: AttachError) {
+        // It has gone meanwhile.
+        if number != ALL && is_absent(&net::interface_name(number)) {
+            return;
+        }
+        state.lacks |= !matches!(error, AttachError::LinkType { .. } | AttachError::NoInterface { .. });
+        if state.told.insert(number) {
+            self.tell(error);
+        }
     }
 
     /// Says why the programs are not at an interface that has come.
@@ -182,4 +286,17 @@ impl State {
     fn is_at(&self, number: u32) -> bool {
         self.attachments.iter().any(|at| at.number() == number)
     }
+}
+
+/// What was found out of an interface; `None`: there is none.
+fn present<T>(found: io::Result<T>) -> Result<Option<T>, AttachError> {
+    match found {
+        Err(error) if net::is_absence(&error) => Ok(None),
+        found => found.map(Some).map_err(AttachError::Unknown),
+    }
+}
+
+/// Whether it was found out that there is no such interface.
+fn is_absent<T>(found: &io::Result<T>) -> bool {
+    found.as_ref().is_err_and(net::is_absence)
 }

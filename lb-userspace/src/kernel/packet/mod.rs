@@ -92,6 +92,12 @@ impl Packet {
         attach::attach(&mut self.programs(), &self.keeper, interface)
     }
 
+    /// Whether programs are not at their interface any more: only if the kernel says so, and not where it, or the process, lacks something to
+    /// find out.
+    pub fn is_gone(&self, attachment: &Attachment) -> bool {
+        self.routes.as_ref().is_some_and(|routes| attachment.is_gone(routes))
+    }
+
     /// Lets go of what was at an interface that is gone.
     pub fn bury(&self, attachment: Attachment) {
         self.programs().hooks.bury(&self.keeper, attachment.number());
@@ -151,13 +157,14 @@ impl Packet {
     }
 
     /// Has packets leave by other interfaces: those that are said for the addresses from and to which they go, where one is. How many flows that
-    /// were. What has left by an interface that the routes did not say stays there, unless that one is lost.
+    /// were. What has left by an interface that the routes did not say stays there, unless that one is lost; what is bound to one stays, unless that has a successor.
     pub fn reroute(
         &self,
         interface: impl FnMut(SocketAddr, SocketAddr) -> Option<u32>,
         is_lost: impl FnMut(u32) -> bool,
+        successor: impl FnMut(u32) -> Option<u32>,
     ) -> u32 {
-        self.slots.reroute(interface, is_lost)
+        self.slots.reroute(interface, is_lost, successor)
     }
 
     /// A free slot, if there is one.

@@ -338,7 +338,7 @@ mod tests {
         let flags = Side::ALL.map(free).iter().sum();
         slot.begin(Record { to_server, to_client, flags, ..record() });
         let check = |routes: Option<u32>, lost: &[u32], expected: (u32, [u32; 2])| {
-            let moved = slots.reroute(|_, _| routes, |interface| lost.contains(&interface));
+            let moved = slots.reroute(|_, _| routes, |interface| lost.contains(&interface), |_| None);
             let interfaces = slot.edit(|record| [record.to_server.interface, record.to_client.interface]);
             assert_eq!((moved, interfaces), expected, "{routes:?} {lost:?}");
         };
@@ -353,17 +353,17 @@ mod tests {
         check(Some(7), &[], (1, [7, 7]));
         slot.edit(|record| record.flags = 0);
         check(Some(6), &[7], (0, [7, 7]));
+        assert_eq!(slots.reroute(|_, _| Some(6), |_| true, |number| (number == 7).then_some(5)), 1);
         slot.edit(|record| record.flags = flags);
         slot.end();
-        check(Some(6), &[7], (0, [7, 7]));
+        check(Some(6), &[7], (0, [5, 5]));
         drop(slot);
         assert!(slots.is_empty());
     }
 
     #[test]
     fn a_slot_belongs_to_one_flow_at_a_time_and_rests_between_two() {
-        let slots = slots(2);
-        let now = Instant::now();
+        let (slots, now) = (slots(2), Instant::now());
         let first = slots.take(now).expect("two slots");
         let _second = slots.take(now).expect("two slots");
         assert!(slots.take(now).is_none());

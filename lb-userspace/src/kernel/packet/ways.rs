@@ -19,6 +19,8 @@ struct Way {
     generation: u64,
     key: Key,
     interface: u32,
+    /// Neither a socket nor an address binds it to its interface.
+    is_free: bool,
     is_routed: bool,
 }
 
@@ -35,7 +37,7 @@ impl Slots {
             let _is_noted = answer == Some(way.interface) && self.lead(way, way.interface);
             answer.is_some_and(|answer| answer != way.interface)
         };
-        let unnoted = self.free_ways(number).filter(|way| !way.is_routed);
+        let unnoted = self.ways(number).filter(|way| way.is_free && !way.is_routed);
         // Each is asked for.
         unnoted.filter(|way| is_elsewhere(way)).count() == 0
     }
@@ -45,11 +47,15 @@ impl Slots {
         &self,
         mut interface: impl FnMut(SocketAddr, SocketAddr) -> Option<u32>,
         mut is_lost: impl FnMut(u32) -> bool,
+        mut successor: impl FnMut(u32) -> Option<u32>,
     ) -> u32 {
         if self.is_empty() {
             return 0;
         }
         let mut lead = |way: &Way| {
+            if !way.is_free {
+                return successor(way.interface).is_some_and(|new| self.lead(way, new));
+            }
             let [end, own] = ends(&way.key);
             let Some(new) = interface(own, end) else { return false };
             if new == way.interface {
@@ -61,18 +67,18 @@ impl Slots {
         };
         let mut moved = 0;
         for number in 0..self.count() {
-            let ways = self.free_ways(number).filter(|way| lead(way)).count();
+            let ways = self.ways(number).filter(|way| lead(way)).count();
             moved += u32::from(ways > 0);
         }
         moved
     }
 
-    /// The ways of a slot's flow that no socket and no address binds to an interface.
-    fn free_ways(&self, number: u32) -> impl Iterator<Item = Way> {
+    /// The ways of a slot's flow.
+    fn ways(&self, number: u32) -> impl Iterator<Item = Way> {
         let record = self.records.is_there(number).then(|| self.records.glance(number));
         record
             .into_iter()
-            .flat_map(move |record| Side::ALL.map(|to| Way::free(number, &record, to)).into_iter().flatten())
+            .flat_map(move |record| Side::ALL.map(|to| Way::of(number, &record, to)).into_iter().flatten())
     }
 
     /// Has packets leave by an interface from now on, as the routes say; whether it is still the same flow.
@@ -94,12 +100,13 @@ impl Slots {
 }
 
 impl Way {
-    fn free(number: u32, record: &Record, to: Side) -> Option<Self> {
+    fn of(number: u32, record: &Record, to: Side) -> Option<Self> {
         let (key, interface) = (record.key(to), record.way(to.other()).interface);
         // An address of one link alone is nowhere else.
         let is_of_link = matches!(ends(&key)[0].ip(), IpAddr::V6(ip) if ip.is_unicast_link_local());
-        let is_free = interface != 0 && record.flags & free(to) != 0 && !is_of_link;
+        let is_free = record.flags & free(to) != 0 && !is_of_link;
         let is_routed = record.flags & routed(to) != 0;
-        is_free.then_some(Self { number, to, generation: record.generation, key, interface, is_routed })
+        let generation = record.generation;
+        (interface != 0).then_some(Self { number, to, generation, key, interface, is_free, is_routed })
     }
 }

@@ -13,7 +13,7 @@ const NEW: u16 = 24;
 const GET: u16 = 26;
 
 /// NLMSG_ERROR.
-const ERROR: u16 = 2;
+pub const ERROR: u16 = 2;
 
 /// NLM_F_REQUEST (netlink(7)).
 const REQUEST: u16 = 1;
@@ -29,8 +29,10 @@ const DESTINATION_PORT: u16 = 29;
 /// RTN_UNICAST: it leads to another host.
 const UNICAST: u8 = 1;
 
-/// Bytes of struct nlmsghdr, and of it with struct rtmsg behind it.
-const HEADER: usize = 16;
+/// Bytes of struct nlmsghdr.
+pub const HEADER: usize = 16;
+
+/// Bytes of it with struct rtmsg behind it.
 const HEADERS: usize = HEADER + 12;
 
 /// Where in struct rtmsg the kind of a route stands.
@@ -87,7 +89,8 @@ pub fn link(number: u32, sequence: u32) -> Vec<u8> {
     request(GET_LINK, sequence, &body)
 }
 
-fn request(kind: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
+/// A question of a kind, with what stands behind its header.
+pub fn request(kind: u16, sequence: u32, body: &[u8]) -> Vec<u8> {
     let mut message = ((HEADER + body.len()) as u32).to_ne_bytes().to_vec();
     message.extend(kind.to_ne_bytes());
     message.extend(REQUEST.to_ne_bytes());
@@ -116,19 +119,23 @@ pub fn link_change(message: &[u8]) -> Option<LinkChange> {
 
 /// Whether an answer says that there is no such interface, or that it is down.
 pub fn is_lost(answer: &[u8]) -> bool {
-    match kind(answer) {
-        // ENODEV: net/core/rtnetlink.c, rtnl_getlink. Other errors say nothing of the interface.
-        Some(ERROR) => word(answer, HEADER) == Some((-libc::ENODEV) as u32),
-        Some(NEW_LINK) => word(answer, LINK_FLAGS).is_some_and(|flags| flags & libc::IFF_UP as u32 == 0),
-        _ => false,
-    }
+    let is_down = |flags| flags & libc::IFF_UP as u32 == 0;
+    is_absent(answer) || kind(answer) == Some(NEW_LINK) && word(answer, LINK_FLAGS).is_some_and(is_down)
 }
 
-fn kind(answer: &[u8]) -> Option<u16> {
+/// Whether an answer says that there is no such interface, which one that is down is not.
+pub fn is_absent(answer: &[u8]) -> bool {
+    // ENODEV: net/core/rtnetlink.c, rtnl_getlink. Other errors say nothing of the interface.
+    kind(answer) == Some(ERROR) && word(answer, HEADER) == Some((-libc::ENODEV) as u32)
+}
+
+/// What a message is.
+pub fn kind(answer: &[u8]) -> Option<u16> {
     Some(u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?))
 }
 
-fn word(answer: &[u8], at: usize) -> Option<u32> {
+/// Four bytes of a message; `None`: it ends before them.
+pub fn word(answer: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_ne_bytes(answer.get(at..at + 4)?.try_into().ok()?))
 }
 
@@ -195,18 +202,19 @@ mod tests {
 
     #[test]
     fn an_interface_is_lost_that_is_down_or_not_there() {
-        let check = |kind: u16, at: usize, number: i32, expected: bool| {
+        let check = |kind: u16, at: usize, number: i32, expected: [bool; 2]| {
             let mut answer = vec![0; LINK_HEADERS];
             answer[4..6].copy_from_slice(&kind.to_ne_bytes());
             answer[at..at + 4].copy_from_slice(&number.to_ne_bytes());
-            assert_eq!(is_lost(&answer), expected, "kind {kind}, {number}");
+            assert_eq!([is_lost(&answer), is_absent(&answer)], expected, "kind {kind}, {number}");
         };
-        check(NEW_LINK, LINK_FLAGS, libc::IFF_UP | libc::IFF_RUNNING, false);
-        check(NEW_LINK, LINK_FLAGS, libc::IFF_BROADCAST, true);
-        check(ERROR, HEADER, -libc::ENODEV, true);
-        check(ERROR, HEADER, -libc::EPERM, false);
-        check(NEW, HEADER, 0, false);
-        assert!(!is_lost(&[]));
+        check(NEW_LINK, LINK_FLAGS, libc::IFF_UP | libc::IFF_RUNNING, [false, false]);
+        check(NEW_LINK, LINK_FLAGS, libc::IFF_BROADCAST, [true, false]);
+        check(ERROR, HEADER, -libc::ENODEV, [true, true]);
+        check(ERROR, HEADER, -libc::EPERM, [false, false]);
+        check(ERROR, HEADER, -libc::ENOMEM, [false, false]);
+        check(NEW, HEADER, 0, [false, false]);
+        assert_eq!([is_lost(&[]), is_absent(&[])], [false, false]);
     }
 
     #[test]

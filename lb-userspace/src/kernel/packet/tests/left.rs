@@ -57,7 +57,12 @@ fn attached(state: &Path) -> (Packet, Attachment) {
 }
 
 /// The numbers of the programs that are filters of an interface.
-pub fn filters(interface: &str) -> BTreeSet<String> {
+fn filters(interface: &str) -> BTreeSet<String> {
+    all_filters(interface).into_iter().collect()
+}
+
+/// The number of the program of each filter of an interface.
+pub fn all_filters(interface: &str) -> Vec<String> {
     let shown = ["ingress", "egress"].map(|direction| {
         let output = Command::new("tc").args(["filter", "show", "dev", interface, direction]).output();
         String::from_utf8(output.expect("tc (iproute2) must be installed").stdout).expect("text")

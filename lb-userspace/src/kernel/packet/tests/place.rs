@@ -78,6 +78,11 @@ impl Place {
         Self { link, holder }
     }
 
+    /// A process in this namespace.
+    pub fn pid(&self) -> u32 {
+        self.holder.id()
+    }
+
     /// Does something on a thread in this namespace.
     pub fn enter<T: Send>(&self, inside: impl FnOnce() -> T + Send) -> T {
         let entered = std::thread::scope(|scope| {
