@@ -13,6 +13,7 @@ pub mod clients;
 pub mod config;
 pub mod dns;
 pub mod hello;
+mod host;
 pub mod kernel;
 pub mod metrics;
 pub mod net;

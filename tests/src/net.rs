@@ -14,13 +14,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Once};
+use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
+use crate::host;
 use crate::process::{Process, run};
 use crate::stream::{End, end_of, receive_all};
 use crate::wait::PATIENCE;
@@ -60,7 +60,7 @@ impl Net {
     /// Without root, or if the kernel lacks cubic.
     #[track_caller]
     pub fn new(servers: u8) -> Self {
-        prepare_host();
+        host::prepare();
         Self::around(Namespace::new(Ipv4Addr::new(10, 1, 0, 1), v6(&[0xfd01, 0, 1])), servers)
     }
 
@@ -70,7 +70,7 @@ impl Net {
     /// As [`Self::new`].
     #[track_caller]
     pub fn around_here(servers: u8) -> Self {
-        prepare_host();
+        host::prepare();
         Self::around(Namespace::held(&[], Ipv4Addr::new(10, 1, 0, 1), v6(&[0xfd01, 0, 1])), servers)
     }
 
@@ -343,30 +343,6 @@ fn be_patient(stream: &TcpStream) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.set_write_timeout(Some(PATIENCE))
-}
-
-/// Once a process: room for thousands of sockets, and cubic allowed, because namespaces may only use what the host allows.
-fn prepare_host() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        let wanted = Rlimit { current: maximum, maximum };
-        setrlimit(Resource::Nofile, wanted).expect("the soft limit may always rise to the hard one");
-        allow_cubic();
-    });
-}
-
-fn allow_cubic() {
-    const ALLOWED: &str = "/proc/sys/net/ipv4/tcp_allowed_congestion_control";
-    let allowed = std::fs::read_to_string(ALLOWED).expect("Linux has this file");
-    if allowed.split_whitespace().any(|name| name == "cubic") {
-        return;
-    }
-    std::fs::write(ALLOWED, format!("{} cubic", allowed.trim())).unwrap_or_else(|error| {
-        panic!(
-            "{ALLOWED} lacks cubic and cannot be written ({error}): run as root with CONFIG_TCP_CONG_CUBIC"
-        );
-    });
 }
 
 fn configure(interface: &str, v4: Ipv4Addr, v6: Ipv6Addr) {
