@@ -47,6 +47,30 @@ fn a_stream_to_who_keeps_up_is_spliced() {
     }
 }
 
+/// What user space moves of one direction are answers to the other, as what the program moves is.
+#[test]
+fn messages_stay_inside_beside_a_direction_that_is_spliced() {
+    let relay = Relay::start(Path::Sockmap);
+    let pair = relay.handed_over(Path::Sockmap);
+    let (client, server) = &pair;
+    let (bytes, withdrawals) = ("lb_path_bytes_total", "lb_sockmap_withdrawals_total");
+    let count = |metric, labels: &[_]| relay.agent.scrape().count(metric, labels);
+    // A download leaves, and does not come back before a second of silence.
+    std::thread::scope(|scope| {
+        scope.spawn(|| (0..2_048).for_each(|_| say(server, &[1; PIECE])));
+        (0..2_048).for_each(|_| drop(receive_exactly(client, PIECE)));
+    });
+    exchange(&pair, size(2_048, 32_768));
+    assert_eq!(count(withdrawals, &[]), 1);
+    end(pair);
+    relay.agent.until_idle();
+    let (messages, pieces) = (size(2_048, 32_768) * MESSAGE, 2_048 * PIECE);
+    let spliced = count(bytes, &[("path", "splice")]);
+    assert!(spliced > (messages + pieces / 2) as u64, "{spliced} bytes were spliced");
+    let inside = count(bytes, &[("path", "sockmap")]);
+    assert!(inside >= messages as u64, "{inside} bytes inside");
+}
+
 /// Messages of [`MESSAGE`] from the client, each answered by one of the same size.
 fn exchange((client, server): &(TcpStream, TcpStream), count: usize) {
     for _ in 0..count {

@@ -10,8 +10,9 @@ use std::time::{Duration, Instant};
 
 use lb_common::layout::{Allowed, Moved};
 
-use rustix::net::RecvFlags;
+use rustix::io::Errno;
 use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_send_buffer_size};
+use rustix::net::{RecvFlags, SendFlags};
 
 use super::{Gate, Maps, Refusal, Seat, Sockmap};
 use crate::net;
@@ -25,15 +26,14 @@ const PAUSE: Duration = Duration::from_millis(1);
 /// Taken before a socket comes into the map, from the head of a segment of which the rest waits.
 const TAKEN: &[u8] = b"taken, ";
 
-/// Sent through a small send buffer to a reader that begins late, in bytes: several times what it holds, and not more, because the kernel looks
+/// Sent through small buffers to a reader that begins late, in bytes: several times what they hold, and not more, because the kernel looks
 /// only once a tick whether it has room again (net/core/skmsg.c, sk_psock_backlog).
 const BODY: usize = 256 << 10;
 
-/// How long a sender has to fill a small send buffer. It may not come to that: other buffers on the way can be as large as
-/// net.ipv4.tcp_rmem says.
-const FILL_MAX: Duration = Duration::from_millis(10);
+/// How much of it the reader takes through them, in bytes: more than they hold, so that they run empty and full a few times.
+const SLOW: usize = 96 << 10;
 
-/// The send buffer's size there, and where a reader does not read the receive buffer's, too, in bytes.
+/// The size of the send buffers behind the program and of the receive buffers at both ends, in bytes.
 const SMALL_BUFFER: usize = 16 << 10;
 
 /// Sent to a socket that is out of the map, in bytes and in segments: so little that any receive buffer holds it, whatever
@@ -46,9 +46,6 @@ const PAUSED_SEGMENTS: usize = 10;
 const BOUND_BODY: usize = 1 << 20;
 const FILL: usize = 256 << 10;
 const PIECE: usize = 8 << 10;
-
-/// What a connection may accept after the program has last looked, in bytes; less than it has accepted before.
-const LATE_MAX: u64 = 64 << 10;
 
 /// What may wait in addition to that, in bytes of cost.
 const STOP_AT: u64 = 256 << 10;
@@ -96,15 +93,15 @@ struct Rig<'a> {
 /// # Errors
 /// The first that fails.
 pub fn run(kernel: &Sockmap, maps: &mut Maps, passed: &mut dyn FnMut(Step)) -> Result<(), SelfTestError> {
-    let mut rig = Rig::new(kernel, maps, connection()?)?;
+    let mut rig = Rig::new(kernel, maps)?;
     rig.try_each(Rig::behaviours(), passed)?;
     drop(rig);
-    let mut rig = Rig::new(kernel, maps, connection_to_small_buffer()?)?;
+    let mut rig = Rig::new(kernel, maps)?;
     rig.enter()?;
     rig.try_each([("beyond a bound segments are turned away, and sent again", Rig::bound)], passed)?;
     drop(rig);
     // Last: kernels before Linux 6.4 that lack its corrections fail at a pause, and would stumble over a segment that is cut.
-    let mut rig = Rig::new(kernel, maps, connection()?)?;
+    let mut rig = Rig::new(kernel, maps)?;
     rig.try_each([("of a segment what was taken before is not delivered again", Rig::half_taken)], passed)
 }
 
@@ -132,12 +129,8 @@ impl<'a> Rig<'a> {
         Ok(())
     }
 
-    fn new(
-        kernel: &'a Sockmap,
-        maps: &'a mut Maps,
-        (server, server_leg): (TcpStream, TcpStream),
-    ) -> Result<Self, SelfTestError> {
-        let (client, client_leg) = connection()?;
+    fn new(kernel: &'a Sockmap, maps: &'a mut Maps) -> Result<Self, SelfTestError> {
+        let ((client, client_leg), (server, server_leg)) = (connection()?, connection()?);
         set_socket_send_buffer_size(&server_leg, SMALL_BUFFER).map_err(io::Error::from)?;
         let legs = [OwnedFd::from(client_leg), OwnedFd::from(server_leg)];
         let cookies = [net::cookie(&legs[0])?, net::cookie(&legs[1])?];
@@ -178,17 +171,16 @@ impl<'a> Rig<'a> {
         Ok(())
     }
 
-    /// More than the send buffer holds, to a reader that begins late: nothing is lost, doubled or out of place.
+    /// More than the buffers hold, to a reader that begins late: nothing is lost, doubled or out of place.
     fn slow_reader(&mut self) -> Result<(), SelfTestError> {
         let body = numbered(BODY);
-        let mut writer = self.client.try_clone()?;
-        let sent = body.clone();
-        let sender = thread::spawn(move || writer.write_all(&sent));
-        self.until_waiting(0)?;
-        let received = self.expect_at_server(&body, "queueing for a slow reader");
-        let sent = sender.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
-        received?;
-        sent?;
+        self.write_all_that_waits(0, &body)?;
+        let (first, rest) = body.split_at(SLOW);
+        self.expect_at_server(first, "queueing for a slow reader")?;
+        // Both may now take it faster.
+        set_socket_send_buffer_size(&self.legs[1], BODY).map_err(io::Error::from)?;
+        set_socket_recv_buffer_size(&self.server, BODY).map_err(io::Error::from)?;
+        self.expect_at_server(rest, "queueing for a slow reader")?;
         let (from, to) = (net::tcp_info(&self.legs[0])?, net::tcp_info(&self.legs[1])?);
         check(from.received == to.accepted, "counting what a connection has accepted")
     }
@@ -200,12 +192,10 @@ impl<'a> Rig<'a> {
         let deadline = Instant::now() + PATIENCE;
         // All is quiet, so that nothing can be missing, unless the last segment is still on its way from the filter to the socket.
         while *gate != Gate::new(self.kernel, slot, &self.legs[0])? {
-            check(Instant::now() < deadline, "counting the segments of a socket in the map")?;
-            thread::sleep(PAUSE);
+            pause_until(deadline, "counting the segments of a socket in the map")?;
         }
         while !gate.close(self.kernel, &self.legs[0]) {
-            check(Instant::now() < deadline, "counting the segments of a socket in the map")?;
-            thread::sleep(PAUSE);
+            pause_until(deadline, "counting the segments of a socket in the map")?;
         }
         self.maps.unhook(slot);
         self.allow(0, 1, u64::MAX);
@@ -214,8 +204,7 @@ impl<'a> Rig<'a> {
             self.client.write_all(&[7; PAUSED_BYTES / PAUSED_SEGMENTS])?;
         }
         while net::tcp_info(&self.legs[0])?.received < before + PAUSED_BYTES as u64 {
-            check(Instant::now() < deadline, "receiving for a socket that is out of the map")?;
-            thread::sleep(PAUSE);
+            pause_until(deadline, "receiving for a socket that is out of the map")?;
         }
         check(self.kernel.moved(slot).redirected == before, "leaving a socket alone that is out of the map")?;
         self.maps.hook(slot, &self.legs[0]).map_err(SelfTestError::Refused)?;
@@ -227,47 +216,38 @@ impl<'a> Rig<'a> {
     fn half_close(&mut self) -> Result<(), SelfTestError> {
         set_socket_send_buffer_size(&self.legs[0], SMALL_BUFFER).map_err(io::Error::from)?;
         let body = numbered(BODY);
-        let mut writer = self.server.try_clone()?;
-        let sender = thread::spawn({
-            let body = body.clone();
-            move || writer.write_all(&body)
-        });
-        self.until_waiting(1)?;
+        self.write_all_that_waits(1, &body)?;
         self.client.shutdown(Shutdown::Write)?;
         let deadline = Instant::now() + PATIENCE;
         while net::tcp_info(&self.legs[0])?.is_established {
-            check(Instant::now() < deadline, "telling of an end to a socket in the map")?;
-            thread::sleep(PAUSE);
+            pause_until(deadline, "telling of an end to a socket in the map")?;
         }
         // What waits has seen it, and may now go faster.
         set_socket_send_buffer_size(&self.legs[0], BODY).map_err(io::Error::from)?;
+        set_socket_recv_buffer_size(&self.client, BODY).map_err(io::Error::from)?;
         let mut received = vec![0; BODY];
         let read = self.client.read_exact(&mut received);
-        let sent = sender.join().unwrap_or_else(|_| Err(io::ErrorKind::Other.into()));
-        check(
-            read.is_ok() && sent.is_ok() && received == body,
-            "carrying one direction when the other has ended",
-        )
+        check(read.is_ok() && received == body, "carrying one direction when the other has ended")
     }
 
     /// A reader that does not read: the program stops where it should, by what the target has accepted, and nothing is lost.
     fn bound(&mut self) -> Result<(), SelfTestError> {
         let body = numbered(BOUND_BODY);
-        // Room for what is turned away, whatever net.ipv4.tcp_wmem says.
+        // Room for what is turned away, whatever net.ipv4.tcp_wmem says; net.core.wmem_max may allow less.
         set_socket_send_buffer_size(&self.client, BODY).map_err(io::Error::from)?;
         self.client.write_all(&body[..FILL])?;
         // The server's socket takes nothing more, and the next segment makes the program look.
-        let before = self.until_quiet(1)?;
+        let before = self.until_quiet(|moved, accepted| moved.redirected == FILL as u64 && accepted > 0)?;
         let waiting = before.0.inside_after(before.1);
         self.allow(0, 2, waiting + STOP_AT);
         let written = self.write_until_turned_away(&body, 2)?;
-        let (moved, accepted) = self.until_quiet(2)?;
+        let (moved, accepted) = self.until_quiet(|moved, _| moved.stopped == 2)?;
         self.allow(0, 3, u64::MAX);
         // What comes next tells of the gap in front of it at once; without it the client's kernel would wait for 200 ms (TCP_RTO_MIN).
         let (mut writer, rest) = (self.client.try_clone()?, body[written..].to_vec());
         let sender = thread::spawn(move || rest.chunks(PIECE).try_for_each(|piece| writer.write_all(piece)));
-        // It may have accepted more since the program last looked.
-        let is_known = (accepted.saturating_sub(LATE_MAX)..=accepted).contains(&moved.accepted);
+        // So much waits that the program has looked for each segment of the round; what is accepted later it cannot know.
+        let is_known = (before.1..=accepted).contains(&moved.accepted);
         check(is_known, "telling the program what a connection has accepted")?;
         // Both may now take it faster.
         set_socket_send_buffer_size(&self.legs[1], BOUND_BODY).map_err(io::Error::from)?;
@@ -283,45 +263,61 @@ impl<'a> Rig<'a> {
 
     /// Sends what comes behind what fills the buffers, until segments are turned away in this round, and two that will be; how much has been
     /// sent then.
+    ///
+    /// Who turns segments away may run on another processor, and later: so this neither waits for room behind what is turned away, nor
+    /// takes a segment for judged because it has been sent.
     fn write_until_turned_away(&mut self, body: &[u8], round: u64) -> Result<usize, SelfTestError> {
         let slot = self.seat.slots()[0];
-        let (mut written, mut turned_away) = (FILL, 0);
-        while written < body.len() && turned_away < 2 {
-            turned_away += usize::from(self.kernel.moved(slot).stopped == round);
-            self.client.write_all(&body[written..written + PIECE])?;
-            written += PIECE;
+        let deadline = Instant::now() + PATIENCE;
+        let mut written = FILL;
+        while written < body.len() {
+            let moved = self.kernel.moved(slot);
+            let ahead = (written as u64).saturating_sub(moved.redirected);
+            let is_turning_away = moved.stopped == round;
+            if is_turning_away && ahead >= 2 * PIECE as u64 {
+                break;
+            }
+            let piece = &body[written..body.len().min(written + PIECE)];
+            match rustix::net::send(&self.client, piece, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+                Ok(sent) => written += sent,
+                Err(Errno::AGAIN) if is_turning_away && ahead > 0 => break,
+                Err(Errno::AGAIN) => pause_until(deadline, "taking segments up to a bound")?,
+                Err(error) => return Err(io::Error::from(error).into()),
+            }
         }
         Ok(written)
     }
 
-    /// Waits until something waits for the socket that gets what this side sends, or all of it may have found room.
-    fn until_waiting(&self, side: usize) -> io::Result<()> {
-        let deadline = Instant::now() + FILL_MAX;
+    /// Sends this from a side to one that does not read, and waits until the program has handed over all of it, of which a part waits then.
+    fn write_all_that_waits(&mut self, side: usize, body: &[u8]) -> Result<(), SelfTestError> {
+        let behaviour = "queueing for a reader that does not read";
         let slot = self.seat.slots()[side];
-        while Instant::now() < deadline
-            && self.kernel.moved(slot).redirected <= net::tcp_info(&self.legs[1 - side])?.accepted
-        {
-            thread::sleep(PAUSE);
+        let all = self.kernel.moved(slot).redirected + body.len() as u64;
+        let from = if side == 0 { &mut self.client } else { &mut self.server };
+        check(from.write_all(body).is_ok(), behaviour)?;
+        let deadline = Instant::now() + PATIENCE;
+        while self.kernel.moved(slot).redirected < all {
+            pause_until(deadline, behaviour)?;
         }
-        Ok(())
+        check(net::tcp_info(&self.legs[1 - side])?.accepted < all, behaviour)
     }
 
-    /// Waits until nothing of the client's moves any more in a round that allows all, or in which segments have been turned away; what the
-    /// program has counted then, and what the server's socket has accepted.
-    fn until_quiet(&self, round: u64) -> Result<(Moved, u64), SelfTestError> {
+    /// Waits until this holds of what the program has counted of the client's and what the server's socket has accepted, and neither changes
+    /// any more; what they are then.
+    fn until_quiet(&self, holds: fn(&Moved, u64) -> bool) -> Result<(Moved, u64), SelfTestError> {
         let slot = self.seat.slots()[0];
         let deadline = Instant::now() + PATIENCE;
         let mut before = None;
-        while Instant::now() < deadline {
+        loop {
             let now = (self.kernel.moved(slot), net::tcp_info(&self.legs[1])?.accepted);
-            if before == Some(now) && (round == 1 || now.0.stopped == round) {
+            if before == Some(now) && holds(&now.0, now.1) {
                 return Ok(now);
             }
             before = Some(now);
-            // Less than the client's kernel waits before it sends again.
-            thread::sleep(2 * PAUSE);
+            // Together less than the client's kernel waits before it sends again.
+            pause_until(deadline, "turning segments away at a bound")?;
+            thread::sleep(PAUSE);
         }
-        Err(SelfTestError::Behaviour("turning segments away at a bound"))
     }
 
     fn allow(&self, side: usize, round: u64, stop_at: u64) {
@@ -349,35 +345,30 @@ fn numbered(bytes: usize) -> Vec<u8> {
     (0..bytes as u32 / 4).flat_map(u32::to_be_bytes).collect()
 }
 
+/// Waits for a moment, unless it is too late.
+fn pause_until(deadline: Instant, behaviour: &'static str) -> Result<(), SelfTestError> {
+    check(Instant::now() < deadline, behaviour)?;
+    thread::sleep(PAUSE);
+    Ok(())
+}
+
 fn check(holds: bool, behaviour: &'static str) -> Result<(), SelfTestError> {
     if holds { Ok(()) } else { Err(SelfTestError::Behaviour(behaviour)) }
 }
 
-/// A connection over loopback, far end first.
+/// A connection over loopback, far end first. That one takes little before it is read from: it has never announced more, so that nothing
+/// sent to it is thrown away, which would be sent again only 200 ms later (TCP_RTO_MIN).
 fn connection() -> io::Result<(TcpStream, TcpStream)> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    connect(&listener)
-}
-
-/// The same with a far end that takes little before it is read from: it has never announced more, so that nothing sent to it is thrown
-/// away, which would be sent again only 200 ms later (TCP_RTO_MIN).
-fn connection_to_small_buffer() -> io::Result<(TcpStream, TcpStream)> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     // What it accepts inherits that.
     set_socket_recv_buffer_size(&listener, SMALL_BUFFER)?;
-    let (near, far) = connect(&listener)?;
-    Ok((far, near))
-}
-
-/// A connection, with the end that is accepted last.
-fn connect(listener: &TcpListener) -> io::Result<(TcpStream, TcpStream)> {
-    let connecting = TcpStream::connect(listener.local_addr()?)?;
-    let (accepted, _) = listener.accept()?;
-    for stream in [&connecting, &accepted] {
+    let near = TcpStream::connect(listener.local_addr()?)?;
+    let (far, _) = listener.accept()?;
+    for stream in [&far, &near] {
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
         rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO))?;
     }
-    Ok((connecting, accepted))
+    Ok((far, near))
 }

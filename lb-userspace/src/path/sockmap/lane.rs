@@ -115,6 +115,8 @@ pub(super) struct Sight<'a> {
     pub(super) has_fin: bool,
     /// The sender has reset.
     pub(super) is_gone: bool,
+    /// How often user space has found bytes of the other direction to move.
+    pub(super) answers_outside: u64,
     /// This moment.
     pub(super) now: Moment,
 }
@@ -252,10 +254,9 @@ impl Lane {
     /// The program moves bytes: grants it more, or pauses it, and answers its call.
     fn run(&mut self, legs: &Legs, moved: &Moved, inside: u64, sight: &Sight<'_>) -> Option<Duration> {
         let is_over = inside >= self.grant.share;
-        if moved.redirected >= self.pace.look_at()
-            && self.pace.take(&self.look(legs, moved, sight)) == Some(true)
+        if moved.redirected >= self.look_at() && self.pace.take(&self.look(legs, moved, sight)) == Some(true)
         {
-            self.is_leaving = self.backpressure == Backpressure::Outside;
+            self.is_leaving = true;
         }
         if (self.is_leaving || is_over && !self.grant.grow()) && !sight.is_gone {
             return self.pause(legs);
@@ -342,7 +343,7 @@ impl Lane {
     }
 
     fn allowed(&self) -> Allowed {
-        Allowed { outside: self.pump.spliced, ..self.grant.allowed(self.round, self.pace.look_at()) }
+        Allowed { outside: self.pump.spliced, ..self.grant.allowed(self.round, self.look_at()) }
     }
 
     fn await_stop(&mut self, stop: Stop) -> Option<Duration> {

@@ -101,12 +101,12 @@ pub async fn carry(
     let grants = Grant::first(&station.pool).zip(Grant::first(&station.pool));
     let Some((up, down)) = grants else { return Err(Refused { sockets, reason: FallbackReason::Memory }) };
     let now = Moment::now();
-    let (legs, [up_basis, down_basis]) = Legs::insert(
-        station,
-        sockets,
-        [&up, &down].map(|grant| grant.allowed(FIRST_ROUND, FIRST_LOOK)),
-        first,
-    )?;
+    let look_at = match backpressure {
+        Backpressure::Outside => FIRST_LOOK,
+        Backpressure::Inside => u64::MAX,
+    };
+    let allowed = [&up, &down].map(|grant| grant.allowed(FIRST_ROUND, look_at));
+    let (legs, [up_basis, down_basis]) = Legs::insert(station, sockets, allowed, first)?;
     let before = meter.carried;
     let lanes = [
         Lane::new(Side::Client, up, up_basis, legs.is_hooked(Side::Client), before.up, backpressure),

@@ -35,7 +35,7 @@ pub(super) struct Look {
     pub(super) bytes: u64,
     /// In so many segments.
     pub(super) segments: u64,
-    /// Segments that have ever been handed over in the other direction.
+    /// Segments that have ever been handed over in the other direction, and how often user space has found something there to move.
     pub(super) answers: u64,
     /// Bytes that have come and that the receiver's kernel has not acknowledged.
     pub(super) under_way: u64,

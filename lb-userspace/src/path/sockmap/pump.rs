@@ -43,6 +43,8 @@ pub(super) struct Pump {
     pipe: Option<(Box<Pipe>, usize)>,
     /// Delivered, in bytes.
     pub(super) spliced: u64,
+    /// How often bytes were there to take. Of who sends a message only after another has come, each counts, at least once.
+    pub(super) takes: u64,
 }
 
 impl Pump {
@@ -104,6 +106,7 @@ impl Pump {
             Ok(0) => Some(Stop::Sender),
             Ok(taken) => {
                 *len = taken;
+                self.takes += 1;
                 None
             }
             Err(error) => Some(why(&error, Stop::Sender, Stop::SenderGone)),

@@ -236,6 +236,7 @@ impl<'a> Run<'a> {
             infos,
             has_fin: self.fins[index(side)] && self.gone.is_none(),
             is_gone: self.gone.is_some(),
+            answers_outside: self.lanes[index(side.other())].takes(),
             now,
         };
         let delivered = match side {
