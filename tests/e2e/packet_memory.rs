@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use lb_tests::agent::Agent;
-use lb_tests::config::Path;
+use lb_tests::config::{Config, Path};
 use lb_tests::kernel::map_bytes;
 use lb_tests::net::Net;
 use lb_tests::size;
@@ -13,7 +13,7 @@ use lb_tests::stream::{receive_exactly, say};
 use lb_tests::wait::until;
 
 use crate::packet_stage::has_links;
-use crate::support::{Relay, SERVER_PORT, tcp_config};
+use crate::support::{NOTHING_KEPT, PORT, Relay, SERVER_PORT};
 
 /// Flows that are opened at a time: what one takes until it leaves, the next ones get.
 const TOGETHER: usize = 250;
@@ -46,7 +46,11 @@ impl Memory {
 fn a_flow_that_has_left_costs_little_on_either_side() {
     let net = Net::new(1);
     // What one takes until it leaves, the next ones of the same worker get.
-    let config = tcp_config(&net, Path::Packet, "").global("workers = 2");
+    let config = Config::new()
+        .global(&format!("{NOTHING_KEPT}\nworkers = 2\n"))
+        .path(Path::Packet)
+        .tcp("in", net.frontend(PORT), "out", "")
+        .backend("out", net.server().address(SERVER_PORT), "");
     let listener = net.server().listen(SERVER_PORT);
     let relay = Relay { agent: Agent::start(&net, &config), listener, net };
     let count = size(1_500, 4_000);

@@ -196,7 +196,7 @@ fn e2e(needs: &Needs, size: Size, links: Links, filter: Option<&str>) -> Result<
 }
 
 /// Tests that run at a time, for each core: they wait for most of their time.
-const TESTS_PER_CORE: usize = 2;
+const TESTS_PER_CORE: usize = 3;
 
 /// The runner's command line.
 fn e2e_command(has_nextest: bool, cores: usize, links: Links, filter: Option<&str>) -> Command {
@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn both_runners_run_only_the_end_to_end_tests() {
         let nextest =
-            "nextest run --no-tests=pass --test-threads 6 --locked --no-fail-fast --workspace --test e2e";
+            "nextest run --no-tests=pass --test-threads 9 --locked --no-fail-fast --workspace --test e2e";
         check(true, Links::Whole, None, &format!("{nextest} -E not test(/^lossy_links::/)"));
         check(true, Links::Faulty, Some("copy"), &format!("{nextest} copy -E test(/^lossy_links::/)"));
         let test = "test --locked --no-fail-fast --workspace --test e2e";
