@@ -190,19 +190,21 @@ fn e2e(needs: &Needs, size: Size, links: Links, filter: Option<&str>) -> Result<
         Err(reason) => return Ok(Outcome::NotRun(reason.clone())),
     };
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let mut command = e2e_command(has_program("cargo-nextest"), cores, links, filter);
+    let mut command = e2e_command(has_program("cargo-nextest"), cores * tests_per_core(size), links, filter);
     execute(command.env("LB_AGENT", lb).env("LB_TEST_SIZE", size.label()))?;
     Ok(Outcome::Passed)
 }
 
-/// Tests that run at a time, for each core: they wait for most of their time.
-const TESTS_PER_CORE: usize = 3;
+/// Tests that run at a time, for each core: small ones wait for most of their time.
+fn tests_per_core(size: Size) -> usize {
+    if size == Size::Small { 3 } else { 2 }
+}
 
 /// The runner's command line.
-fn e2e_command(has_nextest: bool, cores: usize, links: Links, filter: Option<&str>) -> Command {
+fn e2e_command(has_nextest: bool, threads: usize, links: Links, filter: Option<&str>) -> Command {
     let mut command = cargo(if has_nextest { "nextest" } else { "test" });
     if has_nextest {
-        command.args(["run", "--no-tests=pass", "--test-threads", &(cores * TESTS_PER_CORE).to_string()]);
+        command.args(["run", "--no-tests=pass", "--test-threads", &threads.to_string()]);
     }
     command.args(["--locked", "--no-fail-fast", "--workspace", "--test", E2E]).args(filter);
     match (has_nextest, links) {
@@ -239,7 +241,7 @@ mod tests {
     #[test]
     fn both_runners_run_only_the_end_to_end_tests() {
         let nextest =
-            "nextest run --no-tests=pass --test-threads 9 --locked --no-fail-fast --workspace --test e2e";
+            "nextest run --no-tests=pass --test-threads 3 --locked --no-fail-fast --workspace --test e2e";
         check(true, Links::Whole, None, &format!("{nextest} -E not test(/^lossy_links::/)"));
         check(true, Links::Faulty, Some("copy"), &format!("{nextest} copy -E test(/^lossy_links::/)"));
         let test = "test --locked --no-fail-fast --workspace --test e2e";
