@@ -2,6 +2,7 @@
 //! `cargo xtask ebpf`: builds the BPF object so that it is the same on every machine and in every folder.
 
 mod object;
+mod same;
 
 #[path = "../../../lb-ebpf/digest.rs"]
 mod digest;
@@ -13,6 +14,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
+use self::same::same;
 use crate::repository::{cargo, executable, output, root};
 
 #[cfg(test)]
@@ -58,13 +60,14 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Fails unless the committed object and digests are what a fresh build gives.
 fn compare(object: &[u8]) -> Result<()> {
-    let digests = digest::Digests::compute(root(), object)?.to_string();
-    for (file, fresh) in [(digest::OBJECT, object), (digest::DIGEST, digests.as_bytes())] {
-        let committed = fs::read(root().join(file)).with_context(|| format!("cannot read {file}"))?;
-        ensure!(
-            committed == fresh,
-            "{file} differs from a fresh build: run `cargo xtask ebpf` and commit the result"
-        );
+    let committed = |file: &str| fs::read(root().join(file)).with_context(|| format!("cannot read {file}"));
+    let kept = committed(digest::OBJECT)?;
+    let digests = digest::Digests::compute(root(), &kept)?.to_string();
+    for (file, is_same) in [
+        (digest::OBJECT, same(&kept, object)),
+        (digest::DIGEST, committed(digest::DIGEST)? == digests.as_bytes()),
+    ] {
+        ensure!(is_same, "{file} differs from a fresh build: run `cargo xtask ebpf` and commit the result");
     }
     println!("{} is what these sources give", digest::OBJECT);
     Ok(())
