@@ -45,7 +45,7 @@ impl Memory {
 #[test]
 fn a_flow_that_has_left_costs_little_on_either_side() {
     let net = Net::new(1);
-    // What one takes until it leaves, the next ones of the same worker get.
+    // What a flow takes until it leaves, the next one of the same worker gets: with many workers each would have to warm up.
     let config = Config::new()
         .global(&format!("{NOTHING_KEPT}\nworkers = 2\n"))
         .path(Path::Packet)

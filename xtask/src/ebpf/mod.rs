@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask ebpf`: builds the BPF object so that it is the same on every machine and in every folder.
+//! `cargo xtask ebpf`: builds the BPF object so that it is the same on every machine and in every folder, but for the order of a few types
+//! ([`same`](same::same)).
 
 mod object;
 mod same;
