@@ -182,8 +182,7 @@ impl Launch {
     /// Starts it as a user without any privilege.
     #[must_use]
     pub fn unprivileged(self) -> Self {
-        let ids = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs"];
-        self.through(&ids).through(&["--inh-caps=-all", "--bounding-set=-all", "--"])
+        self.as_user().through(&["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--"])
     }
 
     /// Starts it as a user with these capabilities alone, named as in capabilities(7).
@@ -192,8 +191,14 @@ impl Launch {
         let plus = |name: &&str| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase());
         let set: String = names.iter().map(plus).collect();
         let sets = ["inh-caps", "ambient-caps", "bounding-set"].map(|kind| format!("--{kind}=-all{set}"));
-        let ids = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
-        self.through(&ids).through(&[&sets[0], &sets[1], &sets[2], "--"])
+        self.as_user().through(&[&sets[0], &sets[1], &sets[2], "--"])
+    }
+
+    /// The beginning of setpriv(1) with a user whom no other process of tests has, for all processes of a user share what the kernel gives
+    /// it of pipes (pipe(7), /proc/sys/fs/pipe-user-pages-soft).
+    fn as_user(self) -> Self {
+        let id = 1_000_000 + std::process::id();
+        self.through(&["setpriv", &format!("--reuid={id}"), &format!("--regid={id}"), "--clear-groups"])
     }
 
     /// Runs another verb than `run` in the same circumstances, to its end.
