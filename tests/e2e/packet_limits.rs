@@ -130,7 +130,8 @@ fn a_client_that_has_vanished_may_come_back_from_the_same_port(family: Family) {
     lab.agent.assert_share(Path::Packet, 99);
 }
 
-fn connect_from(place: &Namespace, own: SocketAddr, to: SocketAddr) -> TcpStream {
+/// A connection from this address of a namespace.
+pub(crate) fn connect_from(place: &Namespace, own: SocketAddr, to: SocketAddr) -> TcpStream {
     let connected = place.enter(|| {
         let socket = Socket::new(Domain::for_address(own), Type::STREAM, None)?;
         socket.set_reuse_address(true)?;

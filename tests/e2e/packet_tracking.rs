@@ -17,12 +17,14 @@ use lb_tests::wait::until;
 
 use crate::packet_cut::{CHECK, CHECK_PORT, assert_reset};
 use crate::packet_lab::{Family, Lab, Lines, Spliced};
+use crate::packet_limits::connect_from;
 use crate::packet_stage::{Stage, assert_bytes, has_links, kill};
 use crate::support::{PORT, SERVER_PORT, stream_both_ways};
 
 on_both_families! {
     stateful_rules_let_flows_leave_and_end,
     flows_leave_no_entry_behind,
+    a_port_that_is_used_again_at_once_keeps_its_entry,
     both_ends_of_a_flow_that_is_cut_hear_of_it_behind_stateful_rules,
     both_ends_of_a_flow_that_tracking_has_forgotten_hear_of_it_behind_stateful_rules,
     a_redirected_port_keeps_flows_in_user_space,
@@ -132,6 +134,37 @@ fn flows_leave_no_entry_behind(family: Family) {
     }
     lab.agent.until_records(rounds * flows);
     assert_eq!(lab.agent.own_flows(Path::Packet), (rounds * flows) as u64);
+    lab.assert_refused(&[]);
+    until_nothing_is_tracked(&lab.net.balancer);
+}
+
+/// The entry of a connection is that of the next one with the same ports, if that comes before the agent has let go of the first: it has to be there for
+/// whoever says nothing at first.
+fn a_port_that_is_used_again_at_once_keeps_its_entry(family: Family) {
+    const LONGER_THAN_LATE_SEGMENTS_ARE_AWAITED: Duration = Duration::from_secs(5);
+    let lab = Lab::over(guarded(), family);
+    let begin = |first: Spliced, is_by_client: bool| {
+        let own = first.client.local_addr().expect("connected");
+        if is_by_client {
+            reset(first.client);
+            assert_eq!(receive_all(&first.server), (Vec::new(), End::Reset));
+        } else {
+            end(&first, false);
+            drop(first);
+        }
+        let client = connect_from(&lab.net.client, own, lab.address());
+        Spliced { client, server: lab.listener.accept() }
+    };
+    let [one, other] = lab.spliced_flows();
+    let again = [begin(one, true), begin(other, false)];
+    thread::sleep(LONGER_THAN_LATE_SEGMENTS_ARE_AWAITED);
+    assert_eq!(tracked(&lab.net.balancer), 4, "what lives is known");
+    lab.until_spliced(&again);
+    again.iter().for_each(Spliced::ping);
+    for flow in &again {
+        end(flow, true);
+    }
+    lab.assert_closes(&["client-reset", "finished", "finished", "finished"]);
     lab.assert_refused(&[]);
     until_nothing_is_tracked(&lab.net.balancer);
 }

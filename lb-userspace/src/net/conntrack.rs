@@ -66,28 +66,28 @@ impl Conntrack {
     /// Whether this host translates addresses or ports of one of these connections, so that its packets say others than its socket. What is
     /// tracked in another zone than the default is not seen.
     pub fn is_translated(&self, connections: [Ends; 2]) -> bool {
-        let answers = if self.is_on() { self.exchange(connections, message::get) } else { Vec::new() };
+        let answers = if self.is_on() { self.exchange(&connections, message::get) } else { Vec::new() };
         answers.contains(&Answer::Entry { is_translated: true })
     }
 
     /// From here on not all packets of these connections are seen: those that are belong to them, whatever numbers they have. Returns whether anything is
     /// tracked: else there is nothing to [forget](Self::forget) either, for whose packets are not seen is not found later.
     pub fn loosen(&self, connections: [Ends; 2]) -> bool {
-        self.tell(connections, message::loosen)
+        self.tell(&connections, message::loosen)
     }
 
     /// The same for those that may have been forgotten meanwhile: for some seconds they are known, so that rules let a reset pass that ends them.
     pub fn recall(&self, connections: [Ends; 2]) {
-        self.tell(connections, message::recall);
+        self.tell(&connections, message::recall);
     }
 
     /// These connections are over.
-    pub fn forget(&self, connections: [Ends; 2]) {
+    pub fn forget(&self, connections: &[Ends]) {
         self.tell(connections, message::delete);
     }
 
     /// Says something, and returns whether anything is tracked.
-    fn tell(&self, connections: [Ends; 2], say: fn(&Ends) -> Vec<u8>) -> bool {
+    fn tell(&self, connections: &[Ends], say: fn(&Ends) -> Vec<u8>) -> bool {
         let is_on = self.is_on();
         let answers = if is_on { self.exchange(connections, say) } else { Vec::new() };
         for answer in answers {
@@ -103,8 +103,8 @@ impl Conntrack {
 
     /// Says something about each of these connections, and returns what is answered. Nothing, where the kernel does not speak of it: that is no reason
     /// for anybody to do without the path.
-    fn exchange(&self, connections: [Ends; 2], say: fn(&Ends) -> Vec<u8>) -> Vec<Answer> {
-        let messages = connections.each_ref().map(say).concat();
+    fn exchange(&self, connections: &[Ends], say: fn(&Ends) -> Vec<u8>) -> Vec<Answer> {
+        let messages = connections.iter().flat_map(say).collect::<Vec<_>>();
         let mut line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
         if line.silent_until.is_some_and(|until| Instant::now() < until) {
             return Vec::new();

@@ -64,6 +64,11 @@ impl Resets {
     pub fn send(&self, record: &Record) -> Outcome {
         // A reset that belongs to no connection is one that stateful rules drop.
         self.conntrack.recall(Side::ALL.map(|side| ends(&record.key(side))));
+        self.send_again(record)
+    }
+
+    /// The same soon after that, while rules still know the connections; or they know others by then, which have the same ports.
+    pub fn send_again(&self, record: &Record) -> Outcome {
         let mut outcome = Outcome::default();
         for side in Side::ALL {
             for reset in resets(record, side) {

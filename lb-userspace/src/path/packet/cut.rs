@@ -6,6 +6,7 @@ use std::time::Duration;
 use lb_common::packet::record::Record;
 
 use super::{Common, Spliced};
+use crate::kernel::packet::{Outcome, Resets};
 use crate::runtime::{sleep, spawn};
 
 /// When resets are sent again, each from the one before: one may get lost, and so may the answer to one whose number was not quite right. An end that
@@ -16,7 +17,7 @@ impl Spliced {
     /// Ends the flow at both ends. Its port and its place are others' when resets have been sent often enough.
     pub fn cut(mut self) {
         let record = self.stop();
-        if !self.station.common.reset(&record) {
+        if !self.station.common.reset(&record, Resets::send) {
             // What an end sends next is answered by the host, if rules let it in: so it stays known.
             self.is_tracked = false;
             return;
@@ -24,7 +25,7 @@ impl Spliced {
         spawn(async move {
             for pause in AGAIN {
                 sleep(pause).await;
-                self.station.common.reset(&record);
+                self.station.common.reset(&record, Resets::send_again);
             }
             drop(self);
         });
@@ -35,7 +36,7 @@ impl Spliced {
         let record = self.stop();
         // What the ends answer is part of their connections, which go with the reset.
         self.is_tracked = false;
-        self.station.common.reset(&record);
+        self.station.common.reset(&record, Resets::send);
     }
 
     /// Takes the flow from the programs; how it was then. Nobody finds it any more, and nobody silences what this host sends of it.
@@ -48,9 +49,9 @@ impl Spliced {
 
 impl Common {
     /// Sends both ends of a flow resets; whether this process may.
-    fn reset(&self, record: &Record) -> bool {
+    fn reset(&self, record: &Record, send: fn(&Resets, &Record) -> Outcome) -> bool {
         let Some(resets) = &self.resets else { return false };
-        self.resets_sent.note(resets.send(record));
+        self.resets_sent.note(send(resets, record));
         true
     }
 }

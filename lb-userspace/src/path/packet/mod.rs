@@ -27,6 +27,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lb_common::packet::flow::Phase;
 use lb_common::reason::CloseReason;
 
 use canary::{Progress, Trial};
@@ -120,9 +121,7 @@ impl Drop for Spliced {
             return;
         }
         self.station.keys.borrow_mut().withdraw(&self.slot);
-        if self.is_tracked {
-            self.station.common.conntrack.forget(connections(&self.slot));
-        }
+        self.forget();
     }
 }
 
@@ -142,6 +141,17 @@ impl Spliced {
     /// their addresses and ports (NAT), and what this host says to an end in the end passes rules that ask for the connection.
     pub fn note_discarded(&mut self) {
         self.is_tracked = self.station.common.conntrack.loosen(connections(&self.slot));
+    }
+
+    /// Its connections are over for connection tracking, unless that has been told. The client may have begun another with the same port, which then has the
+    /// entry; the balancer's port is nobody else's yet.
+    fn forget(&mut self) {
+        if !std::mem::take(&mut self.is_tracked) {
+            return;
+        }
+        let is_followed = self.slot.edit(|record| record.flow.phase()) == Phase::Gone;
+        let connections = connections(&self.slot);
+        self.station.common.conntrack.forget(&connections[usize::from(is_followed)..]);
     }
 
     /// Who it is, as was told before it left user space.
@@ -210,7 +220,7 @@ impl Spliced {
     }
 
     /// The flow has ended. What ended by itself is left to its late segments for a while; what the agent has ended is [cut](Self::cut).
-    pub fn end(self, reason: CloseReason) {
+    pub fn end(mut self, reason: CloseReason) {
         if matches!(
             reason,
             CloseReason::IdleTimeout
@@ -220,6 +230,8 @@ impl Spliced {
         ) {
             return self.cut();
         }
+        // Not only when late segments are not waited for any more: until then the client's next connection may have the same port.
+        self.forget();
         spawn(async move {
             sleep(LINGER).await;
             drop(self);
