@@ -215,7 +215,7 @@ fn kernels_are_the_same_everywhere() {
 #[test]
 fn the_readme_has_a_place_for_the_benchmarks() {
     let readme = read("README.md");
-    let bench = read("tests/src/bin/lb-bench/markdown.rs");
+    let bench = read("tests/src/bin/lb-bench/markdown/mod.rs");
     let markers = ["bench:begin", "bench:end", "bench-bbr:begin", "bench-bbr:end"];
     let places = markers.map(|marker| {
         let marker = &format!("<!-- {marker} -->");

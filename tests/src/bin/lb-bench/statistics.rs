@@ -15,19 +15,26 @@ pub const LEVEL: f64 = 0.02;
 /// Where the interval holds 1, how far from it it may reach to be level; if farther, nothing is known.
 pub const UNCERTAIN: f64 = 0.10;
 
-/// How likely the interval of [`Ratio`] holds the true median, at least.
+/// How likely the interval of [`Estimate`] holds the true median, at least.
 const CONFIDENCE: f64 = 0.95;
+
+/// A sample during which more of the cores' time than this was stolen counts for no ratio: the host of a virtual machine gave it to
+/// others, so its times are not the contestant's.
+pub const STOLEN_MAX: f64 = 0.02;
 
 /// The rule that [`Ratio::of`] follows, for the reader of the report.
 pub fn rule() -> String {
     format!(
         "A ratio is of the two samples of one repeat, which ran soon after each other; shown is the median of these paired \
-         ratios with their range. There is none with fewer than {PAIRS_MIN} pairs, with a value that is not above zero, or where the \
+         ratios with their range. A sample during which more than {:.0} % of the cores' time was stolen counts for none. There is none \
+         with fewer than {PAIRS_MIN} pairs, with a value that is not above zero, or where the \
          middle half of the paired ratios is wider than {:.0} % of their median. The {:.0} % \
          confidence interval of the median (by order statistics, which assume nothing about the distribution) says the rest. Where \
          it is on one side of 1, that is better or worse, but level if the median is within {:.0} % of 1. Where it holds 1 and \
          reaches no farther than {:.0} % from it, that is level, too. Where it holds 1 and reaches farther, the difference may be \
-         chance, and there is no ratio either.",
+         chance, and there is no ratio either. An aim is held where all of the interval is on the better side of its bound, and missed where \
+         all of it is on the worse; where being level is enough, only worse misses it.",
+        100.0 * STOLEN_MAX,
         100.0 * MIDDLE_HALF_MAX,
         100.0 * CONFIDENCE,
         100.0 * LEVEL,
@@ -80,6 +87,14 @@ impl Better {
         };
         if title.split_whitespace().any(is_rate) { Self::High } else { Self::Low }
     }
+
+    /// Of a ratio: above 1 where the first of the two is better by this factor, below 1 where it is worse.
+    pub fn advantage(self, ratio: f64) -> f64 {
+        match self {
+            Self::High => ratio,
+            Self::Low => 1.0 / ratio,
+        }
+    }
 }
 
 /// What a ratio means to the first of the two contestants.
@@ -128,12 +143,21 @@ impl std::fmt::Display for NoRatio {
     }
 }
 
-impl Ratio {
+/// What pairs say about the ratio of two contestants, whatever it is held against.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Estimate {
+    /// Of the paired ratios.
+    pub spread: Spread,
+    /// Holds the true median with [`CONFIDENCE`], by order statistics: the least and the greatest of it.
+    pub interval: [f64; 2],
+}
+
+impl Estimate {
     /// Of pairs: one contestant's value and the other's in the same repeat.
     ///
     /// # Errors
-    /// The pairs say too little; see [`NoRatio`].
-    pub fn of(pairs: &[(f64, f64)], better: Better) -> Result<Self, NoRatio> {
+    /// The pairs say too little; see [`NoRatio`], of which this is never [`NoRatio::Uncertain`].
+    pub fn of(pairs: &[(f64, f64)]) -> Result<Self, NoRatio> {
         if pairs.len() < PAIRS_MIN {
             return Err(NoRatio::FewPairs(pairs.len()));
         }
@@ -149,30 +173,56 @@ impl Ratio {
         if middle_half > MIDDLE_HALF_MAX {
             return Err(NoRatio::Wide(middle_half));
         }
-        let (min, max) = (ratios[0], ratios[ratios.len() - 1]);
-        Ok(Self { spread: Spread { median, min, max }, verdict: verdict(&ratios, median, better)? })
+        let (last, outside) = (ratios.len() - 1, left_out(ratios.len()));
+        Ok(Self {
+            spread: Spread { median, min: ratios[0], max: ratios[last] },
+            interval: [ratios[outside], ratios[last - outside]],
+        })
     }
 
-    /// Above 1 where the first contestant is better by this factor, below 1 where it is worse.
-    pub fn advantage(&self, better: Better) -> f64 {
-        match better {
-            Better::High => self.spread.median,
-            Better::Low => 1.0 / self.spread.median,
+    /// Whether the first contestant is on the better side of a bound, with [`CONFIDENCE`]; `None` where the interval holds the bound.
+    pub fn is_beyond(&self, bound: f64, better: Better) -> Option<bool> {
+        let [low, high] = self.interval;
+        let is_above = if low > bound {
+            true
+        } else if high < bound {
+            false
+        } else {
+            return None;
+        };
+        Some(is_above == (better == Better::High))
+    }
+
+    /// What the ratio means.
+    ///
+    /// # Errors
+    /// [`NoRatio::Uncertain`].
+    pub fn verdict(&self, better: Better) -> Result<Verdict, NoRatio> {
+        let [low, high] = self.interval;
+        let reach = (high - 1.0).max(1.0 - low);
+        match self.is_beyond(1.0, better) {
+            None if reach > UNCERTAIN => Err(NoRatio::Uncertain),
+            None => Ok(Verdict::Level),
+            Some(_) if (self.spread.median - 1.0).abs() <= LEVEL => Ok(Verdict::Level),
+            Some(true) => Ok(Verdict::Better),
+            Some(false) => Ok(Verdict::Worse),
         }
     }
 }
 
-fn verdict(ascending: &[f64], median: f64, better: Better) -> Result<Verdict, NoRatio> {
-    let outside = left_out(ascending.len());
-    let (low, high) = (ascending[outside], ascending[ascending.len() - 1 - outside]);
-    let is_certain = low > 1.0 || high < 1.0;
-    let reach = (high - 1.0).max(1.0 - low);
-    match better {
-        _ if !is_certain && reach > UNCERTAIN => Err(NoRatio::Uncertain),
-        _ if !is_certain || (median - 1.0).abs() <= LEVEL => Ok(Verdict::Level),
-        Better::High if median > 1.0 => Ok(Verdict::Better),
-        Better::Low if median < 1.0 => Ok(Verdict::Better),
-        _ => Ok(Verdict::Worse),
+impl Ratio {
+    /// Of pairs: one contestant's value and the other's in the same repeat.
+    ///
+    /// # Errors
+    /// The pairs say too little; see [`NoRatio`].
+    pub fn of(pairs: &[(f64, f64)], better: Better) -> Result<Self, NoRatio> {
+        let estimate = Estimate::of(pairs)?;
+        Ok(Self { spread: estimate.spread, verdict: estimate.verdict(better)? })
+    }
+
+    /// Above 1 where the first contestant is better by this factor, below 1 where it is worse.
+    pub fn advantage(&self, better: Better) -> f64 {
+        better.advantage(self.spread.median)
     }
 }
 
@@ -279,6 +329,28 @@ mod tests {
         check(&[0.9, 1.9, 2.0, 2.0, 2.0, 2.0], Better::High, Err(NoRatio::Uncertain));
         check(&[0.85, 1.0, 1.0, 1.0, 1.0, 1.0], Better::High, Err(NoRatio::Uncertain));
         check(&[0.95, 1.0, 1.0, 1.0, 1.0, 1.09], Better::High, Ok(Verdict::Level));
+    }
+
+    #[test]
+    fn a_bound_is_held_or_missed_only_where_the_interval_is_on_one_side() {
+        // Ten pairs leave out one on each side.
+        let ratios = [0.5, 0.78, 0.79, 0.79, 0.79, 0.79, 0.79, 0.79, 0.79, 1.0];
+        let estimate = Estimate::of(&pairs(&ratios)).unwrap();
+        assert_eq!(estimate.interval.map(|end| (100.0 * end).round()), [78.0, 79.0]);
+        let check = |bound, expected: Option<bool>| {
+            assert_eq!(estimate.is_beyond(bound, Better::Low), expected, "{bound}");
+            assert_eq!(estimate.is_beyond(bound, Better::High), expected.map(|held| !held), "{bound}");
+        };
+        check(0.8, Some(true));
+        check(0.785, None);
+        check(0.77, Some(false));
+    }
+
+    #[test]
+    fn a_ratio_that_may_be_1_can_still_miss_a_bound() {
+        let pairs = pairs(&[0.85, 0.9, 0.92, 0.93, 0.94, 1.05]);
+        assert_eq!(Ratio::of(&pairs, Better::Low), Err(NoRatio::Uncertain));
+        assert_eq!(Estimate::of(&pairs).unwrap().is_beyond(0.8, Better::Low), Some(false));
     }
 
     #[test]

@@ -3,12 +3,13 @@
 //!
 //! All text passes through maud, which escapes it.
 
+mod aims;
 mod overview;
 mod plot;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use crate::markdown::{notices, order, paths_taken, sign};
+use crate::markdown::{notices, order, paths_taken, sign, the_best_haproxy};
 use crate::micro::{AIM_NS, Micro};
 use crate::results::{DIRECT, HAPROXY, Results, is_lb};
 use crate::statistics::{self, NoRatio, Ratio, Verdict};
@@ -32,7 +33,9 @@ pub fn page(results: &Results) -> String {
             body {
                 header { h1 { "lb beside its peers" } (head(results)) }
                 main {
+                    (aims::aims(results))
                     (overview::overview(results))
+                    (overview::other_paths(results))
                     (legend(results))
                     (suites(results))
                     @if let Some(micro) = &results.micro { (micro_section(micro)) }
@@ -76,6 +79,7 @@ fn legend(results: &Results) -> Markup {
                 (badge(Verdict::Level)) " is level."
             }
             p { (statistics::rule()) }
+            @if let Some(who) = the_best_haproxy(results) { p { (who) } }
             p { (results.plan.environment.settings) }
         }
     }

@@ -4,7 +4,7 @@
 use maud::{Markup, html};
 
 use super::{anchor, class, ratio_text, sign};
-use crate::markdown::{the_better, to_other};
+use crate::markdown::{the_best, to_other};
 use crate::results::{DIRECT, Metric, Planned, Results};
 use crate::statistics::{Better, NoRatio, Ratio, Verdict};
 use crate::suite::Role;
@@ -24,59 +24,101 @@ struct Row<'results> {
     ratio: Result<Ratio, NoRatio>,
 }
 
-/// The table; nothing if lb or HAProxy did not take part.
+/// Rows by verdict: what lb does there, and a word for it.
+const GROUPS: [(Option<Verdict>, &str, &str); 4] = [
+    (Some(Verdict::Worse), "loses to", "worse"),
+    (Some(Verdict::Better), "wins against", "better"),
+    (Some(Verdict::Level), "is level with", "level"),
+    (None, "", "without a ratio"),
+];
+
+/// lb as it is compared at a glance; nothing if lb or HAProxy did not take part.
 pub(super) fn overview(results: &Results) -> Markup {
     let references = results.references();
     let (Some(subject), false) = (results.subject(), references.is_empty()) else {
         return html! { p.notice { "Without lb and HAProxy there is nothing to compare at a glance." } };
     };
-    let reference = the_better(&references);
     let rows = rows(results, subject);
-    let others = results
-        .peers()
-        .chain(results.plan.contestants.iter().map(String::as_str).filter(|name| *name == DIRECT));
-    // With two references, each of them may not be the better one somewhere.
+    let others = results.peers().chain(direct(results));
+    // With several references, each of them may not be the best one somewhere.
     let others: Vec<_> = others.filter(|name| references != [*name]).collect();
-    let groups = [
-        (Some(Verdict::Worse), "loses to", "worse"),
-        (Some(Verdict::Better), "wins against", "better"),
-        (Some(Verdict::Level), "is level with", "level"),
-        (None, "", "without a ratio"),
-    ];
     html! {
         section {
-            h2 { (subject) " beside " (reference) ", at a glance" }
-            p.counts {
-                @for (verdict, _, word) in groups {
-                    @let count = rows.iter().filter(|row| row.verdict() == verdict).count();
-                    span.chip.(verdict.map_or("none", class)) { b { (count) } " " (word) }
-                    " "
+            h2 { (subject) " beside " (the_best(&references)) ", at a glance" }
+            p.counts { (counts(&rows)) }
+            (table(results, (subject, &references), &rows, &others))
+        }
+    }
+}
+
+/// Each of the other paths of lb, folded, the summary saying how often it loses; nothing without HAProxy.
+pub(super) fn other_paths(results: &Results) -> Markup {
+    let references = results.references();
+    if references.is_empty() {
+        return html! {};
+    }
+    let direct: Vec<_> = direct(results).collect();
+    html! {
+        @for path in results.other_paths() {
+            @let rows = rows(results, path);
+            @if !rows.is_empty() {
+                details {
+                    summary { (path) " beside " (the_best(&references)) " " (counts(&rows)) }
+                    (table(results, (path, &references), &rows, &direct))
                 }
             }
-            @let head = head([subject, &reference], &others);
-            div.scroll { table.overview {
-                (head)
-                @for (verdict, words, _) in groups.iter().filter(|(verdict, ..)| verdict.is_some()) {
-                    @let own: Vec<_> = rows.iter().filter(|row| row.verdict() == *verdict).collect();
-                    @if !own.is_empty() {
-                        tbody {
-                            tr.group { th colspan=(3 + others.len()) {
-                                (verdict.map_or("?", sign)) " " (subject) " " (words) " " (reference) ": " (own.len())
-                            } }
-                            @for row in own { (row.show(results, subject, references[0], &others)) }
-                        }
+        }
+    }
+}
+
+/// Nobody, if it did not take part.
+fn direct(results: &Results) -> impl Iterator<Item = &str> {
+    results.plan.contestants.iter().map(String::as_str).filter(|name| *name == DIRECT)
+}
+
+/// How many rows have each verdict.
+fn counts(rows: &[Row<'_>]) -> Markup {
+    html! {
+        @for (verdict, _, word) in GROUPS {
+            @let count = rows.iter().filter(|row| row.verdict() == verdict).count();
+            span.chip.(verdict.map_or("none", class)) { b { (count) } " " (word) }
+            " "
+        }
+    }
+}
+
+/// Rows with a ratio in groups, and folded those without.
+fn table(
+    results: &Results,
+    (subject, references): (&str, &[&str]),
+    rows: &[Row<'_>],
+    others: &[&str],
+) -> Markup {
+    let reference = the_best(references);
+    let head = head([subject, &reference], others);
+    html! {
+        div.scroll { table.overview {
+            (head)
+            @for (verdict, words, _) in GROUPS.iter().filter(|(verdict, ..)| verdict.is_some()) {
+                @let own: Vec<_> = rows.iter().filter(|row| row.verdict() == *verdict).collect();
+                @if !own.is_empty() {
+                    tbody {
+                        tr.group { th colspan=(3 + others.len()) {
+                            (verdict.map_or("?", sign)) " " (subject) " " (words) " " (reference) ": " (own.len())
+                        } }
+                        @for row in own { (row.show(results, subject, references[0], others)) }
                     }
                 }
-            } }
-            details {
-                summary { "? Without a ratio, and why" }
-                div.scroll { table.overview {
-                    (head)
-                    tbody { @for row in rows.iter().filter(|row| row.verdict().is_none()) {
-                        (row.show(results, subject, references[0], &others))
-                    } }
-                } }
             }
+        } }
+        details {
+            summary { "? Without a ratio, and why" }
+            div.scroll { table.overview {
+                (head)
+                tbody { @for row in rows.iter().filter(|row| row.verdict().is_none()) {
+                    (row.show(results, subject, references[0], others))
+                } }
+            } }
         }
     }
 }
@@ -189,6 +231,21 @@ mod tests {
         assert!(order[3..].iter().all(|(_, verdict)| verdict.is_none()), "{order:?}");
         let page = overview(&results).into_string();
         assert!(page.contains("▼ lb-auto loses to haproxy: 2"), "{page}");
+    }
+
+    #[test]
+    fn every_other_path_is_there_beside_the_best_haproxy() {
+        let results = results(&[
+            ("lb-auto", &[2.0; 6]),
+            ("lb-sockmap", &[2.2; 6]),
+            ("haproxy", &[2.0; 6]),
+            ("haproxy-new", &[2.5; 6]),
+        ]);
+        let page = other_paths(&results).into_string();
+        assert!(page.contains("lb-sockmap beside the best HAProxy"), "{page}");
+        assert!(page.contains("▼ lb-sockmap loses to the best HAProxy: 2"), "{page}");
+        assert!(page.contains("0.88–0.88</span> to haproxy-new"), "{page}");
+        assert!(!page.contains("lb-auto") && !page.contains("to direct"), "{page}");
     }
 
     #[test]

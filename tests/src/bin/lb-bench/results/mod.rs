@@ -12,8 +12,10 @@ use serde_json::Value;
 use crate::contestant::{AskedFor, Contestant};
 use crate::environment::Environment;
 use crate::micro::Micro;
-use crate::statistics::{Better, NoRatio, Ratio, Spread};
+use crate::statistics::{Better, NoRatio, Ratio, STOLEN_MAX, Spread};
 use crate::suite::{Role, Workload};
+
+pub mod aims;
 
 /// The layout of results.json and of the journal; another one cannot be read.
 pub const FORMAT: u32 = 2;
@@ -21,11 +23,8 @@ pub const FORMAT: u32 = 2;
 /// Routed without a balancer: what columns that are less direct take off.
 pub const DIRECT: &str = "direct";
 
-/// Whom lb is measured by.
+/// Whom lb is measured by: all whose names begin so, whatever their version and whether they are told to splice.
 pub const HAPROXY: &str = "haproxy";
-
-/// The same told to splice; where it takes part, lb is measured by the better one of the two.
-pub const HAPROXY_SPLICE: &str = "haproxy-splice";
 
 /// Everything that a report needs.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -197,12 +196,31 @@ impl Results {
 
     /// Values of a contestant in a column by repeat, with direct taken off where the column says so; there, direct has none.
     pub fn series(&self, planned: &Planned, contestant: &str, column: usize) -> BTreeMap<u32, f64> {
-        let mut series = self.raw_series(planned, contestant, column);
+        self.series_of(planned, contestant, column, |_| true)
+    }
+
+    /// The same without what counts for no ratio: samples of which too much time was stolen ([`STOLEN_MAX`]).
+    fn undisturbed(&self, planned: &Planned, contestant: &str, column: usize) -> BTreeMap<u32, f64> {
+        self.series_of(planned, contestant, column, |record| !record.is_disturbed())
+    }
+
+    fn series_of(
+        &self,
+        planned: &Planned,
+        contestant: &str,
+        column: usize,
+        counts: fn(&Record) -> bool,
+    ) -> BTreeMap<u32, f64> {
+        let raw = |name: &str| -> BTreeMap<u32, f64> {
+            let own = self.samples_of(planned, name).filter(|record| counts(record));
+            own.filter_map(|record| Some((record.repeat, *record.values.get(column)?.as_ref()?))).collect()
+        };
+        let mut series = raw(contestant);
         if planned.columns.get(column).is_some_and(|metric| metric.is_less_direct) {
             if contestant == DIRECT {
                 return BTreeMap::new();
             }
-            let direct = self.raw_series(planned, DIRECT, column);
+            let direct = raw(DIRECT);
             series.retain(|repeat, _| direct.contains_key(repeat));
             for (repeat, value) in &mut series {
                 *value -= direct[repeat];
@@ -211,12 +229,9 @@ impl Results {
         series
     }
 
-    fn raw_series(&self, planned: &Planned, contestant: &str, column: usize) -> BTreeMap<u32, f64> {
-        let own = self
-            .samples
-            .iter()
-            .filter(|record| record.workload == planned.title && record.contestant == contestant);
-        own.filter_map(|record| Some((record.repeat, *record.values.get(column)?.as_ref()?))).collect()
+    fn samples_of(&self, planned: &Planned, contestant: &str) -> impl Iterator<Item = &Record> {
+        let own = move |record: &&Record| record.workload == planned.title && record.contestant == contestant;
+        self.samples.iter().filter(own)
     }
 
     /// Median and range of a contestant in a column; `None` if nothing was measured.
@@ -228,16 +243,20 @@ impl Results {
     pub fn ratio(
         &self,
         planned: &Planned,
-        [one, other]: [&str; 2],
+        names: [&str; 2],
         column: usize,
     ) -> Option<Result<Ratio, NoRatio>> {
-        let (ones, others) = (self.series(planned, one, column), self.series(planned, other, column));
-        if ones.is_empty() || others.is_empty() {
+        let pairs = self.pairs(planned, names, column)?;
+        Some(Ratio::of(&pairs, planned.columns.get(column)?.better()))
+    }
+
+    /// Values of two contestants in the same repeats, as far as they count for ratios; `None` if one of them has no values there.
+    fn pairs(&self, planned: &Planned, [one, other]: [&str; 2], column: usize) -> Option<Vec<(f64, f64)>> {
+        if [one, other].iter().any(|name| self.series(planned, name, column).is_empty()) {
             return None;
         }
-        let pairs: Vec<_> =
-            ones.iter().filter_map(|(repeat, value)| Some((*value, *others.get(repeat)?))).collect();
-        Some(Ratio::of(&pairs, planned.columns.get(column)?.better()))
+        let [ones, others] = [one, other].map(|name| self.undisturbed(planned, name, column));
+        Some(ones.iter().filter_map(|(repeat, value)| Some((*value, *others.get(repeat)?))).collect())
     }
 
     /// The lb that is compared at a glance: with the path that it chooses itself, if it took part.
@@ -245,27 +264,28 @@ impl Results {
         self.first(|name| name == "lb-auto").or_else(|| self.first(is_lb))
     }
 
-    /// Those that it is measured by: in each number by the better one of them.
+    /// Those that it is measured by: in each number by the best one of them.
     pub fn references(&self) -> Vec<&str> {
-        let known = [HAPROXY, HAPROXY_SPLICE].into_iter().filter_map(|name| self.first(|own| own == name));
-        let known: Vec<_> = known.collect();
-        if known.is_empty() {
-            return self.first(|name| name.starts_with(HAPROXY)).into_iter().collect();
-        }
-        known
+        self.peers().filter(|name| name.starts_with(HAPROXY)).collect()
     }
 
-    /// The better one of [`Self::references`] in a column, by medians; `None` if none of them has values there.
+    /// The best one of [`Self::references`] in a column; `None` if none of them has values there.
     pub fn reference(&self, planned: &Planned, column: usize) -> Option<&str> {
+        self.best(planned, &self.references(), column)
+    }
+
+    /// The best of some contestants in a column, by medians of what counts for ratios; `None` if none of them has values there.
+    fn best<'a>(&self, planned: &Planned, names: &[&'a str], column: usize) -> Option<&'a str> {
         let better = planned.columns.get(column)?.better();
-        let medians = self.references().into_iter().filter_map(|name| {
-            let median = self.spread(planned, name, column)?.median;
-            Some((name, if better == Better::High { -median } else { median }))
+        let medians = names.iter().filter_map(|name| {
+            let undisturbed = Spread::of(self.undisturbed(planned, name, column).into_values().collect());
+            let median = undisturbed.or_else(|| self.spread(planned, name, column))?.median;
+            Some((*name, if better == Better::High { -median } else { median }))
         });
         medians.min_by(|one, other| one.1.total_cmp(&other.1)).map(|(name, _)| name)
     }
 
-    /// A contestant by the better HAProxy in a column, and which one that is; `None` if one of them has no values there.
+    /// A contestant by the best HAProxy in a column, and which one that is; `None` if one of them has no values there.
     pub fn ratio_to_reference(
         &self,
         planned: &Planned,
@@ -322,6 +342,13 @@ impl Results {
         failed
     }
 
+    /// Whether somebody failed in a workload.
+    pub fn has_failed(&self, planned: &Planned, contestant: &str) -> bool {
+        let is_own =
+            |failure: &Failure| failure.contestant == contestant && failure.workload == planned.title;
+        self.failures.iter().any(is_own)
+    }
+
     /// Those that are neither lb nor direct.
     pub fn peers(&self) -> impl Iterator<Item = &str> {
         self.plan.contestants.iter().map(String::as_str).filter(|name| !is_lb(name) && *name != DIRECT)
@@ -340,10 +367,17 @@ impl Results {
         all.saturating_sub(self.samples.len())
     }
 
-    /// The greatest share of stolen time while a workload ran.
-    pub fn stolen_share(&self, planned: &Planned) -> f64 {
+    /// How many samples of a workload count for no ratio, because too much time was stolen meanwhile.
+    pub fn disturbed(&self, planned: &Planned) -> usize {
         let own = self.samples.iter().filter(|record| record.workload == planned.title);
-        own.map(|record| record.stolen_share).fold(0.0, f64::max)
+        own.filter(|record| record.is_disturbed()).count()
+    }
+}
+
+impl Record {
+    /// Whether the host took so much time away that this counts for no ratio.
+    fn is_disturbed(&self) -> bool {
+        self.stolen_share > STOLEN_MAX
     }
 }
 

@@ -94,23 +94,76 @@ fn what_is_written_can_be_read() {
     let file = tempfile::NamedTempFile::new().unwrap();
     serde_json::to_writer(&file, &results).unwrap();
     assert_eq!(Results::load(file.path()).unwrap().samples, results.samples);
+    let mut old = serde_json::to_value(&results).unwrap();
+    // Of before the common settings were kept.
+    old["plan"]["environment"].as_object_mut().unwrap().remove("settings").unwrap();
+    fs::write(file.path(), old.to_string()).unwrap();
+    assert_eq!(Results::load(file.path()).unwrap().samples, results.samples);
+    old["plan"]["format"] = 1.into();
+    fs::write(file.path(), old.to_string()).unwrap();
+    let refused = format!("{:#}", Results::load(file.path()).unwrap_err());
+    assert!(refused.contains("is of format 1, this version reads 2"), "{refused}");
     fs::write(file.path(), "{}").unwrap();
     assert!(Results::load(file.path()).is_err());
 }
 
 #[test]
-fn the_reference_is_the_better_haproxy_in_each_column() {
-    let results = results(&[("lb-auto", &[3.0; 6]), (HAPROXY, &[2.0; 6]), (HAPROXY_SPLICE, &[4.0; 6])]);
+fn the_reference_is_the_best_haproxy_in_each_column() {
+    let mut results = results(&[
+        ("lb-auto", &[3.0; 6]),
+        (HAPROXY, &[2.0; 6]),
+        ("haproxy-splice", &[4.0; 6]),
+        ("haproxy-new", &[5.0; 6]),
+        ("nginx", &[9.0; 6]),
+    ]);
+    for record in results.samples.iter_mut().filter(|record| record.contestant == "haproxy-splice") {
+        record.values[1] = Some(0.1);
+    }
     let planned = &results.plan.workloads[0];
     let check = |column, expected| assert_eq!(results.reference(planned, column), expected, "{column}");
-    // A rate, its inverse, and nothing, because there is no direct one to take off.
-    check(0, Some(HAPROXY_SPLICE));
-    check(1, Some(HAPROXY_SPLICE));
+    // A rate, a cost, and nothing, because there is no direct one to take off.
+    check(0, Some("haproxy-new"));
+    check(1, Some("haproxy-splice"));
     check(2, None);
     let (reference, ratio) = results.ratio_to_reference(planned, "lb-auto", 0).unwrap();
-    assert_eq!((reference, ratio.unwrap().spread.median), (HAPROXY_SPLICE, 0.75));
-    let results = self::results(&[(HAPROXY, &[2.0]), ("haproxy-new-splice", &[4.0])]);
-    assert_eq!(results.references(), [HAPROXY]);
+    assert_eq!((reference, ratio.unwrap().spread.median), ("haproxy-new", 0.6));
+    assert_eq!(results.references(), [HAPROXY, "haproxy-splice", "haproxy-new"]);
+}
+
+#[test]
+fn a_sample_with_stolen_time_counts_for_no_ratio() {
+    let mut results = results(&[(DIRECT, &[1.0; 7]), ("lb-auto", &[3.0; 7]), (HAPROXY, &[2.0; 7])]);
+    let planned = results.plan.workloads[0].clone();
+    let pairs =
+        |results: &Results, column| results.pairs(&planned, ["lb-auto", HAPROXY], column).unwrap().len();
+    let steal = |results: &mut Results, repeat: u32, name: &str, share: f64| {
+        let mut own = results.samples.iter_mut();
+        own.find(|one| one.repeat == repeat && one.contestant == name).unwrap().stolen_share = share;
+    };
+    steal(&mut results, 0, "lb-auto", STOLEN_MAX);
+    assert_eq!((pairs(&results, 0), results.disturbed(&planned)), (7, 0));
+    steal(&mut results, 1, "lb-auto", 0.03);
+    steal(&mut results, 2, HAPROXY, 0.03);
+    assert_eq!((pairs(&results, 0), results.disturbed(&planned)), (5, 2));
+    let too_few = Some(Err(NoRatio::FewPairs(5)));
+    assert_eq!(results.ratio(&planned, ["lb-auto", HAPROXY], 0), too_few);
+    // Where direct is taken off, its sample is a part of the number.
+    steal(&mut results, 3, DIRECT, 0.03);
+    assert_eq!((pairs(&results, 0), pairs(&results, 2)), (5, 4));
+    assert_eq!(results.series(&planned, "lb-auto", 0).len(), 7, "tables and plots have all");
+}
+
+#[test]
+fn the_best_one_is_found_without_disturbed_samples_if_there_are_others() {
+    let mut results = results(&[(HAPROXY, &[2.0; 6]), ("haproxy-new", &[9.0, 9.0, 9.0, 9.0, 1.0, 1.0])]);
+    for record in results.samples.iter_mut().filter(|one| one.values[0] == Some(9.0)) {
+        record.stolen_share = 0.5;
+    }
+    assert_eq!(results.reference(&results.plan.workloads[0], 0), Some(HAPROXY));
+    for record in &mut results.samples {
+        record.stolen_share = 0.5;
+    }
+    assert_eq!(results.reference(&results.plan.workloads[0], 0), Some("haproxy-new"));
 }
 
 #[test]

@@ -1,13 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The results as Markdown: a document with everything. What README shows is [`crate::summary`].
 
+mod aims;
+
 use std::fmt::{self, Write as _};
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::micro::{AIM_NS, Case};
+use crate::results::aims::judge;
 use crate::results::{Planned, Results};
-use crate::statistics::{self, NoRatio, Ratio, Spread, Verdict};
+use crate::statistics::{self, NoRatio, Ratio, STOLEN_MAX, Spread, Verdict};
+
+pub use aims::{aims_table, findings_table, place, ratio};
 
 /// What is before and behind the tables in README, by congestion control.
 const PLACES: [(&str, [&str; 2]); 2] = [
@@ -15,8 +20,8 @@ const PLACES: [(&str, [&str; 2]); 2] = [
     ("bbr", ["<!-- bench-bbr:begin -->", "<!-- bench-bbr:end -->"]),
 ];
 
-/// Above this share of stolen time, times mean nothing.
-pub const STOLEN_MAX: f64 = 0.02;
+/// A path's share of the bytes in one workload is named where it is this much less than in all of the suite.
+const SHARE_NOTABLE: f64 = 0.05;
 
 /// Everything.
 ///
@@ -46,6 +51,13 @@ pub fn report(results: &Results) -> Result<String, fmt::Error> {
         results.plan.environment.settings,
         statistics::rule()
     )?;
+    if let Some(who) = the_best_haproxy(results) {
+        writeln!(text, "- {who}")?;
+    }
+    let judgements = judge(results);
+    if let Some(aims) = aims_table(results, &judgements) {
+        writeln!(text, "\n## Aims\n\n{aims}{}", findings_table(&judgements))?;
+    }
     let workloads = &results.plan.workloads;
     for (index, planned) in workloads.iter().enumerate() {
         if index == 0 || workloads[index - 1].suite != planned.suite {
@@ -65,12 +77,32 @@ pub fn order(results: &Results) -> String {
     format!("drawn anew for each repeat of each workload, from seed {}", results.plan.seed)
 }
 
-/// By which paths lb carried the bytes of these workloads, by its own counters; `None` if there was nothing to count.
+/// By which paths lb carried the bytes of these workloads, by its own counters; `None` if there was nothing to count. Where the path
+/// of most bytes had clearly less in one of the workloads, that is said, too.
 pub fn paths_taken(results: &Results, workloads: &[Planned], name: &str) -> Option<String> {
     let shares = results.paths_taken(workloads, name);
-    let shares: Vec<_> =
-        shares.iter().map(|(path, share)| format!("{path} {:.1} %", 100.0 * share)).collect();
-    (!shares.is_empty()).then(|| format!("Bytes of {name} went by {}.", shares.join(", ")))
+    let &(path, share) = shares.first()?;
+    let percent = |(path, share): &(&str, f64)| format!("{path} {:.1} %", 100.0 * share);
+    let all: Vec<_> = shares.iter().map(percent).collect();
+    let least = least_share(results, workloads, [name, path]);
+    let least = least.filter(|(_, least)| share - least > SHARE_NOTABLE);
+    let exception = least
+        .map(|(planned, least)| format!(" (in {}: {})", escape(&planned.title), percent(&(path, least))));
+    Some(format!("Bytes of {name} went by {}{}.", all.join(", "), exception.unwrap_or_default()))
+}
+
+/// The workload in which a path carried the least share of a contestant's bytes.
+fn least_share<'a>(
+    results: &Results,
+    workloads: &'a [Planned],
+    [name, path]: [&str; 2],
+) -> Option<(&'a Planned, f64)> {
+    let shares = workloads.iter().filter_map(|planned| {
+        let shares = results.paths_taken(std::slice::from_ref(planned), name);
+        let own = shares.iter().find(|(own, _)| *own == path).map_or(0.0, |(_, share)| *share);
+        (!shares.is_empty()).then_some((planned, own))
+    });
+    shares.min_by(|one, other| one.1.total_cmp(&other.1))
 }
 
 /// Times and counts of decisions, each with whether the aim is for it.
@@ -112,14 +144,16 @@ pub fn notices(results: &Results) -> Vec<String> {
     for date in &results.resumed {
         notices.push(format!("Cut short and resumed at {date}."));
     }
-    let stolen = |planned: &&Planned| results.stolen_share(planned) > STOLEN_MAX;
-    let titles: Vec<_> =
-        results.plan.workloads.iter().filter(stolen).map(|planned| planned.title.as_str()).collect();
-    if !titles.is_empty() {
+    let disturbed = results.plan.workloads.iter().filter_map(|planned| {
+        let count = results.disturbed(planned);
+        (count > 0).then(|| format!("{} (samples: {count})", planned.title))
+    });
+    let disturbed: Vec<_> = disturbed.collect();
+    if !disturbed.is_empty() {
         notices.push(format!(
-            "More than {:.0} % of the cores' time was stolen in a sample of: {}. These times mean little.",
+            "More than {:.0} % of the cores' time was stolen in: {}. These samples count for no ratio.",
             100.0 * STOLEN_MAX,
-            titles.join("; ")
+            disturbed.join("; ")
         ));
     }
     notices
@@ -137,11 +171,13 @@ fn table(text: &mut String, results: &Results, planned: &Planned) -> fmt::Result
         writeln!(text, "| {contestant} | {} |", cells.collect::<Vec<_>>().join(" | "))?;
     }
     let references = results.references();
-    if let (Some(subject), false) = (results.subject(), references.is_empty()) {
-        let cells = (0..planned.columns.len())
-            .map(|column| ratio_cell(results.ratio_to_reference(planned, subject, column), references[0]));
-        let cells: Vec<_> = cells.collect();
-        writeln!(text, "| {subject} : {} | {} |", the_better(&references), cells.join(" | "))?;
+    if let Some(usual) = references.first() {
+        for name in results.ours().filter(|name| !planned.absent.contains_key(*name)) {
+            let cells = (0..planned.columns.len())
+                .map(|column| ratio_cell(results.ratio_to_reference(planned, name, column), usual));
+            let cells: Vec<_> = cells.collect();
+            writeln!(text, "| {name} : {} | {} |", the_best(&references), cells.join(" | "))?;
+        }
     }
     let workload = std::slice::from_ref(planned);
     for taken in results.ours().filter_map(|name| paths_taken(results, workload, name)) {
@@ -155,26 +191,42 @@ fn table(text: &mut String, results: &Results, planned: &Planned) -> fmt::Result
 
 /// What stands where there is no number.
 pub fn blank(results: &Results, planned: &Planned, name: &str) -> String {
-    let has_failed = results
-        .failures
-        .iter()
-        .any(|failure| failure.contestant == name && failure.workload == planned.title);
     let has_samples =
         results.samples.iter().any(|record| record.contestant == name && record.workload == planned.title);
-    if has_failed && !has_samples { "failed".to_owned() } else { "–".to_owned() }
+    if results.has_failed(planned, name) && !has_samples { "failed".to_owned() } else { "–".to_owned() }
 }
 
 /// Those that lb is measured by, in words.
-pub fn the_better(references: &[&str]) -> String {
+pub fn the_best(references: &[&str]) -> String {
     match references {
-        [one, other] => format!("the better of {one} and {other}"),
-        _ => references.concat(),
+        [one] => (*one).to_owned(),
+        _ => "the best HAProxy".to_owned(),
     }
+}
+
+/// Who is meant by that; `None` if there is no choice.
+pub fn the_best_haproxy(results: &Results) -> Option<String> {
+    let references = results.references();
+    let usual = references.first()?;
+    (references.len() > 1).then(|| {
+        format!(
+            "The best HAProxy is in each number the one with the best median of {}; a ratio names it where it is not {usual}.",
+            references.join(", ")
+        )
+    })
 }
 
 /// What follows a ratio if it is not to the usual reference, which is the first.
 pub fn to_other(reference: &str, usual: &str) -> String {
     if reference == usual { String::new() } else { format!(" to {reference}") }
+}
+
+/// How often better or held, level or held at least, worse or missed, and unknown.
+pub fn counts_text(counts: [usize; 4]) -> String {
+    let marks = [("▲", ""), ("=", ""), ("▼", "**"), ("?", "")];
+    let all = marks.into_iter().zip(counts).filter(|(_, count)| *count > 0);
+    let all: Vec<_> = all.map(|((sign, mark), count)| format!("{mark}{sign} {count}{mark}")).collect();
+    if all.is_empty() { "–".to_owned() } else { all.join(" ") }
 }
 
 /// The sign that a reader sees first.
@@ -255,7 +307,7 @@ mod tests {
         for needle in [
             "A quick run",
             "samples are missing, 7 of them.",
-            "More than 2 % of the cores' time was stolen in a sample of: download &lt;1>.",
+            "More than 2 % of the cores' time was stolen in: download &lt;1> (samples: 1). These samples count for no ratio.",
             "- **missing: nginx** (no \\| nginx); to install it: apt-get install nginx-light",
             "- haproxy: HAProxy 1 &amp; 2 \\| 3",
             "| lb-auto | 2.0 (2.0–2.0) | 0.5 (0.5–0.5) | – |",
@@ -269,6 +321,44 @@ mod tests {
         ] {
             assert!(text.contains(needle), "{needle}: {text}");
         }
+    }
+
+    #[test]
+    fn every_path_has_ratios_and_aims_are_told() {
+        let mut results = results(&[
+            ("lb-auto", &[3.0; 6]),
+            ("lb-packet", &[2.0; 6]),
+            ("haproxy", &[2.5; 6]),
+            ("haproxy-new", &[1.0; 6]),
+        ]);
+        results.plan.workloads[0].columns[0].title = "GB/CPU-second".to_owned();
+        let text = report(&results).unwrap();
+        for needle in [
+            "| lb-auto : the best HAProxy | ▲ 1.20 (1.20–1.20) |",
+            "| lb-packet : the best HAProxy | **▼ 0.80 (0.80–0.80)** |",
+            "- The best HAProxy is in each number",
+            "## Aims\n\nWhat lb aims at",
+            "| bytes per CPU-second of lb-packet: 3 times the best HAProxy's, 2.5 times at least | download &lt;1> | \
+             0.80 (0.80–0.80) to haproxy | **▼ missed** |",
+        ] {
+            assert!(text.contains(needle), "{needle}: {text}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_one_workload_did_not_take_is_named() {
+        let mut results = results(&[("lb-packet", &[1.0; 2])]);
+        let mut second = results.plan.workloads[0].clone();
+        second.title = "short".to_owned();
+        results.plan.workloads.push(second);
+        results.samples[0].paths = [("packet".to_owned(), 900), ("copy".to_owned(), 10)].into();
+        results.samples[1].workload = "short".to_owned();
+        results.samples[1].paths = [("copy".to_owned(), 90)].into();
+        let taken = |workloads: &[Planned]| paths_taken(&results, workloads, "lb-packet").unwrap();
+        let both = "Bytes of lb-packet went by packet 90.0 %, copy 10.0 % (in short: packet 0.0 %).";
+        assert_eq!(taken(&results.plan.workloads), both);
+        assert_eq!(taken(&results.plan.workloads[1..]), "Bytes of lb-packet went by copy 100.0 %.");
+        assert_eq!(paths_taken(&results, &results.plan.workloads, "lb-copy"), None);
     }
 
     #[test]

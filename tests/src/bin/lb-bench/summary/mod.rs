@@ -1,24 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What README shows: where lb wins, is level and loses, at one glance, and behind it a table a suite.
+//! What README shows: whether aims are held, where lb wins, is level and loses, at one glance, and behind it a table a suite.
 
 use std::fmt::{self, Write as _};
 
 use anyhow::{Context as _, Result};
 
-use crate::markdown::{blank, escape, micro_table, notices, paths_taken, sign, the_better, to_other};
+use crate::markdown::{
+    blank, escape, micro_table, notices, order, paths_taken, sign, the_best, the_best_haproxy, to_other,
+};
 use crate::micro::{AIM_NS, Micro};
-use crate::results::{DIRECT, Metric, Planned, Results};
+use crate::results::{DIRECT, Metric, Planned, Results, is_lb};
 use crate::statistics::{NoRatio, Ratio, Verdict};
 use crate::suite::Role;
+use glance::Tally;
 
-/// How often lb wins and loses against somebody.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Tally {
-    better: usize,
-    level: usize,
-    worse: usize,
-    unknown: usize,
-}
+mod glance;
 
 /// The block for README.
 ///
@@ -28,8 +24,7 @@ pub fn summary(results: &Results) -> Result<String> {
     let subject = results.subject().context("lb did not take part")?;
     let mut text = String::new();
     head(&mut text, results)?;
-    glance(&mut text, results, subject)?;
-    losses(&mut text, results, subject)?;
+    glance::glance(&mut text, results, subject)?;
     for suite in results.plan.workloads.chunk_by(|one, next| one.suite == next.suite) {
         details(&mut text, results, subject, suite)?;
     }
@@ -46,20 +41,24 @@ fn head(text: &mut String, results: &Results) -> fmt::Result {
     let command = ["cargo xtask bench"].into_iter().chain(words).chain(["--update-readme"]);
     writeln!(
         text,
-        "{}, `{}`, commit {}; {}, Linux {}, {} in every namespace. Medians of {} repeats in turn, in an \
-         order drawn anew for each.\n",
+        "{}, `{}`, commit {}; {}, Linux {}, {} in every namespace. Medians of {} repeats in turn, \
+         order {}.\n",
         environment.date,
         command.collect::<Vec<_>>().join(" "),
         if environment.commit.is_empty() { "unknown" } else { &environment.commit },
         escape(&environment.machine),
         environment.kernel,
         environment.congestion_control,
-        results.plan.repeats
+        results.plan.repeats,
+        order(results)
     )?;
     let versions = environment.versions().into_iter();
     let versions: Vec<_> =
         versions.map(|(names, version)| format!("{names}: {}", escape(version.trim()))).collect();
     writeln!(text, "Versions: {}.\n", versions.join("; "))?;
+    if let Some(who) = the_best_haproxy(results) {
+        writeln!(text, "{who}\n")?;
+    }
     for (name, missing) in &environment.missing {
         writeln!(text, "**Missing: {name} ({}).**\n", escape(&missing.reason))?;
     }
@@ -67,56 +66,6 @@ fn head(text: &mut String, results: &Results) -> fmt::Result {
         writeln!(text, "**{}**\n", escape(&notice))?;
     }
     Ok(())
-}
-
-/// A row a suite: how often lb wins and loses against everybody.
-fn glance(text: &mut String, results: &Results, subject: &str) -> fmt::Result {
-    let peers: Vec<_> = results.peers().collect();
-    if peers.is_empty() {
-        return Ok(());
-    }
-    writeln!(
-        text,
-        "▲ {subject} is better, = no difference that matters, **▼ {subject} is worse**, ? the spread says too little; a number says \
-         how often, over all that was measured, also what the tables below leave out.\n\n| {subject} beside | {} |\n|---|{}",
-        peers.join(" | "),
-        "---|".repeat(peers.len())
-    )?;
-    for suite in results.plan.workloads.chunk_by(|one, next| one.suite == next.suite) {
-        let cells = peers.iter().map(|peer| {
-            Tally::of(suite, |planned, column| results.ratio(planned, [subject, peer], column)).to_string()
-        });
-        writeln!(text, "| {} | {} |", escape(&suite[0].suite), cells.collect::<Vec<_>>().join(" | "))?;
-    }
-    writeln!(text)
-}
-
-/// Everything in which lb loses to somebody, with the ratios, by workload.
-fn losses(text: &mut String, results: &Results, subject: &str) -> fmt::Result {
-    let mut lines = String::new();
-    for planned in &results.plan.workloads {
-        let lost = counted(planned).filter_map(|place| loss(results, planned, subject, place));
-        let lost: Vec<_> = lost.collect();
-        if !lost.is_empty() {
-            writeln!(lines, "- **▼ {}**: {}", escape(&planned.title), lost.join(" · "))?;
-        }
-    }
-    if lines.is_empty() {
-        return Ok(());
-    }
-    writeln!(text, "Where {subject} loses, with the ratio to each that is better:\n\n{lines}")
-}
-
-/// A column in which lb loses to somebody.
-fn loss(results: &Results, planned: &Planned, subject: &str, place: (usize, &Metric)) -> Option<String> {
-    let winners = results.peers().filter_map(|peer| {
-        let Ratio { spread, verdict } = results.ratio(planned, [subject, peer], place.0)?.ok()?;
-        let median = median(results, planned, peer, place);
-        (verdict == Verdict::Worse).then(|| format!("{peer} {median} ({:.2})", spread.median))
-    });
-    let winners: Vec<_> = winners.collect();
-    let own = median(results, planned, subject, place);
-    (!winners.is_empty()).then(|| format!("{}: {own}; {}", escape(&place.1.title), winners.join(", ")))
 }
 
 /// The tables of one suite, folded: workloads that show the same metrics share one.
@@ -131,7 +80,7 @@ fn details(text: &mut String, results: &Results, subject: &str, suite: &[Planned
         let tally = Tally::of(suite, |planned, column| {
             results.ratio_to_reference(planned, subject, column).map(|(_, ratio)| ratio)
         });
-        format!(": {} beside {}", tally.to_string().replace("**", ""), the_better(&references))
+        format!(": {} beside {}", tally.to_string().replace("**", ""), the_best(&references))
     });
     let name = escape(&suite[0].suite);
     writeln!(text, "<details><summary>{name}{}</summary>\n", tally.unwrap_or_default())?;
@@ -143,10 +92,10 @@ fn details(text: &mut String, results: &Results, subject: &str, suite: &[Planned
     for group in suite.chunk_by(shows_the_same) {
         table(text, results, (subject, &others), group)?;
     }
-    if let Some(taken) = paths_taken(results, suite, subject) {
-        writeln!(text, "{taken}\n")?;
+    for taken in results.ours().filter_map(|name| paths_taken(results, suite, name)) {
+        writeln!(text, "- {taken}")?;
     }
-    writeln!(text, "</details>")
+    writeln!(text, "\n</details>")
 }
 
 /// A row a workload, a line of it a metric.
@@ -160,7 +109,7 @@ fn table(
     let references: Vec<_> = results.references().into_iter().filter(|name| others.contains(name)).collect();
     let ratio_title = match references.is_empty() {
         true => String::new(),
-        false => format!(" {subject} : {} |", the_better(&references)),
+        false => format!(" {subject} : {} |", the_best(&references)),
     };
     let names: Vec<_> = std::iter::once(&subject).chain(others).copied().collect();
     writeln!(text, "| {} | {} |{ratio_title}", titles.join("<br>"), names.join(" | "))?;
@@ -195,7 +144,7 @@ fn decisions(text: &mut String, micro: &Micro) -> fmt::Result {
     writeln!(text, "\n</details>")
 }
 
-/// A median, and what lb is beside it.
+/// A median, and what lb is beside it; in the column of another path of lb, what that path is beside the best HAProxy, if there is one.
 fn value(
     results: &Results,
     planned: &Planned,
@@ -206,7 +155,10 @@ fn value(
     if [subject, DIRECT].contains(&name) {
         return median;
     }
-    match results.ratio(planned, [subject, name], place.0) {
+    let to_reference = || results.ratio_to_reference(planned, name, place.0).map(|(_, ratio)| ratio);
+    let ratio = Some(name).filter(|name| is_lb(name)).and_then(|_| to_reference());
+    let ratio = ratio.or_else(|| results.ratio(planned, [subject, name], place.0));
+    match ratio {
         Some(Ok(ratio)) if ratio.verdict == Verdict::Worse => format!("**{median} {}**", sign(ratio.verdict)),
         Some(Ok(ratio)) => format!("{median} {}", sign(ratio.verdict)),
         Some(Err(_)) => format!("{median} ?"),
@@ -240,35 +192,6 @@ fn counted(planned: &Planned) -> impl Iterator<Item = (usize, &Metric)> {
     planned.columns.iter().enumerate().filter(|(_, metric)| metric.role != Role::Aside)
 }
 
-impl Tally {
-    fn of(workloads: &[Planned], ratio: impl Fn(&Planned, usize) -> Option<Result<Ratio, NoRatio>>) -> Self {
-        let mut tally = Self::default();
-        for planned in workloads {
-            for (column, _) in counted(planned) {
-                match ratio(planned, column) {
-                    Some(Ok(Ratio { verdict: Verdict::Better, .. })) => tally.better += 1,
-                    Some(Ok(Ratio { verdict: Verdict::Level, .. })) => tally.level += 1,
-                    Some(Ok(Ratio { verdict: Verdict::Worse, .. })) => tally.worse += 1,
-                    Some(Err(_)) => tally.unknown += 1,
-                    None => {}
-                }
-            }
-        }
-        tally
-    }
-}
-
-impl fmt::Display for Tally {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let counts =
-            [("▲", self.better, ""), ("=", self.level, ""), ("▼", self.worse, "**"), ("?", self.unknown, "")];
-        let parts = counts.iter().filter(|(_, count, _)| *count > 0);
-        let parts: Vec<_> = parts.map(|(sign, count, mark)| format!("{mark}{sign} {count}{mark}")).collect();
-        formatter.write_str(if parts.is_empty() { "–" } else { "" })?;
-        formatter.write_str(&parts.join(" "))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -292,6 +215,7 @@ mod tests {
             "<details><summary>bulk: ▼ 2 ? 1 beside haproxy</summary>",
             "| Gb/s<br>CPU, s/GB | lb-auto | haproxy | nginx | direct | lb-auto : haproxy |",
             "| download &lt;1> | 2.0<br>0.5 | **2.5 ▼**<br>**0.4 ▼** | 1.5 ▲<br>0.7 ▲ | 9.0<br>– | **0.80**<br>**1.25** |",
+            "order drawn anew for each repeat of each workload, from seed 7.",
             "2030-01-02 03:04 UTC, `cargo xtask bench --quick <all> --update-readme`",
             "cubic in every namespace",
             "haproxy: HAProxy 1 &amp; 2 \\| 3",
@@ -311,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn every_path_and_the_better_haproxy_are_there() {
+    fn every_path_and_the_best_haproxy_are_there() {
         let mut results = results(&[
             ("lb-auto", &STEADY),
             ("lb-copy", &[1.0; 6]),
@@ -319,15 +243,18 @@ mod tests {
             ("haproxy-splice", &[4.0; 6]),
         ]);
         results.samples[0].paths.insert("splice".to_owned(), 1);
+        let of_copy = results.samples.iter_mut().find(|record| record.contestant == "lb-copy").unwrap();
+        of_copy.paths.insert("copy".to_owned(), 1);
         let missing = crate::environment::Missing { reason: "no nginx".to_owned(), install: String::new() };
         results.plan.environment.missing.insert("nginx".to_owned(), missing);
         let text = summary(&results).unwrap();
         for needle in [
             "| lb-auto beside | haproxy | haproxy-splice |",
-            "| lb-auto | lb-copy | haproxy | haproxy-splice | lb-auto : the better of haproxy and haproxy-splice |",
+            "| lb-auto | lb-copy | haproxy | haproxy-splice | lb-auto : the best HAProxy |",
             "| **0.50 to haproxy-splice**<br>**2.00 to haproxy-splice** |",
             "**Missing: nginx (no nginx).**",
-            "Bytes of lb-auto went by splice 100.0 %.",
+            "- Bytes of lb-auto went by splice 100.0 %.\n- Bytes of lb-copy went by copy 100.0 %.\n",
+            "The best HAProxy is in each number the one with the best median of haproxy, haproxy-splice;",
         ] {
             assert!(text.contains(needle), "{needle}: {text}");
         }
