@@ -19,7 +19,7 @@ pub struct Times {
 pub struct Tail {
     /// Of all times of the sample.
     pub count: u64,
-    /// One in [`TAIL_PART`] of them, in microseconds, the longest first.
+    /// One in [`TAIL_PART`] of them and one more, in microseconds, the longest first.
     pub longest_us: Vec<f64>,
 }
 
@@ -58,7 +58,7 @@ impl Tail {
     pub fn of(mut nanoseconds: Vec<u64>) -> Self {
         nanoseconds.sort_unstable_by(|one, other| other.cmp(one));
         let count = nanoseconds.len();
-        nanoseconds.truncate(count.div_ceil(TAIL_PART));
+        nanoseconds.truncate(count.div_ceil(TAIL_PART) + 1);
         let longest_us = nanoseconds.into_iter().map(|nanoseconds| nanoseconds as f64 / 1e3).collect();
         Self { count: count as u64, longest_us }
     }
@@ -130,7 +130,7 @@ mod tests {
             (0..count).map(of).collect::<Vec<_>>()
         };
         assert_eq!(Tail::percentile(&samples(10), 999), Some(29_970.0));
-        // Of 40 samples, 120 lie beyond it, all in one that has kept 30.
+        // Of 40 samples, 120 lie beyond it, all in one that has kept 31.
         assert_eq!(Tail::percentile(&samples(40), 999), None);
     }
 }

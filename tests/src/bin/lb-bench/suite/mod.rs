@@ -120,7 +120,7 @@ impl Suite {
 pub enum Size {
     /// Whatever may be of interest, everybody everywhere.
     Thorough,
-    /// Enough for numbers that mean something, within an hour.
+    /// Enough for numbers that mean something, in a good hour.
     Full,
     /// Enough to see that everything works.
     Quick,

@@ -37,7 +37,7 @@ const PACES: [(u32, u32, [u32; 2]); 9] = [
 /// rests on enough values.
 const LATENCY_SECONDS: [u32; 2] = [3, 10];
 
-/// The same where all has to fit into an hour: ten short samples spread over the run tell more about its median than as many
+/// The same where all has to fit into a good hour: ten short samples spread over the run tell more about its median than as many
 /// seconds at a stretch, and one second holds the 2,000 values that a 99th percentile takes.
 const LATENCY_SECONDS_SHORT: [u32; 2] = [1, 1];
 
