@@ -27,9 +27,9 @@ pub struct Ledger(BTreeMap<String, u64>);
 pub enum Claim {
     /// The path is lb's choice: of streams, half of what comes after their beginning by this one.
     Choice(&'static str),
-    /// All by this one; the ClientHello may have gone another way.
+    /// All by this one.
     Path(&'static str),
-    /// All by the first, but for the ClientHello and one byte in a hundred; of streams and bursts, also by the second, to which it leaves
+    /// All by the first, but for one byte in a hundred; of streams and bursts, also by the second, to which it leaves
     /// what a receiver does not keep up with, and something by the first.
     Either(&'static str, &'static str),
     /// What comes after the beginning of a flow: of messages and bursts three quarters, and of streams, which are asked to pause and take
@@ -50,10 +50,9 @@ struct Demand {
 
 impl Claim {
     fn demand(self, traffic: &Traffic, total: u64) -> Demand {
-        let but_hellos = total.saturating_sub(traffic.hello_bytes);
-        let nearly_all = total.saturating_sub(traffic.hello_bytes.max(total / 100));
+        let nearly_all = total - total / 100;
         let (paths, bytes) = match (self, traffic.lasting) {
-            (Self::Path(path), _) => ([path, path], but_hellos),
+            (Self::Path(path), _) => ([path, path], total),
             (Self::Either(path, other), Lasting::Stream(_) | Lasting::Bursts(_)) => {
                 ([path, other], nearly_all)
             }
@@ -203,8 +202,8 @@ lb_path_flows_total{frontend=\"bench\",path=\"copy\"} 7
 
     /// The bytes of [`METRICS`]: 900 by splice, 100 by copy.
     #[track_caller]
-    fn check(claim: Claim, hello_bytes: u64, lasting: Lasting, expected: bool) {
-        let traffic = Traffic { bytes: 1000, hello_bytes, is_exact: true, lasting };
+    fn check(claim: Claim, lasting: Lasting, expected: bool) {
+        let traffic = Traffic { bytes: 1000, is_exact: true, lasting };
         let judged = judge(&carried(), &traffic, claim);
         assert_eq!(judged.is_ok(), expected, "{traffic:?} {claim:?}: {judged:?}");
     }
@@ -212,7 +211,7 @@ lb_path_flows_total{frontend=\"bench\",path=\"copy\"} 7
     #[test]
     fn bytes_must_be_all_there() {
         let check = |bytes, is_exact, expected: bool| {
-            let traffic = Traffic { bytes, hello_bytes: 100, is_exact, lasting: Lasting::Nothing };
+            let traffic = Traffic { bytes, is_exact, lasting: Lasting::Nothing };
             assert_eq!(judge(&carried(), &traffic, Claim::Choice("splice")).is_ok(), expected, "{traffic:?}");
         };
         check(1000, true, true);
@@ -222,42 +221,49 @@ lb_path_flows_total{frontend=\"bench\",path=\"copy\"} 7
     }
 
     #[test]
-    fn a_path_that_takes_flows_at_once_has_all_but_the_hellos() {
-        let all = [Lasting::Nothing, Lasting::Messages(1000), Lasting::Bursts(1000), Lasting::Stream(1000)];
-        for lasting in all {
-            check(Claim::Path("splice"), 100, lasting, true);
-            check(Claim::Path("splice"), 99, lasting, false);
-            check(Claim::Path("copy"), 100, lasting, false);
-            check(Claim::Path("sockmap"), 1000, lasting, false);
-            check(Claim::Either("splice", "sockmap"), 100, lasting, true);
-            check(Claim::Either("splice", "sockmap"), 99, lasting, false);
-            check(Claim::Either("sockmap", "copy"), 1000, lasting, false);
+    fn a_path_that_takes_flows_at_once_has_all() {
+        let all = |path: &str, other: u64| {
+            let carried =
+                Ledger(BTreeMap::from([(path.to_owned(), 1000 - other), ("none".to_owned(), other)]));
+            move |claim, lasting| {
+                judge(&carried, &Traffic { bytes: 1000, is_exact: true, lasting }, claim).is_ok()
+            }
+        };
+        for lasting in
+            [Lasting::Nothing, Lasting::Messages(1000), Lasting::Bursts(1000), Lasting::Stream(1000)]
+        {
+            assert!(all("splice", 0)(Claim::Path("splice"), lasting));
+            assert!(!all("splice", 1)(Claim::Path("splice"), lasting));
+            assert!(!all("copy", 0)(Claim::Path("splice"), lasting));
+            assert!(all("sockmap", 10)(Claim::Either("sockmap", "splice"), lasting));
+            assert!(!all("sockmap", 11)(Claim::Either("sockmap", "splice"), lasting));
+            assert!(!all("splice", 0)(Claim::Either("sockmap", "splice"), lasting));
         }
     }
 
     #[test]
     fn only_streams_and_bursts_may_be_left_to_the_second_path() {
-        check(Claim::Either("copy", "splice"), 0, Lasting::Stream(1000), true);
-        check(Claim::Either("copy", "splice"), 0, Lasting::Bursts(1000), true);
-        check(Claim::Either("copy", "splice"), 0, Lasting::Messages(1000), false);
-        check(Claim::Either("copy", "splice"), 0, Lasting::Nothing, false);
+        check(Claim::Either("copy", "splice"), Lasting::Stream(1000), true);
+        check(Claim::Either("copy", "splice"), Lasting::Bursts(1000), true);
+        check(Claim::Either("copy", "splice"), Lasting::Messages(1000), false);
+        check(Claim::Either("copy", "splice"), Lasting::Nothing, false);
     }
 
     #[test]
     fn a_path_that_takes_flows_late_has_a_part_of_what_comes_then() {
         let (messages, stream) = (Lasting::Messages, Lasting::Stream);
-        check(Claim::Lasting("copy"), 0, messages(132), true);
-        check(Claim::Lasting("copy"), 0, messages(136), false);
-        check(Claim::Lasting("copy"), 0, Lasting::Bursts(136), false);
-        check(Claim::Lasting("copy"), 0, stream(400), true);
-        check(Claim::Lasting("copy"), 0, stream(404), false);
-        check(Claim::Lasting("packet"), 0, messages(4), false);
-        check(Claim::Lasting("packet"), 0, Lasting::Nothing, true);
-        check(Claim::Late("copy", "copy"), 0, stream(404), false);
-        check(Claim::Late("copy", "splice"), 0, stream(1000), true);
-        check(Claim::Late("packet", "packet"), 0, messages(1000), true);
-        check(Claim::Choice("copy"), 0, stream(200), true);
-        check(Claim::Choice("copy"), 0, stream(202), false);
-        check(Claim::Choice("packet"), 0, messages(1000), true);
+        check(Claim::Lasting("copy"), messages(132), true);
+        check(Claim::Lasting("copy"), messages(136), false);
+        check(Claim::Lasting("copy"), Lasting::Bursts(136), false);
+        check(Claim::Lasting("copy"), stream(400), true);
+        check(Claim::Lasting("copy"), stream(404), false);
+        check(Claim::Lasting("packet"), messages(4), false);
+        check(Claim::Lasting("packet"), Lasting::Nothing, true);
+        check(Claim::Late("copy", "copy"), stream(404), false);
+        check(Claim::Late("copy", "splice"), stream(1000), true);
+        check(Claim::Late("packet", "packet"), messages(1000), true);
+        check(Claim::Choice("copy"), stream(200), true);
+        check(Claim::Choice("copy"), stream(202), false);
+        check(Claim::Choice("packet"), messages(1000), true);
     }
 }

@@ -3,9 +3,6 @@
 
 use super::{ANSWER_SIZE, Errand, MESSAGE_SIZE, Outcome, Reuse, Tool, Work, hello};
 
-/// No ClientHello of wrk and h2load is longer, in bytes: a fifth of a connection of its own for a file of 1 KB.
-const HELLO_MAX: u64 = 600;
-
 /// Bytes of a flow after which its stream has left user space if it may: some MiB, during which it is asked to pause.
 const STREAM_BEGINNING: u64 = 4 << 20;
 
@@ -26,8 +23,6 @@ const STREAM_FILE: u64 = 10_000_000;
 pub struct Traffic {
     /// All of it.
     pub bytes: u64,
-    /// The ClientHellos in it.
-    pub hello_bytes: u64,
     /// Whether it was no more.
     pub is_exact: bool,
     /// What of it went over flows that had lasted for a while.
@@ -51,9 +46,8 @@ impl Work {
     /// What a balancer must have carried for this outcome.
     pub fn traffic(&self, outcome: &Outcome) -> Traffic {
         let exact = |flows: u32, bytes: u64| {
-            let hello_bytes = u64::from(flows) * hello::SIZE as u64;
-            let lasting = self.lasting(outcome);
-            Traffic { bytes: hello_bytes + bytes, hello_bytes, is_exact: true, lasting }
+            let hellos = u64::from(flows) * hello::SIZE as u64;
+            Traffic { bytes: hellos + bytes, is_exact: true, lasting: self.lasting(outcome) }
         };
         // Each flow of these has exchanged one message before it counts.
         let exchanged = |flows: u32, exchanges: u64, size: u32| {
@@ -69,13 +63,12 @@ impl Work {
             }
             Self::Idle { flows } => exchanged(flows, flows.into(), MESSAGE_SIZE),
             Self::Turns { total, errand, .. } => exact(total, u64::from(total) * errand.bytes()),
-            Self::Https { tool, connections, .. } => {
-                let again = if is_once(tool) { units } else { 0 };
-                let hello_bytes = (u64::from(connections) + again) * HELLO_MAX;
-                // What TLS adds counts for the balancer, too, and the tools do not say how much it is.
-                let bytes = outcome.bytes.unwrap_or_default();
-                Traffic { bytes, hello_bytes, is_exact: false, lasting: self.lasting(outcome) }
-            }
+            // What TLS adds counts for the balancer, too, and the tools do not say how much it is.
+            Self::Https { .. } => Traffic {
+                bytes: outcome.bytes.unwrap_or_default(),
+                is_exact: false,
+                lasting: self.lasting(outcome),
+            },
         }
     }
 
@@ -147,7 +140,7 @@ mod tests {
     #[test]
     fn what_tools_say_is_the_least_that_went_over() {
         let traffic = traffic(https(Reuse::Once, 1000), 7, Some(9000));
-        assert_eq!((traffic.bytes, traffic.hello_bytes, traffic.is_exact), (9000, 10 * HELLO_MAX, false));
+        assert_eq!((traffic.bytes, traffic.is_exact), (9000, false));
     }
 
     #[test]

@@ -173,7 +173,7 @@ fn https(size: Size) -> Vec<Workload> {
     let kept = Tool::Wrk { seconds: size.pick(3, 1, 1), reuse: Reuse::Kept };
     // Some 2,000 in a second, and as many values take a 99th percentile.
     let once = Tool::Wrk { seconds: size.pick(3, 2, 1), reuse: Reuse::Once };
-    let large = Tool::Wrk { seconds: size.pick(5, 2, 1), reuse: Reuse::Kept };
+    let large = Tool::Wrk { seconds: size.pick(5, 2, 2), reuse: Reuse::Kept };
     let h2 = |requests| Tool::H2load { requests };
     let all = [
         ("HTTP/1.1, 1 KB", kept, 1_000, 32),
