@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -41,8 +41,16 @@ enum Moment {
 impl Run {
     #[track_caller]
     fn start() -> Self {
+        Self::start_with("--default-signal=HUP")
+    }
+
+    /// With what env(1) does about a signal first: it is inherited, and these tests may run where nobody waits for a terminal.
+    #[track_caller]
+    fn start_with(signal: &str) -> Self {
         let (directory, temporary) = (tempdir().expect("a directory"), tempdir().expect("a directory"));
-        let mut command = bench(directory.path(), "--output");
+        let mut command = Command::new("env");
+        command.args([signal, env!("CARGO_BIN_EXE_lb-bench")]);
+        with_the_least_work(&mut command, directory.path(), "--output");
         command.env("TMPDIR", temporary.path()).args(["connections", "--repeats", "2"]);
         let bench = Process::spawn(&mut command);
         Self { directory, temporary, bench }
@@ -69,9 +77,13 @@ impl Run {
 /// The bench on a directory, with the least work.
 fn bench(directory: &Path, option: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_lb-bench"));
+    with_the_least_work(&mut command, directory, option);
+    command
+}
+
+fn with_the_least_work(command: &mut Command, directory: &Path, option: &str) {
     command.env(MARK, directory).args(["--ci", "--paths", "auto", "--peers", "direct,haproxy,nginx"]);
     command.arg(option).arg(directory);
-    command
 }
 
 /// The samples that are kept, a line each.
@@ -107,6 +119,20 @@ fn interrupted_it_leaves_no_process_and_no_namespace() {
     check(Signal::TERM, Moment::Starting);
     check(Signal::INT, Moment::Samples(1));
     check(Signal::TERM, Moment::Samples(6));
+    check(Signal::HUP, Moment::Samples(2));
+}
+
+/// As nohup(1) starts it.
+#[test]
+fn told_to_outlive_its_terminal_it_goes_on() {
+    let mut run = Run::start_with("--ignore-signal=HUP");
+    run.wait_for(Moment::Samples(1));
+    run.bench.signal(Signal::HUP);
+    let taken = samples(run.path()).len();
+    run.wait_for(Moment::Samples(taken + 2));
+    run.bench.signal(Signal::INT);
+    let status = run.bench.wait();
+    assert_eq!(status.code(), Some(128 + Signal::INT.as_raw()), "{status}");
 }
 
 #[test]
@@ -201,14 +227,54 @@ fn reports_can_be_made_again(directory: &Path) {
 }
 
 #[test]
-fn in_continuous_integration_everybody_must_take_part() {
+fn without_lb_nothing_is_measured() {
     let directory = tempdir().expect("a directory");
     let mut command = Command::new(env!("CARGO_BIN_EXE_lb-bench"));
-    command.env_remove("LB_AGENT").args(["--ci", "--output"]).arg(directory.path());
+    command.env_remove("LB_AGENT").args(["idle", "--quick", "--output"]).arg(directory.path());
     let refused = output(&mut command);
     let error = text(&refused.stderr);
     assert!(!refused.status.success() && error.contains("cannot take part: "), "{error}");
     assert!(error.contains("missing: lb-auto") && error.contains("to install it: cargo build"), "{error}");
+}
+
+/// All programs of this machine but one, as links.
+fn programs_but(missing: &str) -> TempDir {
+    let folder = tempdir().expect("a directory");
+    let path = std::env::var_os("PATH").expect("a path");
+    let folders = std::env::split_paths(&path).filter_map(|folder| fs::read_dir(folder).ok());
+    for program in folders.flatten().flatten().filter(|program| program.file_name() != missing) {
+        // The first of a name is the one that is found; the others are refused.
+        let _ = symlink(program.path(), folder.path().join(program.file_name()));
+    }
+    folder
+}
+
+#[test]
+fn a_missing_peer_is_named_and_in_continuous_integration_refused() {
+    let (directory, programs) = (tempdir().expect("a directory"), programs_but("haproxy"));
+    let run = |arguments: &str, directory: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lb-bench"));
+        command.env("PATH", programs.path()).args(arguments.split(' ')).arg("--output").arg(directory);
+        output(&mut command)
+    };
+    let done = run("idle --quick --repeats 1 --paths packet", directory.path());
+    let error = text(&done.stderr);
+    assert!(done.status.success() && error.contains("missing: haproxy (cannot start haproxy"), "{error}");
+    let report = fs::read_to_string(directory.path().join("results.md")).expect("a report");
+    assert!(report.contains("- **missing: haproxy** (cannot start haproxy"), "{report}");
+    let names = ["lb-packet", "nginx", "direct"].map(|name| format!(r#""contestant":"{name}""#));
+    let samples = samples(directory.path());
+    assert!(samples.len() == 3 && names.iter().all(|name| samples.iter().any(|one| one.contains(name))));
+    let log = fs::read_to_string(directory.path().join("logs/lb-packet.log")).expect("a log");
+    assert!(!log.contains("max-connections"), "it has fewer connections than the report says: {log}");
+
+    let other = tempdir().expect("a directory");
+    let refused = run("idle --ci --repeats 1 --paths packet", other.path());
+    let error = text(&refused.stderr);
+    let names = error.lines().find_map(|line| line.strip_prefix("error: cannot take part: "));
+    let is_named = names.is_some_and(|names| names.split(", ").any(|name| name == "haproxy"));
+    assert!(!refused.status.success() && is_named, "{error}");
+    assert!(!other.path().join("samples.jsonl").exists());
 }
 
 /// Processes of the run in a directory.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! SIGINT and SIGTERM: every program that this one started is killed, whoever waits for it hears that, and the run ends in
+//! SIGINT, SIGTERM and SIGHUP: every program that this one started is killed, whoever waits for it hears that, and the run ends in
 //! good order with the samples that it has. The namespaces end with the last process inside.
 
 use std::fs;
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::measure::tree;
@@ -56,10 +56,14 @@ impl Interrupt {
     /// worker processes whose parent was killed.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel refuses, or there is no /proc.
     pub fn listen() -> Result<Self> {
         set_child_subreaper(Some(getpid())).context("cannot adopt orphans")?;
         let mut signals = Signals::new([SIGINT, SIGTERM])?;
+        // A terminal that goes away ends it like Ctrl-C; whoever starts it with nohup wants it to go on.
+        if !is_ignored(SIGHUP)? {
+            signals.add_signal(SIGHUP)?;
+        }
         let interrupt = Self { signal: Arc::default(), may_kill: Arc::default() };
         let heard = interrupt.clone();
         thread::spawn(move || {
@@ -102,6 +106,17 @@ impl Interrupt {
     }
 }
 
+/// Whether this process was told to ignore a signal by who started it (SigIgn of /proc/PID/status, a bit a signal from the first).
+fn is_ignored(signal: i32) -> Result<bool> {
+    let status = fs::read_to_string("/proc/self/status").context("there is no /proc")?;
+    ignored(&status).map(|mask| mask >> (signal - 1) & 1 == 1).context("/proc/self/status has no SigIgn")
+}
+
+fn ignored(status: &str) -> Option<u64> {
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
+    u64::from_str_radix(mask.trim(), 16).ok()
+}
+
 /// Ends every program that this one, or one of those, started, and waits until they have ended.
 ///
 /// # Errors
@@ -142,6 +157,15 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use super::*;
+
+    #[test]
+    fn what_is_ignored_is_read_from_the_mask() {
+        assert_eq!(ignored("Name:\ta\nSigIgn:\t0000000000001001\nSigCgt:\t1\n"), Some(0x1001));
+        assert_eq!(ignored("Name:\ta\n"), None);
+        // The runtime of Rust ignores it, and nobody ignores SIGKILL.
+        assert!(is_ignored(signal_hook::consts::SIGPIPE).unwrap());
+        assert!(!is_ignored(signal_hook::consts::SIGKILL).unwrap());
+    }
 
     #[test]
     fn a_process_lives_until_it_has_ended() {

@@ -76,8 +76,9 @@ fn bench(options: &Options) -> Result<ExitCode> {
         return finish(options, directory, &results);
     }
     allow_descriptors()?;
+    options.ensure_all_take_part()?;
     if options.plan {
-        announce(options);
+        progress::announce(&plan(options));
         return Ok(ExitCode::SUCCESS);
     }
     ensure!(rustix::process::geteuid().is_root(), "network namespaces need root: run this as root");
@@ -107,15 +108,21 @@ fn allow_descriptors() -> Result<()> {
     setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")
 }
 
-/// How long everybody would take who could take part if installed.
-fn announce(options: &Options) {
+/// How long each suite would take with everybody who could take part if installed.
+fn plan(options: &Options) -> Vec<(String, Duration)> {
     let (contestants, repeats) = (options.candidates(), options.repeats() as usize);
     let samples = |workload: &Workload, contestant: Contestant| {
         if workload.absence(contestant, options.asked_for()).is_none() { repeats } else { 0 }
     };
     let mut estimates = estimates(&options.workloads(), &contestants, samples);
-    estimates.extend(options.has_micro().then(|| micro::estimate(options.size())));
-    progress::announce(&estimates);
+    estimates.extend(micro_to_come(options, None));
+    estimates
+}
+
+/// About how long suite micro takes, unless it is not asked for or has run in this directory.
+fn micro_to_come(options: &Options, directory: Option<&Path>) -> Option<(String, Duration)> {
+    let has_run = directory.is_some_and(|directory| directory.join(micro::FILE).exists());
+    (options.has_micro() && !has_run).then(|| micro::estimate(options.size()))
 }
 
 /// About how long each suite takes, by how many samples are to be taken.
@@ -171,7 +178,8 @@ fn measure(options: &Options, directory: &Path, interrupt: &Interrupt) -> Result
         Some(_) => Journal::resume(&lab.directory, &plan)?,
         None => Journal::create(&lab.directory, plan)?,
     };
-    let results = take_samples(&lab, &workloads, &contestants, journal, interrupt)?;
+    let micro = micro_to_come(options, Some(&lab.directory));
+    let results = take_samples(&lab, (&workloads, &contestants), journal, micro, interrupt)?;
     if !options.has_micro() {
         return Ok(results);
     }
@@ -188,12 +196,12 @@ fn measure(options: &Options, directory: &Path, interrupt: &Interrupt) -> Result
     Ok(results)
 }
 
-/// Takes what the journal lacks.
+/// Takes what the journal lacks; `micro` is what comes then, with its time.
 fn take_samples(
     lab: &Lab,
-    workloads: &[Workload],
-    contestants: &[Contestant],
+    (workloads, contestants): (&[Workload], &[Contestant]),
     journal: Journal,
+    micro: Option<(String, Duration)>,
     interrupt: &Interrupt,
 ) -> Result<Results> {
     let left = |journal: &Journal, workload| run::left(workload, contestants, journal).len();
@@ -205,8 +213,11 @@ fn take_samples(
         let left = run::left(workload, contestants, &journal);
         left.iter().filter(|(_, index)| contestants[*index] == contestant).count()
     };
-    progress::announce(&estimates(workloads, contestants, samples));
-    let mut recorder = Recorder { journal, progress: Progress::new(total), interrupt };
+    let after = micro.as_ref().map_or(Duration::ZERO, |(_, time)| *time);
+    let mut estimates = estimates(workloads, contestants, samples);
+    estimates.extend(micro);
+    progress::announce(&estimates);
+    let mut recorder = Recorder { journal, progress: Progress::new(total, after), interrupt };
     for (index, workload) in workloads.iter().enumerate() {
         let samples = left(&recorder.journal, workload);
         recorder.progress.begin(&workload.title, samples, workloads.len() - index - 1);
@@ -289,4 +300,20 @@ fn finish(options: &Options, directory: &Path, results: &Results) -> Result<Exit
 
 fn save(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn runs_take_as_long_as_is_said() {
+        let check = |arguments: &str, seconds: std::ops::Range<u64>| {
+            let words = std::iter::once("lb-bench").chain(arguments.split_whitespace());
+            let planned: Duration = plan(&Options::parse_from(words)).iter().map(|(_, time)| *time).sum();
+            assert!(seconds.contains(&planned.as_secs()), "{arguments}: {planned:?}");
+        };
+        check("--ci", 60..120);
+        check("connections bulk latency pingpong idle https scale --repeats 6", 30 * 60..42 * 60);
+    }
 }

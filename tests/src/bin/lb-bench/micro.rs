@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde::{Deserialize, Serialize};
 
+use crate::progress::words;
 use crate::suite::{Size, Suite};
 
 /// Its name in the output directory.
@@ -127,7 +128,8 @@ pub fn run(directory: &Path, size: Size) -> Result<()> {
     if !matches!(size, Size::Thorough | Size::Full) {
         command.arg("--brief");
     }
-    eprintln!("micro: times and instruction counts");
+    let left = words(estimate(size).1);
+    eprintln!("[{left} to go] micro: times and instruction counts");
     // Standard output is for the results. A group of its own: Ctrl-C is for this process alone, which ends the others in order.
     command.stdout(std::io::stderr()).process_group(0);
     let status = command.status().context("cannot start setpriv (package util-linux)")?;

@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum as _};
 
 use crate::contestant::{AskedFor, Contestant, LbPath, PeerParser};
@@ -38,7 +39,7 @@ pub struct Options {
     /// More workloads, all peers in more of them, longer samples; takes hours
     #[arg(long, conflicts_with = "quick")]
     pub thorough: bool,
-    /// Less still, two minutes at most; fails if somebody who could take part is not installed
+    /// Less still, within two minutes; fails if somebody who could take part is not installed
     #[arg(long, conflicts_with_all = ["quick", "thorough"])]
     pub ci: bool,
     /// What every namespace uses; cubic and bbr are usual
@@ -111,17 +112,31 @@ impl Options {
     /// Those who are to take part, in the order of reports.
     pub fn candidates(&self) -> Vec<Contestant> {
         let workloads = self.workloads();
-        let is_invited =
-            |contestant: &Contestant| workloads.iter().any(|workload| workload.invites(*contestant));
-        let is_usual = |contestant: &Contestant| self.ci || is_invited(contestant);
+        let takes_part = |contestant: &Contestant| {
+            workloads.iter().any(|workload| workload.absence(*contestant, self.asked_for()).is_none())
+        };
         let is_wanted = |contestant: &Contestant| match contestant {
             Contestant::Lb(path) if !self.paths.is_empty() => self.paths.contains(path),
-            Contestant::Lb(path) if path.is_on_request => is_invited(contestant),
-            Contestant::Lb(_) => is_usual(contestant),
-            peer if !self.peers.is_empty() => self.peers.contains(peer),
-            peer => is_usual(peer),
+            peer if !self.peers.is_empty() && !matches!(peer, Contestant::Lb(_)) => self.peers.contains(peer),
+            _ => takes_part(contestant),
         };
         Contestant::all().into_iter().filter(is_wanted).collect()
+    }
+
+    /// Makes sure that everybody who was named has something to do.
+    ///
+    /// # Errors
+    /// Somebody takes part in none of the workloads; the message says why.
+    pub fn ensure_all_take_part(&self) -> Result<()> {
+        let workloads = self.workloads();
+        for contestant in self.candidates() {
+            let absence = |workload: &Workload| workload.absence(contestant, self.asked_for());
+            let absences: Option<Vec<_>> = workloads.iter().map(absence).collect();
+            let Some(absences) = absences else { continue };
+            let reason = absences.first().copied().unwrap_or("micro is of lb alone");
+            bail!("{} takes part in none of these suites: {reason}", contestant.name());
+        }
+        Ok(())
     }
 }
 
@@ -143,8 +158,8 @@ mod tests {
             "latency --peers haproxy-splice,direct",
             &["direct", ours[0], ours[1], ours[2], ours[3], ours[4], "haproxy-splice"],
         );
-        check("scale", &["direct", ours[0], "haproxy", "nginx"]);
-        check("scale --thorough", &["direct", ours[0], "haproxy", "haproxy-new", "nginx", "envoy", "sozu"]);
+        check("scale", &["direct", ours[0], "haproxy"]);
+        check("scale --thorough", &["direct", ours[0], "haproxy", "haproxy-new"]);
         check("scale --peers haproxy,direct", &["direct", "lb-auto", "haproxy"]);
         check("bulk --peers direct", &["direct", ours[0], ours[1], ours[2], ours[3], ours[4]]);
         check("bulk --peers direct --paths copy", &["direct", "lb-copy"]);
@@ -162,6 +177,27 @@ mod tests {
             &["direct", ours[0], ours[1], ours[2], ours[3], "lb-packet-late", ours[4]],
         );
         check("bulk --peers direct --paths packet-late", &["direct", "lb-packet-late"]);
+    }
+
+    #[test]
+    fn who_is_named_and_has_nothing_to_do_is_refused() {
+        let ensured = |arguments: &str| {
+            let words = std::iter::once("lb-bench").chain(arguments.split_whitespace());
+            Options::parse_from(words).ensure_all_take_part().map_err(|error| error.to_string())
+        };
+        for arguments in
+            ["", "--ci", "--thorough", "scale --peers haproxy,direct", "scale bulk --peers nginx", "micro"]
+        {
+            assert_eq!(ensured(arguments), Ok(()), "{arguments}");
+        }
+        let check = |arguments: &str, expected: &str| {
+            assert_eq!(ensured(arguments), Err(expected.to_owned()), "{arguments}");
+        };
+        check(
+            "scale --peers haproxy,nginx",
+            "nginx takes part in none of these suites: this suite is for lb and HAProxy",
+        );
+        check("micro --peers haproxy", "haproxy takes part in none of these suites: micro is of lb alone");
     }
 
     #[test]

@@ -11,13 +11,14 @@ pub struct Progress {
     workload_start: Instant,
     workload_taken: usize,
     workload_total: usize,
+    after: Duration,
 }
 
 impl Progress {
-    /// So many samples are to be taken.
-    pub fn new(total: usize) -> Self {
+    /// So many samples are to be taken, and then something else takes about so long.
+    pub fn new(total: usize, after: Duration) -> Self {
         let now = Instant::now();
-        Self { start: now, taken: 0, total, workload_start: now, workload_taken: 0, workload_total: 0 }
+        Self { start: now, taken: 0, total, workload_start: now, workload_taken: 0, workload_total: 0, after }
     }
 
     /// A workload begins, of which so many samples are to be taken; `left` workloads come after it.
@@ -40,7 +41,7 @@ impl Progress {
             (self.workload_start.elapsed(), self.workload_taken, self.workload_total - self.workload_taken),
             (self.start.elapsed(), self.taken, self.total - self.taken),
         );
-        eprintln!("[{:3}/{}, {} to go] {sample}", self.taken, self.total, words(left));
+        eprintln!("[{:3}/{}, {} to go] {sample}", self.taken, self.total, words(left + self.after));
     }
 }
 
@@ -61,7 +62,7 @@ pub fn announce(suites: &[(String, Duration)]) {
 }
 
 /// A time for people.
-fn words(time: Duration) -> String {
+pub fn words(time: Duration) -> String {
     let seconds = time.as_secs_f64().round();
     if seconds < 100.0 { format!("{seconds:.0} s") } else { format!("{:.0} min", seconds / 60.0) }
 }

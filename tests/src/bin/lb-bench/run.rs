@@ -207,7 +207,7 @@ fn turn(
         Some(running) => running,
         None => start(lab, workload, contestant)?,
     };
-    let sample = sample(lab, &running, workload.work)?;
+    let sample = sample(lab, &running, workload.work, workload.pause())?;
     Ok((running, sample))
 }
 
@@ -237,19 +237,22 @@ fn turns(contestants: usize, plan: &Plan, title: &str) -> impl Iterator<Item = (
 
 fn start(lab: &Lab, workload: &Workload, contestant: Contestant) -> Result<Running> {
     let running = contestant.start(lab, workload.duty)?;
-    sample(lab, &running, workload.warm_up()).with_context(|| format!("warming up {}", contestant.name()))?;
+    if let Some(work) = workload.warm_up() {
+        let warmed_up = sample(lab, &running, work, workload.pause());
+        warmed_up.with_context(|| format!("warming up {}", contestant.name()))?;
+    }
     Ok(running)
 }
 
 /// A sample; if there is none, also what the balancer had to say.
-fn sample(lab: &Lab, running: &Running, work: Work) -> Result<Sample> {
-    take_sample(lab, running, work).map_err(|error| {
+fn sample(lab: &Lab, running: &Running, work: Work, pause: Duration) -> Result<Sample> {
+    take_sample(lab, running, work, pause).map_err(|error| {
         let words = running.program.as_ref().map(Program::last_words).unwrap_or_default();
         if words.is_empty() { error } else { anyhow!("{error:#}; its log ends: {words}") }
     })
 }
 
-fn take_sample(lab: &Lab, running: &Running, work: Work) -> Result<Sample> {
+fn take_sample(lab: &Lab, running: &Running, work: Work, pause: Duration) -> Result<Sample> {
     let task = Task {
         targets: running.targets.clone(),
         header: running.contestant.header(),
@@ -271,7 +274,7 @@ fn take_sample(lab: &Lab, running: &Running, work: Work) -> Result<Sample> {
     client.dismiss()?;
     let paths = running.audit(lab, ledger.as_ref(), &work.traffic(&outcome))?;
     let start_seconds = running.program.as_ref().map(|_| running.start_time.as_secs_f64());
-    std::thread::sleep(PAUSE.saturating_sub(end.elapsed()));
+    std::thread::sleep(pause.saturating_sub(end.elapsed()));
     Ok(Sample { start_seconds, paths, ..after.since(&before, outcome) })
 }
 

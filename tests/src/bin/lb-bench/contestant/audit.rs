@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::lab::Lab;
-use crate::load::Traffic;
+use crate::load::{Lasting, Traffic};
 
 /// How long counters may take: they are exact once a flow has ended, and lb hears of its end a little later than the client.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -22,25 +22,52 @@ const POLL: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Ledger(BTreeMap<String, u64>);
 
-/// Which path must have carried the bytes.
+/// Which path must have carried the bytes; what flows do, and for how long, says how much of them (see [`Lasting`]).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Claim {
-    /// Whichever: the path is lb's choice.
-    Any,
-    /// This one; the ClientHello may have gone another way.
+    /// The path is lb's choice: of streams, half of what comes after their beginning by this one.
+    Choice(&'static str),
+    /// All by this one.
     Path(&'static str),
-    /// The first, or the second, to which it leaves what a receiver does not keep up with. Something must have gone by the first, and one
-    /// byte in a hundred may go another way.
+    /// All by the first, but for one byte in a hundred; of streams and bursts, also by the second, to which it leaves
+    /// what a receiver does not keep up with, and something by the first.
     Either(&'static str, &'static str),
-    /// Whichever, where this one is to be had: to what is short or a stream, it is not worth it.
-    Late(&'static str),
-    /// Flows that carry [`LONG`] times their ClientHello, on the average, have left a quarter to this one at least: a stream that never pauses is
-    /// asked to, and takes its time.
-    Long(&'static str),
+    /// What comes after the beginning of a flow: of messages and bursts three quarters, and of streams, which are asked to pause and take
+    /// their time, a quarter.
+    Lasting(&'static str),
+    /// The path is to be had, and to what is short it is not worth it: of streams a quarter of what comes after their beginning, by it or by
+    /// the second.
+    Late(&'static str, &'static str),
 }
 
-/// See [`Claim::Long`]: some 100 MB.
-const LONG: u64 = 200_000;
+/// What a claim comes to.
+struct Demand {
+    /// Who must have carried the bytes, together.
+    paths: [&'static str; 2],
+    /// How many, at least.
+    bytes: u64,
+}
+
+impl Claim {
+    fn demand(self, traffic: &Traffic, total: u64) -> Demand {
+        let nearly_all = total - total / 100;
+        let (paths, bytes) = match (self, traffic.lasting) {
+            (Self::Path(path), _) => ([path, path], total),
+            (Self::Either(path, other), Lasting::Stream(_) | Lasting::Bursts(_)) => {
+                ([path, other], nearly_all)
+            }
+            (Self::Either(path, _), _) => ([path, path], nearly_all),
+            (Self::Choice(path), Lasting::Stream(bytes)) => ([path, path], bytes / 2),
+            (Self::Lasting(path), Lasting::Messages(bytes) | Lasting::Bursts(bytes)) => {
+                ([path, path], bytes / 4 * 3)
+            }
+            (Self::Lasting(path), Lasting::Stream(bytes)) => ([path, path], bytes / 4),
+            (Self::Late(path, other), Lasting::Stream(bytes)) => ([path, other], bytes / 4),
+            (Self::Choice(path) | Self::Lasting(path) | Self::Late(path, _), _) => ([path, path], 0),
+        };
+        Demand { paths, bytes }
+    }
+}
 
 impl Ledger {
     /// As lb's admin surface shows it.
@@ -90,7 +117,7 @@ pub fn audit(
     traffic: &Traffic,
     claim: Claim,
 ) -> Result<Ledger> {
-    if let Claim::Late(path) = claim {
+    if let Claim::Late(path, _) | Claim::Lasting(path) = claim {
         ensure_available(lab, admin, path)?;
     }
     let deadline = Instant::now() + PATIENCE;
@@ -129,19 +156,16 @@ fn judge(carried: &Ledger, traffic: &Traffic, claim: Claim) -> Result<()> {
     };
     ensure!(is_right, "lb counts {total} bytes where {relation} {} went through it", traffic.bytes);
     let by = |path| carried.0.get(path).copied().unwrap_or_default();
-    let (path, other, elsewhere_max) = match claim {
-        Claim::Any | Claim::Late(_) => return Ok(()),
-        Claim::Path(path) => (path, None, traffic.hello_bytes),
-        Claim::Either(path, other) => (path, Some(other), traffic.hello_bytes.max(total / 100)),
-        Claim::Long(_) if total / LONG < traffic.hello_bytes.max(1) => return Ok(()),
-        Claim::Long(path) => (path, None, total / 4 * 3),
-    };
-    let elsewhere = total - by(path) - other.map_or(0, by);
+    let Demand { paths: [path, other], bytes } = claim.demand(traffic, total);
+    let carried_there = by(path) + if other == path { 0 } else { by(other) };
+    let paths = if other == path { path.to_owned() } else { format!("{path} or {other}") };
     ensure!(
-        elsewhere <= elsewhere_max && (total == 0 || by(path) > 0),
-        "{elsewhere} of {total} bytes did not go by path {path}; {elsewhere_max} may: {:?}",
+        carried_there >= bytes,
+        "{carried_there} of {total} bytes went by path {paths}; {bytes} must: {:?}",
         carried.0
     );
+    let is_first_demanded = matches!(claim, Claim::Path(_) | Claim::Either(..)) && total > 0;
+    ensure!(!is_first_demanded || by(path) > 0, "nothing went by path {path}: {:?}", carried.0);
     Ok(())
 }
 
@@ -176,26 +200,70 @@ lb_path_flows_total{frontend=\"bench\",path=\"copy\"} 7
         assert_eq!((grown.0["splice"], grown.0["copy"], grown.total()), (50, 100, 150));
     }
 
+    /// The bytes of [`METRICS`]: 900 by splice, 100 by copy.
+    #[track_caller]
+    fn check(claim: Claim, lasting: Lasting, expected: bool) {
+        let traffic = Traffic { bytes: 1000, is_exact: true, lasting };
+        let judged = judge(&carried(), &traffic, claim);
+        assert_eq!(judged.is_ok(), expected, "{traffic:?} {claim:?}: {judged:?}");
+    }
+
     #[test]
-    fn bytes_must_be_all_there_and_on_their_path() {
-        let traffic = |bytes, hello_bytes, is_exact| Traffic { bytes, hello_bytes, is_exact };
-        let check = |traffic, claim, expected: bool| {
-            assert_eq!(judge(&carried(), &traffic, claim).is_ok(), expected, "{traffic:?} {claim:?}");
+    fn bytes_must_be_all_there() {
+        let check = |bytes, is_exact, expected: bool| {
+            let traffic = Traffic { bytes, is_exact, lasting: Lasting::Nothing };
+            assert_eq!(judge(&carried(), &traffic, Claim::Choice("splice")).is_ok(), expected, "{traffic:?}");
         };
-        check(traffic(1000, 100, true), Claim::Path("splice"), true);
-        check(traffic(1000, 99, true), Claim::Path("splice"), false);
-        check(traffic(1000, 99, true), Claim::Any, true);
-        check(traffic(1000, 100, true), Claim::Path("copy"), false);
-        check(traffic(1000, 99, true), Claim::Either("splice", "sockmap"), false);
-        check(traffic(1000, 100, true), Claim::Either("splice", "sockmap"), true);
-        check(traffic(1000, 0, true), Claim::Either("splice", "copy"), true);
-        check(traffic(1000, 1000, true), Claim::Either("sockmap", "copy"), false);
-        check(traffic(1000, 0, true), Claim::Long("copy"), true);
-        let long = Ledger(BTreeMap::from([("packet".to_owned(), 8 * LONG), ("splice".to_owned(), 2 * LONG)]));
-        let judged = |path| judge(&long, &traffic(10 * LONG, 10, true), Claim::Long(path)).is_ok();
-        assert!(judged("packet") && !judged("splice"));
-        check(traffic(999, 100, true), Claim::Any, false);
-        check(traffic(999, 100, false), Claim::Any, true);
-        check(traffic(1001, 100, false), Claim::Any, false);
+        check(1000, true, true);
+        check(999, true, false);
+        check(999, false, true);
+        check(1001, false, false);
+    }
+
+    #[test]
+    fn a_path_that_takes_flows_at_once_has_all() {
+        let all = |path: &str, other: u64| {
+            let carried =
+                Ledger(BTreeMap::from([(path.to_owned(), 1000 - other), ("none".to_owned(), other)]));
+            move |claim, lasting| {
+                judge(&carried, &Traffic { bytes: 1000, is_exact: true, lasting }, claim).is_ok()
+            }
+        };
+        for lasting in
+            [Lasting::Nothing, Lasting::Messages(1000), Lasting::Bursts(1000), Lasting::Stream(1000)]
+        {
+            assert!(all("splice", 0)(Claim::Path("splice"), lasting));
+            assert!(!all("splice", 1)(Claim::Path("splice"), lasting));
+            assert!(!all("copy", 0)(Claim::Path("splice"), lasting));
+            assert!(all("sockmap", 10)(Claim::Either("sockmap", "splice"), lasting));
+            assert!(!all("sockmap", 11)(Claim::Either("sockmap", "splice"), lasting));
+            assert!(!all("splice", 0)(Claim::Either("sockmap", "splice"), lasting));
+        }
+    }
+
+    #[test]
+    fn only_streams_and_bursts_may_be_left_to_the_second_path() {
+        check(Claim::Either("copy", "splice"), Lasting::Stream(1000), true);
+        check(Claim::Either("copy", "splice"), Lasting::Bursts(1000), true);
+        check(Claim::Either("copy", "splice"), Lasting::Messages(1000), false);
+        check(Claim::Either("copy", "splice"), Lasting::Nothing, false);
+    }
+
+    #[test]
+    fn a_path_that_takes_flows_late_has_a_part_of_what_comes_then() {
+        let (messages, stream) = (Lasting::Messages, Lasting::Stream);
+        check(Claim::Lasting("copy"), messages(132), true);
+        check(Claim::Lasting("copy"), messages(136), false);
+        check(Claim::Lasting("copy"), Lasting::Bursts(136), false);
+        check(Claim::Lasting("copy"), stream(400), true);
+        check(Claim::Lasting("copy"), stream(404), false);
+        check(Claim::Lasting("packet"), messages(4), false);
+        check(Claim::Lasting("packet"), Lasting::Nothing, true);
+        check(Claim::Late("copy", "copy"), stream(404), false);
+        check(Claim::Late("copy", "splice"), stream(1000), true);
+        check(Claim::Late("packet", "packet"), messages(1000), true);
+        check(Claim::Choice("copy"), stream(200), true);
+        check(Claim::Choice("copy"), stream(202), false);
+        check(Claim::Choice("packet"), messages(1000), true);
     }
 }

@@ -110,14 +110,15 @@ impl LbPath {
     /// What lb's counters must say.
     pub fn claim(&self) -> Claim {
         match self.word {
-            _ if self.is_choice => Claim::Any,
+            // Without packet-ports it never leaves user space.
+            _ if self.is_choice => Claim::Choice("splice"),
             // What a reader does not keep up with is spliced.
             "sockmap" => Claim::Either(self.word, "splice"),
             "sockmap-inside" => Claim::Path("sockmap"),
-            "sockmap-late" => Claim::Late("sockmap"),
-            "packet-late" => Claim::Late("packet"),
+            "sockmap-late" => Claim::Late("sockmap", "splice"),
+            "packet-late" => Claim::Late("packet", "packet"),
             // What ends before its first pause never leaves user space.
-            "packet" => Claim::Long("packet"),
+            "packet" => Claim::Lasting("packet"),
             word => Claim::Path(word),
         }
     }
@@ -141,8 +142,8 @@ mod tests {
     fn a_path_that_was_asked_for_is_checked() {
         for path in PATHS {
             let is_late = path.word.ends_with("-late");
-            assert_eq!(path.claim() == Claim::Any, path.word == "auto", "{path:?}");
-            assert_eq!(matches!(path.claim(), Claim::Late(_)), is_late, "{path:?}");
+            assert_eq!(matches!(path.claim(), Claim::Choice(_)), path.word == "auto", "{path:?}");
+            assert_eq!(matches!(path.claim(), Claim::Late(..)), is_late, "{path:?}");
             assert_eq!(
                 path.goes_inside() && !is_late,
                 path.settings.contains("promote-after-bytes") || path.word == "sockmap-inside"

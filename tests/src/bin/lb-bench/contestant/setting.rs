@@ -31,13 +31,14 @@ pub fn descriptors() -> usize {
     limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }
 
-/// Client connections that each may have open. Each takes two file descriptors, and those that splice need some for pipes.
+/// Client connections that each may have open. Each takes two file descriptors, those that splice need some for pipes, and lb on path
+/// `packet` more than 300 for its programs and the interfaces that there may be.
 pub fn connections_max() -> usize {
     connections_of(descriptors())
 }
 
 fn connections_of(descriptors: usize) -> usize {
-    (descriptors / 5).saturating_mul(2).saturating_sub(100).clamp(1, CONNECTIONS_CAP)
+    (descriptors / 5).saturating_mul(2).saturating_sub(200).clamp(1, CONNECTIONS_CAP)
 }
 
 /// The first contestant's port.
@@ -167,7 +168,7 @@ pub mod tests {
     fn two_descriptors_a_connection_leave_some_for_pipes() {
         let check =
             |descriptors, expected| assert_eq!(connections_of(descriptors), expected, "{descriptors}");
-        check(20_000, 7_900);
+        check(20_000, 7_800);
         check(1_048_576, CONNECTIONS_CAP);
         check(usize::MAX, CONNECTIONS_CAP);
         check(10, 1);

@@ -73,7 +73,7 @@ fn rows<'results>(
 ) -> Vec<Row<'results>> {
     let rows = results.plan.contestants.iter().filter_map(|name| {
         let values: Vec<f64> = results.series(planned, name, column).into_values().collect();
-        let spread = Spread::of(values.clone())?;
+        let spread = results.spread(planned, name, column)?;
         Some(Row { name, values, spread })
     });
     let mut rows: Vec<_> = rows.collect();

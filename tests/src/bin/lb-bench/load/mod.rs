@@ -10,11 +10,16 @@ pub mod hello;
 pub mod poll;
 pub mod preface;
 pub mod server;
+mod times;
+mod traffic;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+
+pub use times::{TAIL_MIN, Tail, Times, has_tail};
+pub use traffic::{Lasting, Traffic};
 
 /// Names that the balancers route, each to a backend of its own.
 pub const ROUTES: usize = 10;
@@ -33,9 +38,6 @@ pub const SOURCES: (Ipv4Addr, &str) = (Ipv4Addr::new(10, 4, 0, 0), "10.4.0.0/16"
 
 /// Flows of an address; there are some more ports ([`crate::lab`]).
 pub const FLOWS_A_SOURCE: u32 = 50_000;
-
-/// No ClientHello of a real client is longer, in bytes.
-const HELLO_MAX: u64 = 2048;
 
 /// Bytes that the ends of a bulk flow read or write at once.
 pub const CHUNK_SIZE: usize = 256 << 10;
@@ -192,51 +194,8 @@ pub enum Reuse {
     Once,
 }
 
-/// What went through a balancer, both ways together, PROXY headers not counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Traffic {
-    /// All of it.
-    pub bytes: u64,
-    /// The ClientHellos in it.
-    pub hello_bytes: u64,
-    /// Whether it was no more.
-    pub is_exact: bool,
-}
-
-impl Work {
-    /// What a balancer must have carried for this outcome.
-    pub fn traffic(&self, outcome: &Outcome) -> Traffic {
-        const HELLO: u64 = hello::SIZE as u64;
-        let exact = |flows: u32, bytes: u64| {
-            let hello_bytes = u64::from(flows) * HELLO;
-            Traffic { bytes: hello_bytes + bytes, hello_bytes, is_exact: true }
-        };
-        // Each flow of these has exchanged one message before it counts.
-        let exchanged = |flows: u32, exchanges: u64, size: u32| {
-            exact(flows, 2 * (exchanges + u64::from(flows)) * u64::from(size))
-        };
-        let units = outcome.units;
-        match *self {
-            Self::Connections { total, .. } => exact(total, u64::from(total) * ANSWER_SIZE as u64),
-            Self::Download { flows, .. } => exact(flows, units),
-            Self::Upload { flows, .. } => exact(flows, units + u64::from(flows) * size_of::<u64>() as u64),
-            Self::PingPong { flows, size, .. } | Self::Paced { flows, size, .. } => {
-                exchanged(flows, units, size)
-            }
-            Self::Idle { flows } => exchanged(flows, flows.into(), MESSAGE_SIZE),
-            Self::Turns { total, errand, .. } => exact(total, u64::from(total) * errand.bytes()),
-            Self::Https { tool, connections, .. } => {
-                let again = if matches!(tool, Tool::Wrk { reuse: Reuse::Once, .. }) { units } else { 0 };
-                let hello_bytes = (u64::from(connections) + again) * HELLO_MAX;
-                // What TLS adds counts for the balancer, too, and the tools do not say how much it is.
-                Traffic { bytes: outcome.bytes.unwrap_or_default(), hello_bytes, is_exact: false }
-            }
-        }
-    }
-}
-
 /// What a client saw.
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Outcome {
     /// From the start of the work to its end.
     pub seconds: f64,
@@ -248,39 +207,8 @@ pub struct Outcome {
     pub times: Option<Times>,
     /// Times from the start of a connection to the first byte of the answer, where the work has those.
     pub first_byte: Option<Times>,
-}
-
-/// Percentiles of times, in microseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Times {
-    /// Median.
-    pub p50_us: f64,
-    /// 99th percentile, where [`TAIL_MIN`] values lie beyond it.
-    pub p99_us: Option<f64>,
-    /// 99.9th percentile, where [`TAIL_MIN`] values lie beyond it.
-    pub p999_us: Option<f64>,
-}
-
-/// Fewest values beyond a percentile that say something about it.
-pub const TAIL_MIN: u64 = 20;
-
-/// Whether enough of so many values lie beyond a percentile.
-pub fn has_tail(count: u64, per_mille: u64) -> bool {
-    count - (count * per_mille).div_ceil(1000) >= TAIL_MIN
-}
-
-impl Times {
-    /// Of nanoseconds in any order, by nearest rank; `None` if there are none.
-    pub fn of(mut nanoseconds: Vec<u64>) -> Option<Self> {
-        nanoseconds.sort_unstable();
-        let at = |per_mille: usize| {
-            let index = nanoseconds.len().saturating_mul(per_mille).div_ceil(1000).saturating_sub(1);
-            nanoseconds.get(index).map(|nanoseconds| *nanoseconds as f64 / 1e3)
-        };
-        let count = nanoseconds.len() as u64;
-        let in_tail = |per_mille| at(per_mille).filter(|_| has_tail(count, per_mille as u64));
-        Some(Self { p50_us: at(500)?, p99_us: in_tail(990), p999_us: in_tail(999) })
-    }
+    /// The longest of the times, where samples are pooled.
+    pub tail: Option<Tail>,
 }
 
 impl Outcome {
@@ -289,48 +217,10 @@ impl Outcome {
         let units = nanoseconds.len() as u64;
         Self { seconds, units, times: Times::of(nanoseconds), ..Self::default() }
     }
-}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn percentiles_are_by_nearest_rank() {
-        let times = |count: u64| Times::of((1..=count).rev().map(|us| us * 1000).collect());
-        let expected = |p50_us, p99_us, p999_us| Some(Times { p50_us, p99_us, p999_us });
-        assert_eq!(times(20_000), expected(10_000.0, Some(19_800.0), Some(19_980.0)));
-        assert_eq!(times(0), None);
-        assert_eq!(times(1), expected(1.0, None, None));
-    }
-
-    #[test]
-    fn a_percentile_rests_on_some_values() {
-        let check = |count, per_mille, expected| assert_eq!(has_tail(count, per_mille), expected, "{count}");
-        check(20_000, 999, true);
-        check(19_999, 999, false);
-        check(2_000, 990, true);
-        check(1_999, 990, false);
-        check(0, 990, false);
-    }
-
-    #[test]
-    fn traffic_is_hellos_requests_and_answers() {
-        let check = |work: Work, units, bytes| {
-            let traffic = work.traffic(&Outcome { units, ..Outcome::default() });
-            assert_eq!((traffic.bytes, traffic.is_exact), (bytes, true), "{work:?}");
-        };
-        check(Work::Connections { total: 3, concurrent: 1, names: 10 }, 3, 3 * (517 + 100));
-        check(Work::Upload { flows: 2, bytes: 1001 }, 1000, 2 * 517 + 1000 + 2 * 8);
-        check(Work::PingPong { flows: 2, size: 100, exchanges: 5 }, 4, 2 * 517 + (4 + 2) * 200);
-        check(Work::Paced { flows: 2, size: 64, rate: 9, exchanges: 4 }, 4, 2 * 517 + (4 + 2) * 128);
-        check(Work::Idle { flows: 3 }, 3, 3 * (517 + 400));
-        let turns = |errand| Work::Turns { total: 3, concurrent: 2, errand };
-        check(turns(Errand::Exchanges { count: 5, size: 64 }), 3, 3 * (517 + 5 * 2 * 64));
-        check(turns(Errand::Download { bytes: 1000 }), 3, 3 * (517 + 1000));
-        let tool = Tool::Wrk { seconds: 1, reuse: Reuse::Once };
-        let outcome = Outcome { units: 7, bytes: Some(9000), ..Outcome::default() };
-        let traffic = Work::Https { tool, bytes: 1000, connections: 3 }.traffic(&outcome);
-        assert_eq!((traffic.bytes, traffic.hello_bytes, traffic.is_exact), (9000, 10 * HELLO_MAX, false));
+    /// The same, and with the longest of them, for percentiles that take more values than one sample has.
+    pub fn with_tail(seconds: f64, nanoseconds: Vec<u64>) -> Self {
+        let tail = Some(Tail::of(nanoseconds.clone()));
+        Self { tail, ..Self::with_times(seconds, nanoseconds) }
     }
 }

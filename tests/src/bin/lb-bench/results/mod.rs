@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The one source of every report: what ran, where, and each sample. It is what results.json holds.
 
+mod pool;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -88,6 +90,9 @@ pub struct Metric {
     pub is_less_direct: bool,
     /// What reports do with it.
     pub role: Role,
+    /// Where it is a percentile in microseconds that all samples together may have although none has it alone: which one, per mille.
+    #[serde(default)]
+    pub pooled_per_mille: Option<u64>,
 }
 
 /// One workload on one contestant, once.
@@ -133,6 +138,7 @@ impl Planned {
             digits: column.digits,
             is_less_direct: column.is_less_direct,
             role: column.role,
+            pooled_per_mille: column.pooled_per_mille,
         });
         let absent = Contestant::all().into_iter().filter_map(|contestant| {
             Some((contestant.name(), workload.absence(contestant, asked_for)?.to_owned()))
@@ -234,9 +240,11 @@ impl Results {
         self.samples.iter().filter(own)
     }
 
-    /// Median and range of a contestant in a column; `None` if nothing was measured.
+    /// Median and range of a contestant in a column; `None` if nothing was measured. Where no sample has the value alone, that of all
+    /// together.
     pub fn spread(&self, planned: &Planned, contestant: &str, column: usize) -> Option<Spread> {
-        Spread::of(self.series(planned, contestant, column).into_values().collect())
+        let values: Vec<_> = self.series(planned, contestant, column).into_values().collect();
+        Spread::of(values).or_else(|| Spread::of(vec![self.pooled(planned, contestant, column)?]))
     }
 
     /// One contestant by another in a column; `None` if one of them has no values there.

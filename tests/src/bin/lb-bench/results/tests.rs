@@ -9,6 +9,7 @@ pub fn results(rows: &[(&str, &[f64])]) -> Results {
         digits: 1,
         is_less_direct,
         role: if is_less_direct { Role::Counted } else { Role::Shown },
+        pooled_per_mille: None,
     };
     let planned = Planned {
         suite: "bulk".to_owned(),

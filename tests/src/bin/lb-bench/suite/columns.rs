@@ -19,6 +19,8 @@ pub struct Column {
     pub is_less_direct: bool,
     /// What reports do with it.
     pub role: Role,
+    /// Where it is a percentile of times in microseconds that may take more values than a sample has: which one, per mille.
+    pub pooled_per_mille: Option<u64>,
 }
 
 /// What reports do with a number.
@@ -36,7 +38,7 @@ pub enum Role {
 type Value = fn(&Sample) -> Option<f64>;
 
 const fn column(role: Role, title: &'static str, digits: usize, value: Value) -> Column {
-    Column { title, digits, value, is_less_direct: false, role }
+    Column { title, digits, value, is_less_direct: false, role, pooled_per_mille: None }
 }
 
 const fn shown(title: &'static str, digits: usize, value: Value) -> Column {
@@ -53,6 +55,11 @@ const fn aside(title: &'static str, digits: usize, value: Value) -> Column {
 
 const fn less_direct(column: Column) -> Column {
     Column { is_less_direct: true, ..column }
+}
+
+/// The 99.9th percentile: of each sample, or of all together.
+const fn pooled(column: Column) -> Column {
+    Column { pooled_per_mille: Some(999), ..column }
 }
 
 fn times(sample: &Sample) -> Option<Times> {
@@ -126,7 +133,7 @@ pub const BULK: &[Column] = &[
 pub const LATENCY: &[Column] = &[
     shown("p50, µs", 1, |sample| Some(times(sample)?.p50_us)),
     shown("p99, µs", 1, |sample| times(sample)?.p99_us),
-    shown("p99.9, µs", 1, |sample| times(sample)?.p999_us),
+    pooled(shown("p99.9, µs", 1, |sample| times(sample)?.p999_us)),
     aside("exchanges/s", 0, |sample| Some(sample.rate())),
     counted("client CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.client_cpu_seconds))),
     counted("balancer CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
@@ -141,7 +148,7 @@ pub const LATENCY: &[Column] = &[
 pub const PINGPONG: &[Column] = &[
     shown("p50, µs", 1, |sample| Some(times(sample)?.p50_us)),
     shown("p99, µs", 1, |sample| times(sample)?.p99_us),
-    counted("p99.9, µs", 1, |sample| times(sample)?.p999_us),
+    pooled(counted("p99.9, µs", 1, |sample| times(sample)?.p999_us)),
     counted("exchanges/s", 0, |sample| Some(sample.rate())),
     shown("balancer CPU, µs/exchange", 1, |sample| Some(cpu(sample, sample.balancer_cpu_seconds?))),
     counted("CPU of all three, µs/exchange", 1, |sample| Some(cpu(sample, sample.all_cpu_seconds()))),
@@ -258,6 +265,13 @@ mod tests {
             let titles: BTreeSet<_> = columns.iter().map(|column| column.title).collect();
             assert_eq!(titles.len(), columns.len());
         }
+    }
+
+    #[test]
+    fn what_is_pooled_is_in_microseconds() {
+        let pooled = ALL.into_iter().flatten().filter(|column| column.pooled_per_mille.is_some());
+        let titles: Vec<_> = pooled.map(|column| column.title).collect();
+        assert_eq!(titles, ["p99.9, µs"; 2]);
     }
 
     #[test]

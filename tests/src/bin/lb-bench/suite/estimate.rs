@@ -22,11 +22,14 @@ const OPENED: f64 = 6_000.0;
 /// Files and bytes in a second over TLS.
 const FILES: (f64, f64) = (18_000.0, 0.55e9);
 
-/// The client's start, and the pause.
-const AROUND: f64 = 0.1 + crate::run::PAUSE.as_millis() as f64 / 1e3;
+/// The client's start.
+const AROUND: f64 = 0.1;
 
-/// A start with its warm-up, and what each name adds to it, the file that it stands in included.
-const START: (f64, f64) = (0.3, 3e-6);
+/// A start, and what each name adds to it, the file that it stands in included.
+const START: (f64, f64) = (0.1, 3e-6);
+
+/// What follows a start unless nobody is warmed up.
+const WARM_UP: f64 = 0.2;
 
 /// The same for Envoy, where filter chains hold the names, and for sozu, where each is a message to each worker.
 const START_BY_NAME_SLOW: f64 = 50e-6;
@@ -41,8 +44,9 @@ impl Workload {
             Contestant::Envoy | Contestant::Sozu | Contestant::SozuSplice => START_BY_NAME_SLOW,
             _ => START.1,
         };
-        let seconds =
-            samples as f64 * (AROUND + work(self.work)) + starts as f64 * (START.0 + names * by_name);
+        let start = START.0 + names * by_name + if self.is_warmed_up { WARM_UP } else { 0.0 };
+        let sample = AROUND + work(self.work) + self.pause().as_secs_f64();
+        let seconds = samples as f64 * sample + starts as f64 * start;
         Duration::from_secs_f64(seconds)
     }
 }

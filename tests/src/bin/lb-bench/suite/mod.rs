@@ -5,10 +5,13 @@ mod columns;
 mod estimate;
 mod workloads;
 
+use std::time::Duration;
+
 use clap::ValueEnum;
 
 use crate::contestant::{AskedFor, Contestant, Duty, descriptors};
 use crate::load::{Errand, TAIL_MIN, Tool, Work};
+use crate::run::PAUSE;
 pub use columns::{Column, Role};
 
 /// A group of workloads.
@@ -26,7 +29,7 @@ pub enum Suite {
     Idle,
     /// Downloads from nginx over TLS.
     Https,
-    /// How cost grows with names, servers and flows; lb and HAProxy alone.
+    /// How cost grows with names, servers and flows; lb and HAProxy, and flows also without a balancer.
     Scale,
     /// When lb had better go inside the kernel, and leave it: short connections and streams, at once, by default and never. For who asks.
     Promotion,
@@ -63,11 +66,13 @@ impl Suite {
                  slowest balancer reached in a closed loop on two cores, with --thorough also about a fifth. Open loop: the time of an exchange counts \
                  from when its request was due, whether or not the flow was free then, so nothing is omitted when a balancer \
                  stalls. One exchange is outstanding on a flow at most. Where exchanges/s are below the rate, it was too much, and \
-                 the times say how long the queue had become. A percentile is shown if TAIL values lie beyond it in each sample."
+                 the times say how long the queue had become. A percentile is shown if TAIL values lie beyond it in each sample; \
+                 the 99.9th, where fewer do, is that of the times of all repeats together, if TAIL lie beyond it there: one number, \
+                 without a range and without a ratio."
             }
             Self::Pingpong => {
                 "Requests and answers of the same size on established flows, one exchange outstanding on each (closed loop: a slow \
-                 answer delays the next question, which hides some of the wait)."
+                 answer delays the next question, which hides some of the wait). Percentiles as in latency."
             }
             Self::Idle => {
                 "Flows that have exchanged two messages, the second when all of them were there, on a balancer started for the purpose. User memory is growth of VmRSS. \
@@ -115,11 +120,11 @@ impl Suite {
 pub enum Size {
     /// Whatever may be of interest, everybody everywhere.
     Thorough,
-    /// Enough for numbers that mean something, within an hour.
+    /// Enough for numbers that mean something, in a good hour.
     Full,
     /// Enough to see that everything works.
     Quick,
-    /// Enough to see that every contestant works in every suite, in two minutes.
+    /// Enough to see that every contestant works in every suite that is for it, in two minutes: nobody is warmed up, and nothing settles.
     Ci,
 }
 
@@ -159,6 +164,9 @@ pub struct Workload {
     pub field: Field,
     /// Whether the peers take part, too, that are not the most usual ones.
     pub has_further_peers: bool,
+    /// Whether a balancer does some of the work before it is measured, and everything settles between samples: without that, figures mean
+    /// nothing.
+    pub is_warmed_up: bool,
 }
 
 /// Who takes part in a workload without having been asked for.
@@ -204,13 +212,26 @@ impl Workload {
         }
         match contestant {
             Contestant::Lb(_) | Contestant::Haproxy | Contestant::HaproxyNew => None,
+            Contestant::Direct if self.suite == Suite::Scale => match self.work {
+                Work::Paced { .. } => None,
+                _ => Some("without a balancer there are no names to find and no servers to choose from"),
+            },
             _ if self.suite == Suite::Scale => Some("this suite is for lb and HAProxy"),
             _ => contestant.objection(self.duty),
         }
     }
 
-    /// Enough work of the same kind that nothing happens for the first time while it is measured.
-    pub fn warm_up(&self) -> Work {
+    /// Enough work of the same kind that nothing happens for the first time while it is measured; `None` if nobody is warmed up.
+    pub fn warm_up(&self) -> Option<Work> {
+        self.is_warmed_up.then(|| self.less_work())
+    }
+
+    /// From the end of the work to the next sample, at least.
+    pub fn pause(&self) -> Duration {
+        if self.is_warmed_up { PAUSE } else { Duration::ZERO }
+    }
+
+    fn less_work(&self) -> Work {
         match self.work {
             Work::Connections { total, concurrent, names } => {
                 Work::Connections { total: total.min(1_000), concurrent, names }

@@ -91,7 +91,7 @@ fn wrk_outcome(said: &str, bytes: u64) -> Result<Outcome> {
         units: result.requests,
         bytes: Some(result.bytes),
         times: Some(times),
-        first_byte: None,
+        ..Outcome::default()
     })
 }
 

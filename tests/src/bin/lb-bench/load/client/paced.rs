@@ -71,7 +71,7 @@ pub fn run(flows: &[TcpStream], size: u32, rate: u32, exchanges: u32) -> Result<
             load.hear(ready)
         })?;
     }
-    Ok(Outcome::with_times(load.start.elapsed().as_secs_f64(), load.times))
+    Ok(Outcome::with_tail(load.start.elapsed().as_secs_f64(), load.times))
 }
 
 /// Ticks whenever a request is due, or less often if nobody looks. A timer that is waited for on its own is exact; the kernel
