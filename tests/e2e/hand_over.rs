@@ -4,7 +4,7 @@
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use lb_tests::agent::Agent;
+use lb_tests::agent::{Agent, Record};
 use lb_tests::config::{Config, Path};
 use lb_tests::hello::Hello;
 use lb_tests::kernel::redirected;
@@ -18,7 +18,7 @@ use lb_tests::wait::until;
 use rustix::process::Signal;
 
 use crate::support::{
-    PORT, Relay, SERVER_PORT, allow_many_connections, assert_nothing_left, assert_received, median,
+    PORT, Relay, SERVER_PORT, allow_many_connections, assert_nothing_left, assert_received, greet, median,
 };
 
 /// Within this time a server must have what a client has sent, however silent that is then. It takes milliseconds; two cores may be busy
@@ -145,6 +145,8 @@ fn clients_that_have_finished_before_are_served(path: Path) {
 fn clients_that_have_reset_before_leave_nothing(path: Path) {
     let relay = Relay::start(path);
     let sockets = relay.agent.process.sockets();
+    // The path takes flows, and this one is none of theirs.
+    let (client, server) = relay.handed_over(path);
     let clients = while_it_stands_still(&relay, |client| say(client, b"request"));
     // The agent stands still again, and has not been asked to do anything since.
     relay.agent.process.signal(Signal::STOP);
@@ -155,13 +157,37 @@ fn clients_that_have_reset_before_leave_nothing(path: Path) {
     let count = clients.len() + 1;
     clients.into_iter().for_each(reset);
     relay.agent.process.signal(Signal::CONT);
-    let records = relay.agent.until_records(count);
-    assert!(records.iter().all(|record| record.close() != "finished"), "{records:?}");
+    relay.agent.until_records(count);
     while let Some(server) = relay.listener.accept_within(Duration::from_millis(100)) {
         assert_eq!(receive_all(&server).1, End::Reset);
     }
+    greet(&client, &server);
+    finish(&client);
+    finish(&server);
+    let records = relay.agent.until_records(count + 1);
+    let (other, records) = records.split_first().expect("so many");
+    assert_eq!(
+        (other.close(), other.number("received_bytes"), other.number("sent_bytes")),
+        ("finished", 2, 2)
+    );
+    for record in records {
+        let bytes = (record.number("received_bytes"), record.number("sent_bytes"));
+        assert!(record.close() != "finished" && [(0, 0), (7, 0)].contains(&bytes), "{record:?}");
+    }
+    assert_counted(&relay.agent, path);
     relay.assert_nothing_left(path);
     until("sockets to be closed", || relay.agent.process.sockets() <= sockets);
+}
+
+/// Asserts that paths have counted what the log says of flows that have all ended, and that `path` has refused nothing but ends.
+fn assert_counted(agent: &Agent, path: Path) {
+    let carried = |record: &Record| record.number("received_bytes") + record.number("sent_bytes");
+    let bytes: u64 = agent.records().iter().map(carried).sum();
+    agent.until_count("lb_path_bytes_total", &[], bytes);
+    let (scrape, own) = (agent.scrape(), agent.own_flows(path));
+    assert!(own > 0, "nothing went over {path:?}");
+    let late = scrape.count("lb_path_fallbacks_total", &[("reason", "not-established")]);
+    assert_eq!(scrape.count("lb_path_fallbacks_total", &[]), late, "refused for another reason than an end");
 }
 
 /// Clients that have connected, and done something, before the agent has accepted them.

@@ -5,6 +5,7 @@
 //! The kernel must have netem (tc-netem(8), CONFIG_NET_SCH_NETEM). `cargo xtask test` says so where it has not; `cargo xtask vm` runs
 //! these tests in kernels that do.
 
+mod faults;
 mod packet;
 
 use std::net::TcpStream;
@@ -15,6 +16,10 @@ use lb_tests::net::{Namespace, Net};
 use lb_tests::size;
 use lb_tests::stream::{End, finish, receive_all, receive_at_most, send};
 
+use self::faults::{
+    Carrier, a_long_way, a_long_way_that_loses_one_packet_in_a_hundred, one_lost_packet_in_a_hundred,
+    one_lost_packet_in_twenty_five, packets_that_come_twice, packets_that_overtake,
+};
 use crate::support::{Relay, assert_received, required};
 
 on_both_paths! {
@@ -34,61 +39,40 @@ inside_the_kernel! {
     packets_that_come_twice,
 }
 
-fn one_lost_packet_in_a_hundred(path: Path) {
-    is_exact(path, &["loss", "1%"]);
-}
-
-fn one_lost_packet_in_twenty_five(path: Path) {
-    is_exact(path, &["loss", "4%"]);
-}
-
-fn a_long_way(path: Path) {
-    is_exact(path, &["delay", "3ms"]);
-}
-
-fn a_long_way_that_loses_one_packet_in_a_hundred(path: Path) {
-    is_exact(path, &["delay", "3ms", "loss", "1%"]);
-}
-
-fn packets_that_overtake(path: Path) {
-    is_exact(path, &["delay", "3ms", "reorder", "25%", "50%"]);
-}
-
-fn packets_that_come_twice(path: Path) {
-    is_exact(path, &["duplicate", "5%"]);
-}
-
-/// Sends both ways at once over links with this fault.
-fn is_exact(path: Path, fault: &[&str]) {
-    let net = Net::new(1);
-    // What the agent's sockets may send at a time, so that writes into them are cut in many places.
-    net.balancer.sysctl("net/ipv4/tcp_wmem", "4096 16384 16384");
-    for (place, interface) in interfaces(&net) {
-        spoil(place, interface, fault);
-    }
-    let relay = Relay::over(net, path, required(path));
-    let (client, server) = relay.handed_over(path);
-    let bytes = size(8 << 20, 64 << 20);
-    std::thread::scope(|scope| {
-        let up = scope.spawn(|| send(&client, 1, bytes).expect("the server reads"));
-        let down = scope.spawn(|| send(&server, 2, bytes).expect("the client reads"));
-        let at_client = scope.spawn(|| receive_at_most(&client, 2, bytes));
-        let at_server = receive_at_most(&server, 1, bytes);
-        let at_client = at_client.join().expect("no panic");
-        assert_received(&at_server, bytes, End::Silent);
-        assert_received(&at_client, bytes, End::Silent);
-        assert_eq!(at_server.sha256, up.join().expect("no panic"));
-        assert_eq!(at_client.sha256, down.join().expect("no panic"));
-    });
-    // The ends come last: what a socket holds that has begun to close is not carried inside the kernel.
-    ends_come_across(&client, &server);
-    assert_eq!(relay.close_reason(), "finished");
-    assert_eq!(relay.agent.assert_own_path(path, 1), 2 * bytes + 2);
-    if path == Path::Sockmap {
-        relay.agent.assert_inside(99);
-    }
-    for (place, interface) in interfaces(&relay.net) {
-        assert_spoilt(place, interface, fault);
+impl Carrier for Path {
+    /// Sends both ways at once, until both ends have come across.
+    fn brings_everything(self, fault: &[&str]) {
+        let path = self;
+        let net = Net::new(1);
+        // What the agent's sockets may send at a time, so that writes into them are cut in many places.
+        net.balancer.sysctl("net/ipv4/tcp_wmem", "4096 16384 16384");
+        for (place, interface) in interfaces(&net) {
+            spoil(place, interface, fault);
+        }
+        let relay = Relay::over(net, path, required(path));
+        let (client, server) = relay.handed_over(path);
+        let bytes = size(8 << 20, 64 << 20);
+        std::thread::scope(|scope| {
+            let up = scope.spawn(|| send(&client, 1, bytes).expect("the server reads"));
+            let down = scope.spawn(|| send(&server, 2, bytes).expect("the client reads"));
+            let at_client = scope.spawn(|| receive_at_most(&client, 2, bytes));
+            let at_server = receive_at_most(&server, 1, bytes);
+            let at_client = at_client.join().expect("no panic");
+            assert_received(&at_server, bytes, End::Silent);
+            assert_received(&at_client, bytes, End::Silent);
+            assert_eq!(at_server.sha256, up.join().expect("no panic"));
+            assert_eq!(at_client.sha256, down.join().expect("no panic"));
+        });
+        // The ends come last: what a socket holds that has begun to close is not carried inside the kernel.
+        ends_come_across(&client, &server);
+        assert_eq!(relay.close_reason(), "finished");
+        assert_eq!(relay.agent.assert_own_path(path, 1), 2 * bytes + 2);
+        if path == Path::Sockmap {
+            relay.agent.assert_inside(99);
+        }
+        for (place, interface) in interfaces(&relay.net) {
+            assert_spoilt(place, interface, fault);
+        }
     }
 }
 

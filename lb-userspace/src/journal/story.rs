@@ -334,6 +334,15 @@ mod tests {
         assert_eq!(Story::from_bytes(b"\0\0"), None);
     }
 
+    #[test]
+    fn a_text_that_was_written_or_forgotten_in_part_is_no_story() {
+        let whole = story("a.example", "h2", &[7; 128]).to_bytes().expect("short enough");
+        for at in 1..whole.len() {
+            let (beginning, end) = whole.split_at(at);
+            assert_eq!([beginning, end].map(Story::from_bytes), [None, None], "cut at {at}");
+        }
+    }
+
     proptest! {
         #[test]
         fn any_text_is_read_as_it_was_written(sni in ".{0,60}", alpn in ".{0,40}", id: Vec<u8>) {

@@ -11,6 +11,10 @@ use lb_tests::net::Net;
 use lb_tests::size;
 use lb_tests::stream::{End, Received, finish, receive, receive_exactly, say, send};
 
+use super::faults::{
+    Carrier, a_long_way, a_long_way_that_loses_one_packet_in_a_hundred, one_lost_packet_in_a_hundred,
+    one_lost_packet_in_twenty_five, packets_that_are_damaged, packets_that_come_twice, packets_that_overtake,
+};
 use super::{assert_spoilt, interfaces, spoil};
 use crate::packet_lab::{Family, Lab, Lines};
 use crate::support::NOTHING_KEPT;
@@ -34,64 +38,38 @@ const MESSAGES: usize = 20;
 /// How many flows in a hundred have to leave it, at least. Where links take their time, some end before they could.
 const LEAVE_PERCENT: u64 = 50;
 
-fn one_lost_packet_in_a_hundred(family: Family) {
-    all_arrive(family, &["loss", "1%"]);
-}
-
-fn one_lost_packet_in_twenty_five(family: Family) {
-    all_arrive(family, &["loss", "4%"]);
-}
-
-fn a_long_way(family: Family) {
-    all_arrive(family, &["delay", "3ms"]);
-}
-
-fn a_long_way_that_loses_one_packet_in_a_hundred(family: Family) {
-    all_arrive(family, &["delay", "3ms", "loss", "1%"]);
-}
-
-fn packets_that_overtake(family: Family) {
-    all_arrive(family, &["delay", "3ms", "reorder", "25%", "50%"]);
-}
-
-fn packets_that_come_twice(family: Family) {
-    all_arrive(family, &["duplicate", "5%"]);
-}
-
-fn packets_that_are_damaged(family: Family) {
-    all_arrive(family, &["corrupt", "2%"]);
-}
-
-/// Many flows over links with this fault: each brings every byte each way and both ends, and many of them leave the agent.
-fn all_arrive(family: Family, fault: &[&str]) {
-    let net = Net::new(1);
-    for (place, interface) in interfaces(&net) {
-        spoil(place, interface, fault);
-    }
-    let lab = Lab::with(net, family, Lines { global: NOTHING_KEPT, ..Lines::default() });
-    let (flows, next) = (size(60, 2_000_u64), AtomicU64::new(0));
-    std::thread::scope(|scope| {
-        for _ in 0..AT_ONCE {
-            scope.spawn(|| {
-                let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < flows);
-                while let Some(number) = take() {
-                    ask(&lab.net.client.connect(lab.address()), number);
-                }
-            });
+impl Carrier for Family {
+    /// Many flows at once: each brings every byte each way and both ends, and many of them leave the agent.
+    fn brings_everything(self, fault: &[&str]) {
+        let net = Net::new(1);
+        for (place, interface) in interfaces(&net) {
+            spoil(place, interface, fault);
         }
-        for _ in 0..flows {
-            let server = lab.listener.accept();
-            scope.spawn(move || answer(&server));
+        let lab = Lab::with(net, self, Lines { global: NOTHING_KEPT, ..Lines::default() });
+        let (flows, next) = (size(60, 2_000_u64), AtomicU64::new(0));
+        std::thread::scope(|scope| {
+            for _ in 0..AT_ONCE {
+                scope.spawn(|| {
+                    let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|number| *number < flows);
+                    while let Some(number) = take() {
+                        ask(&lab.net.client.connect(lab.address()), number);
+                    }
+                });
+            }
+            for _ in 0..flows {
+                let server = lab.listener.accept();
+                scope.spawn(move || answer(&server));
+            }
+        });
+        let records = lab.agent.until_records(usize::try_from(flows).expect("not so many"));
+        let others: Vec<_> = records.iter().filter(|record| record.close() != "finished").collect();
+        assert!(others.is_empty(), "{others:?}");
+        let left = lab.agent.own_flows(Path::Packet);
+        println!("{left} of {flows} flows have left the agent");
+        assert!(left * 100 >= flows * LEAVE_PERCENT, "{left} of {flows} flows have left the agent");
+        for (place, interface) in interfaces(&lab.net) {
+            assert_spoilt(place, interface, fault);
         }
-    });
-    let records = lab.agent.until_records(usize::try_from(flows).expect("not so many"));
-    let others: Vec<_> = records.iter().filter(|record| record.close() != "finished").collect();
-    assert!(others.is_empty(), "{others:?}");
-    let left = lab.agent.own_flows(Path::Packet);
-    println!("{left} of {flows} flows have left the agent");
-    assert!(left * 100 >= flows * LEAVE_PERCENT, "{left} of {flows} flows have left the agent");
-    for (place, interface) in interfaces(&lab.net) {
-        assert_spoilt(place, interface, fault);
     }
 }
 

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `cargo xtask ebpf`: builds the BPF object so that it is the same on every machine and in every folder, but for the order of a few types
-//! ([`same`](same::same)).
+//! `cargo xtask ebpf`: builds the BPF object so that it is the same on every machine and in every folder.
 
+mod btf;
 mod object;
-mod same;
 
 #[path = "../../../lb-ebpf/digest.rs"]
 mod digest;
@@ -15,7 +14,6 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use self::same::same;
 use crate::repository::{cargo, executable, output, root};
 
 #[cfg(test)]
@@ -61,14 +59,13 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Fails unless the committed object and digests are what a fresh build gives.
 fn compare(object: &[u8]) -> Result<()> {
-    let committed = |file: &str| fs::read(root().join(file)).with_context(|| format!("cannot read {file}"));
-    let kept = committed(digest::OBJECT)?;
-    let digests = digest::Digests::compute(root(), &kept)?.to_string();
-    for (file, is_same) in [
-        (digest::OBJECT, same(&kept, object)),
-        (digest::DIGEST, committed(digest::DIGEST)? == digests.as_bytes()),
-    ] {
-        ensure!(is_same, "{file} differs from a fresh build: run `cargo xtask ebpf` and commit the result");
+    let digests = digest::Digests::compute(root(), object)?.to_string();
+    for (file, fresh) in [(digest::OBJECT, object), (digest::DIGEST, digests.as_bytes())] {
+        let committed = fs::read(root().join(file)).with_context(|| format!("cannot read {file}"))?;
+        ensure!(
+            committed == fresh,
+            "{file} differs from a fresh build: run `cargo xtask ebpf` and commit the result"
+        );
     }
     println!("{} is what these sources give", digest::OBJECT);
     Ok(())
@@ -140,7 +137,7 @@ enum Messages {
     Logged,
 }
 
-/// Builds and strips the object.
+/// Builds the object and finishes it.
 fn build(target_dir: &Path, messages: Messages) -> Result<Vec<u8>> {
     let folders = machine_folders()?;
     let remaps = folders.iter().map(|(from, to)| format!("--remap-path-prefix={}={to}", from.display()));
@@ -154,7 +151,7 @@ fn build(target_dir: &Path, messages: Messages) -> Result<Vec<u8>> {
         output(command.args(["--release", "--bin=lb-ebpf", "--message-format=json-render-diagnostics"]))?;
     let linked = executable(&messages).context("cargo built lb-ebpf but did not say where")?;
     let linked = fs::read(&linked).with_context(|| format!("cannot read {}", linked.display()))?;
-    let object = object::strip(&linked)?;
+    let object = object::finish(&linked)?;
     let texts: Vec<String> = folders.iter().map(|(from, _)| from.display().to_string()).collect();
     if let Some(text) = object::find_text(&object, &texts) {
         bail!("the object names {text}, which is this machine's: it would differ elsewhere");

@@ -299,4 +299,28 @@ mod tests {
         ledger.forget(2, 3);
         assert_eq!(ledger.tell(1, &[b'b'; PART_BYTES * 5]).expect("room by now"), 5);
     }
+
+    #[test]
+    fn a_torn_story_is_what_is_there_and_is_forgotten_as_a_whole() {
+        let Ok(maps) = Maps::create(4) else { return };
+        let parts = [[b'a'; PART_BYTES], [b'b'; PART_BYTES], [b'c'; PART_BYTES]];
+        let check = |missing: &[u8], text: &[[u8; PART_BYTES]], up_to: u8| {
+            let killed = Ledger::new(&maps, 4).expect("they were just made");
+            killed.tell(2, parts.as_flattened()).expect("room");
+            let stories = killed.stories.as_ref().expect("it has maps");
+            for part in missing {
+                lock(stories).0.remove(&key(2, *part)).expect("it was told");
+            }
+            let next = Ledger::new(&maps, 4).expect("as before");
+            assert_eq!(next.stories(), [(2, text.as_flattened().to_vec(), up_to)], "without {missing:?}");
+            next.forget(2, up_to);
+            assert_eq!(next.stories(), [], "without {missing:?}");
+        };
+        // A kill while it is told: the last parts are missing.
+        check(&[2], &parts[..2], 2);
+        check(&[1, 2], &parts[..1], 1);
+        // A kill while it is forgotten: the first ones are.
+        check(&[0], &parts[1..], 3);
+        check(&[0, 1], &parts[2..], 3);
+    }
 }

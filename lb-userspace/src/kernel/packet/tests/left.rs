@@ -240,6 +240,10 @@ fn what_has_left_user_space_is_taken_up_unless_it_was_logged() {
             assert_eq!(entries.edit(slot, |record| record.flow.phase()), Phase::Gone, "{row:?}");
         }
     }
+    // Nobody else has a story any more.
+    let told: Vec<_> = ledger().stories().into_iter().map(|(slot, story, _)| (slot, story)).collect();
+    let expected = orphans.iter().filter(|orphan| !orphan.story.is_empty());
+    assert_eq!(told, expected.map(|orphan| (orphan.slot.number(), orphan.story.clone())).collect::<Vec<_>>());
     let free: Vec<_> = std::iter::from_fn(|| slots.take(std::time::Instant::now())).collect();
     assert_eq!(free.len() + orphans.len(), SLOTS as usize);
     // Dropped without being taken up, they are the next agent's; taken up, they are over.
