@@ -173,12 +173,38 @@ pub(crate) fn until_handed_over(agent: &Agent, path: Path, flows: usize) {
     });
 }
 
+/// Waits until so many open flows have carried so many bytes of their clients by the path itself, by its own counters: those of the
+/// program, where there is one.
+#[track_caller]
+pub(crate) fn until_carried(agent: &Agent, path: Path, flows: usize, bytes: u64) {
+    until("all flows to be handed over", || match path {
+        Path::Sockmap => {
+            redirected(&agent.process).into_values().filter(|carried| *carried == bytes).count() == flows
+        }
+        // On `auto`, a flow that changes its way counts for both.
+        _ => agent.own_flows(path) >= flows as u64,
+    });
+}
+
 /// Waits until so many flows are counted, and asserts that the path itself has carried something of each, and 99 % of all bytes: of short
 /// flows all, so that each was handed over before its first byte.
 #[track_caller]
 pub(crate) fn assert_carried(agent: &Agent, path: Path, flows: u64) {
     agent.assert_own_path(path, flows);
     agent.assert_share(path, 99);
+}
+
+/// Waits until so many flows are counted, and asserts that path `sockmap` has left all of them to others, for this reason; and that another
+/// path has carried all of them.
+#[track_caller]
+pub(crate) fn assert_left(agent: &Agent, path: Path, reason: &str, flows: u64) {
+    agent.assert_path(path, flows);
+    if path != Path::Sockmap {
+        return agent.assert_share(path, 100);
+    }
+    let labels = [("path", "sockmap"), ("reason", reason)];
+    let left = agent.scrape().count("lb_path_fallbacks_total", &labels);
+    assert_eq!((left, agent.own_flows(path)), (flows, 0), "flows left for being {reason}, and flows inside");
 }
 
 /// Waits until so many bytes are counted, also of flows that are open, and asserts that 99 % of all went the way that `path` itself is.
