@@ -151,7 +151,7 @@ fn flows_that_race_the_hand_over_are_exact_and_leave_nothing() {
     assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
     relay.agent.until_idle();
     // The others had begun to end before.
-    assert_stayed(&relay.agent, Path::Sockmap, flows as u64);
+    assert_stayed(&relay.agent, Path::Sockmap, flows as u64, 4);
     let scrape = relay.agent.scrape();
     assert_eq!(scrape.count("lb_sockmap_memory_bytes", &[]), 0);
     // Of pipes a few stay, for who comes next, and a connection to the admin surface may.
