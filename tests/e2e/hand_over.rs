@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use lb_tests::agent::{Agent, Record};
 use lb_tests::config::{Config, Path};
 use lb_tests::hello::Hello;
-use lb_tests::kernel::redirected;
 use lb_tests::net::{Listener, Net};
 use lb_tests::random::Random;
 use lb_tests::size;
@@ -18,16 +17,19 @@ use lb_tests::wait::until;
 use rustix::process::Signal;
 
 use crate::support::{
-    PORT, Relay, SERVER_PORT, allow_many_connections, assert_nothing_left, assert_received, greet, median,
+    PORT, Relay, SERVER_PORT, allow_many_connections, assert_left, assert_nothing_left, assert_received, greet,
+    median, until_carried,
 };
 
 /// Within this time a server must have what a client has sent, however silent that is then. It takes milliseconds; two cores may be busy
 /// with other tests.
 const PROMPTLY: Duration = Duration::from_secs(2);
 
-/// The same for a half of them, with time for others: 50 ms should be enough. What comes only when the agent looks after the flow takes
-/// a second.
-const USUALLY: Duration = Duration::from_millis(200);
+/// The same for a half of them: 50 ms, where there are enough of them to tell, and else with time for others. What comes only when the agent
+/// looks after the flow takes a second.
+fn usually() -> Duration {
+    Duration::from_millis(size(200, 50))
+}
 
 on_all_paths! {
     the_hello_of_a_client_that_then_waits_is_passed_on_at_once,
@@ -55,7 +57,7 @@ fn the_hello_of_a_client_that_then_waits_is_passed_on_at_once(path: Path) {
     }
     assert!(times.iter().all(|time| *time < PROMPTLY), "{times:?} for a hello");
     let usual = median(&format!("a hello to its server, {path:?}"), times);
-    assert!(usual < USUALLY, "{usual:?} for a hello");
+    assert!(usual < usually(), "{usual:?} for a hello");
     // Nobody has sent anything else.
     until_carried(&passthrough.agent, path, flows, wire.len() as u64);
     drop(open);
@@ -101,18 +103,6 @@ fn arrives_once(path: Path, frontend_lines: &str, wire: &[u8], piece: usize) {
     assert_eq!((record.number("received_bytes"), record.number("sent_bytes")), (wire.len() as u64, 6));
 }
 
-/// Waits until so many open flows have carried so many bytes of their clients by the path itself, by its own counters: those of the
-/// program, where there is one.
-fn until_carried(agent: &Agent, path: Path, flows: usize, bytes: u64) {
-    until("all flows to be handed over", || match path {
-        Path::Sockmap => {
-            redirected(&agent.process).into_values().filter(|carried| *carried == bytes).count() == flows
-        }
-        // On `auto`, a flow that changes its way counts for both.
-        _ => agent.own_flows(path) >= flows as u64,
-    });
-}
-
 /// A socket whose peer has finished is in no state in which a socket map takes it: user space must.
 fn clients_that_have_finished_before_are_served(path: Path) {
     let relay = Relay::start(path);
@@ -134,11 +124,7 @@ fn clients_that_have_finished_before_are_served(path: Path) {
     for record in &records {
         assert_eq!((record.close(), record.number("received_bytes")), ("finished", 7), "{record:?}");
     }
-    if path == Path::Sockmap {
-        let reason = [("path", "sockmap"), ("reason", "not-established")];
-        let refused = relay.agent.scrape().count("lb_path_fallbacks_total", &reason);
-        assert_eq!((refused, relay.agent.own_flows(path)), (clients.len() as u64, 0));
-    }
+    assert_left(&relay.agent, path, "not-established", clients.len() as u64);
     relay.assert_nothing_left(path);
 }
 
@@ -218,6 +204,24 @@ fn flows_that_race_the_hand_over_are_exact(path: Path) {
     assert_eq!(scrape.count("lb_path_fallbacks_total", &[]), late, "refused for another reason than an end");
     // Some flows carry nothing, and some have ended before.
     assert!(own + late >= flows as u64 * 3 / 4, "{own} flows over {path:?}, {late} were late");
+    assert_stayed(&relay.agent, path, flows as u64, 6);
+}
+
+/// Of flows that end at any moment around the hand-over, the kernel takes only those into a socket map whose ends have not come before
+/// (net/core/sock_map.c, sock_map_sk_state_allowed). How many those are depends on what else the machine has to do: one in so many, at least.
+/// Whichever it takes, it carries.
+#[track_caller]
+pub(crate) fn assert_stayed(agent: &Agent, path: Path, flows: u64, one_in: u64) {
+    let own = agent.own_flows(path);
+    assert!(own >= flows / one_in, "{own} of {flows} flows over {path:?}");
+    let is_own = |record: &Record| path.own_labels().contains(&record.text("path"));
+    let bytes = |record: &Record| record.number("received_bytes") + record.number("sent_bytes");
+    let of_own: u64 = agent.records().iter().filter(|record| is_own(record)).map(bytes).sum();
+    let scrape = agent.scrape();
+    let by_own = |label: &&str| scrape.count("lb_path_bytes_total", &[("path", *label)]);
+    let carried: u64 = path.own_labels().iter().map(by_own).sum();
+    println!("{own} of {flows} flows over {path:?}, {carried} of their {of_own} bytes");
+    assert!(of_own > 0 && carried * 100 >= of_own * 99, "{carried} of {of_own} bytes over {path:?}");
 }
 
 fn race(relay: &Relay, random: &mut Random) {

@@ -89,6 +89,8 @@ mod slow_readers;
 mod socket_kinds;
 mod sockmap;
 mod sockmap_bounds;
+mod sockmap_failures;
+mod sockmap_memory;
 mod source;
 mod stalls;
 mod taken_bytes;

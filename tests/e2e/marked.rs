@@ -10,7 +10,7 @@ use lb_tests::net::{Listener, Net};
 use lb_tests::peer::{Service, echo};
 use lb_tests::stream::{End, receive_all, receive_exactly, say};
 
-use crate::support::{PORT, SERVER_PORT};
+use crate::support::{PORT, SERVER_PORT, assert_carried};
 
 /// The port that checks go to, so that a server can be marked down while it serves.
 const CHECK_PORT: u16 = 7000;
@@ -88,6 +88,7 @@ fn sessions_of_a_server_that_is_marked_down_end_if_they_shall(path: Path) {
     std::thread::sleep(Duration::from_millis(300));
     still_talks(&kept);
     assert_eq!(agent.scrape().count("lb_server_connections_active", &[("server", "spare")]), 1);
+    assert_carried(&agent, path, 3);
 }
 
 fn sessions_on_backups_end_when_the_server_is_back_if_they_shall(path: Path) {
@@ -103,4 +104,5 @@ fn sessions_on_backups_end_when_the_server_is_back_if_they_shall(path: Path) {
     assert_eq!((record.close(), record.text("termination")), ("active-server-up", "UD"));
     up(&agent, "main", 1);
     still_talks(&session(&net, &main));
+    assert_carried(&agent, path, 2);
 }

@@ -11,9 +11,13 @@ use lb_tests::hello::Hello;
 use lb_tests::net::{Listener, Net};
 use lb_tests::peer::{ask, reporter};
 use lb_tests::proxy_header::{self, AUTHORITY, CRC32C};
-use lb_tests::stream::{End, Pattern, finish, receive_all, say};
+use lb_tests::stream::{End, Pattern, finish, receive_all, receive_exactly, say};
 
-use crate::support::{PORT, SERVER_PORT};
+use crate::support::{PORT, SERVER_PORT, assert_left};
+
+/// Why path `sockmap` leaves connections to others of which bytes wait behind a header: it would have to cut the segment that holds both. One
+/// whose header came alone it carries (`taken_bytes::sockmap`).
+const PARTLY_TAKEN: &str = "partly-taken";
 
 /// Trusts the client's namespace.
 const TRUST: &str = "accept-proxy-from = [\"10.1.0.0/24\", \"fd01::/64\"]";
@@ -67,7 +71,7 @@ fn behind_a_header(path: Path, mode: Mode, bytes: &[u8]) {
         assert!(record.text("peer").starts_with("10.1.0.2:"), "{record:?}");
         assert_eq!((record.number("received_bytes"), record.close()), (bytes.len() as u64, "finished"));
     }
-    agent.assert_path(path, 2);
+    assert_left(&agent, path, PARTLY_TAKEN, 2);
 }
 
 fn a_header_may_be_split_at_every_byte(path: Path) {
@@ -81,16 +85,17 @@ fn a_header_may_be_split_at_every_byte(path: Path) {
             // Another segment, and most often another wake-up.
             std::thread::sleep(Duration::from_millis(1));
             client.write_all(&[&header[at..], b"hello"].concat()).expect("an open connection");
-            finish(&client);
             let server = listener.accept();
-            assert_eq!(receive_all(&server), (b"hello".to_vec(), End::Finished), "split at {at}");
-            drop(server);
+            assert_eq!(receive_exactly(&server, 5), b"hello", "split at {at}");
+            finish(&client);
+            assert_eq!(receive_all(&server), (Vec::new(), End::Finished), "split at {at}");
             connections += 1;
         }
     }
     for record in agent.until_records(connections) {
         assert_addresses(&record, CLAIMED, MEANT);
     }
+    assert_left(&agent, path, PARTLY_TAKEN, connections as u64);
 }
 
 /// What says nothing of addresses: LOCAL, UNKNOWN, UNSPEC, AF_UNIX.

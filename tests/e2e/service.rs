@@ -6,8 +6,9 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
-use lb_tests::agent::{Agent, binary, public_directory};
+use lb_tests::agent::{Agent, admin, binary, public_directory};
 use lb_tests::config::Path;
+use lb_tests::metrics::{Scrape, fetch};
 use lb_tests::net::Net;
 use lb_tests::process::{output, run, text};
 use lb_tests::wait::PATIENCE;
@@ -96,10 +97,11 @@ fn ready_means_that_clients_are_served() {
         let launch = Agent::launch(&net).through(&["env", &variable]);
         let starting = scope.spawn(|| launch.start(&config));
         assert_eq!(receive(&manager), "READY=1");
+        let metrics = fetch(&net.balancer, admin(), "/metrics", "").expect("an admin surface");
+        let available = Scrape::parse(&metrics.body).value("lb_path_available", &[("path", "sockmap")]);
+        assert_eq!(available.to_bits(), 1_f64.to_bits());
         net.client.connect(net.frontend(PORT));
         let agent = starting.join().expect("no panic");
-        let available = agent.scrape().value("lb_path_available", &[("path", "sockmap")]);
-        assert_eq!(available.to_bits(), 1_f64.to_bits());
         agent.terminate();
         assert_eq!(receive(&manager), "STOPPING=1");
     });

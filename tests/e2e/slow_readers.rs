@@ -92,6 +92,9 @@ fn a_slow_reader_keeps_its_flow(
 
 /// For ten minutes in the large size. A reader that is so slow shows the sender nothing for longer than that, since a window opens by
 /// whole segments (RFC 9293 section 3.8.6.2.2), so the timeout has to be longer.
+///
+/// The sender has ended, behind more than may wait inside the kernel: what the agent's socket still holds when it hears of that, no socket map
+/// takes any more (net/core/sock_map.c, sock_map_sk_state_allowed). So of path `sockmap` what came before is demanded.
 fn a_byte_a_second_keeps_a_flow_within_its_timeout(path: Path) {
     let relay = Relay::with(path, &format!("idle-timeout = \"{}s\"", size(20, 1200)));
     let (client, server) = relay.handed_over(path);

@@ -13,6 +13,7 @@ use lb_tests::stream::{
     End, finish, receive, receive_at_most, receive_exactly, say, send, send_until_blocked,
 };
 
+use crate::hand_over::assert_stayed;
 use crate::support::{
     INSIDE, PORT, Relay, SERVER_PORT, allow_many_connections, assert_carried_so_far, assert_received,
     limit_socket_buffers, tcp_config,
@@ -150,8 +151,7 @@ fn flows_that_race_the_hand_over_are_exact_and_leave_nothing() {
     assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
     relay.agent.until_idle();
     // The others had begun to end before.
-    let inside = relay.agent.own_flows(Path::Sockmap);
-    assert!(inside > flows as u64 / 4, "{inside} of {flows} flows went inside the kernel");
+    assert_stayed(&relay.agent, Path::Sockmap, flows as u64, 4);
     let scrape = relay.agent.scrape();
     assert_eq!(scrape.count("lb_sockmap_memory_bytes", &[]), 0);
     // Of pipes a few stay, for who comes next, and a connection to the admin surface may.

@@ -1,21 +1,21 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a reader that stops costs the whole machine, by the memory that is left: also what no socket is charged for.
 
-use std::net::TcpStream;
 use std::time::Duration;
 
 use lb_tests::config::Path;
 use lb_tests::kernel::available_memory;
 use lb_tests::net::Net;
-use lb_tests::stream::{
-    End, finish, receive_all, receive_at_most, send_pieces_until_blocked_or, send_until_blocked_or,
-};
+use lb_tests::stream::{End, finish, receive_all, receive_at_most, send_pieces_until_blocked_or, send_rest};
 use lb_tests::{is_alone, size};
 
 use crate::support::{Relay, assert_received, limit_socket_buffers, required};
 
 /// What the sender has.
 const SENT: u64 = 256 << 20;
+
+/// What it writes at a time, in bytes.
+const PIECE: usize = 64 << 10;
 
 /// What a sender has of single bytes. Each is a segment of its own where nobody joins them, which takes a KiB.
 const SINGLES_SENT: u64 = 4 << 20;
@@ -40,26 +40,19 @@ on_all_paths! {
 }
 
 fn a_server_that_reads_nothing_of_256_mib_costs_what_is_configured(path: Path) {
-    let most = |client: &TcpStream| send_until_blocked_or(client, 1, CALM, SENT);
-    costs_what_is_configured(path, SOCKET_MAX, SENT, size(TRIES, 3 * TRIES), most);
+    costs_what_is_configured(path, SOCKET_MAX, (SENT, PIECE), size(TRIES, 3 * TRIES));
 }
 
 /// What holds segments on the other paths is nothing but sockets, which are charged for them. In small buffers, since each byte takes as
 /// long as a segment of 64 KiB.
 #[test]
 fn a_server_that_reads_nothing_of_single_bytes_costs_what_is_configured_inside_the_kernel() {
-    let most = |client: &TcpStream| send_pieces_until_blocked_or(client, 1, 1, CALM, SINGLES_SENT);
-    costs_what_is_configured(Path::Sockmap, size(64 << 10, 256 << 10), SINGLES_SENT, size(1, TRIES), most);
+    let socket_max = size(64 << 10, 256 << 10);
+    costs_what_is_configured(Path::Sockmap, socket_max, (SINGLES_SENT, 1), size(1, TRIES));
 }
 
-/// `send` sends at most `most` bytes, to sockets that hold so much, and says how many were taken.
-fn costs_what_is_configured(
-    path: Path,
-    socket_max: u64,
-    most: u64,
-    tries: usize,
-    send: impl Fn(&TcpStream) -> u64,
-) {
+/// The sender has so many bytes, and writes so many at a time to sockets that hold `socket_max`.
+fn costs_what_is_configured(path: Path, socket_max: u64, sent: (u64, usize), tries: usize) {
     let net = Net::new(1);
     limit_socket_buffers(&net, socket_max);
     // It is to pause inside the kernel, where it can.
@@ -72,22 +65,31 @@ fn costs_what_is_configured(
     let mut grown = Vec::new();
     while grown.len() < tries || grown.iter().all(|bytes| *bytes >= bound) {
         assert!(grown.len() < tries * PATIENCE, "{grown:?} bytes of memory for a reader that stopped");
-        grown.push(growth(&relay, path, most, &send));
+        // One of them shows that the sender goes on.
+        let read = if grown.is_empty() { sent.0 } else { 0 };
+        grown.push(growth(&relay, path, sent, read));
     }
+    println!("{grown:?} bytes of memory, {bound} allowed");
     relay.assert_nothing_left(path);
     relay.agent.assert_own_path(path, grown.len() as u64);
     relay.agent.assert_share(path, 99);
 }
 
-/// How much less memory there is while the server takes nothing. Then it takes all there is.
-fn growth(relay: &Relay, path: Path, most: u64, send: impl Fn(&TcpStream) -> u64) -> u64 {
+/// How much less memory there is while the server takes nothing. Then it takes what there is, and `read` bytes at least.
+fn growth(relay: &Relay, path: Path, (bytes, piece): (u64, usize), read: u64) -> u64 {
     let (client, server) = relay.handed_over(path);
     let before = available_memory();
-    let taken = send(&client);
+    let taken = send_pieces_until_blocked_or(&client, 1, piece, CALM, bytes);
     let grown = before.saturating_sub(available_memory());
-    assert!(taken < most, "all of it was taken, while nobody reads");
+    assert!(taken < bytes, "all of it was taken, while nobody reads");
+    let read = read.max(taken);
+    let (received, sent) = std::thread::scope(|scope| {
+        let sender = scope.spawn(|| send_rest(&client, 1, taken, read).expect("a reader that comes late"));
+        (receive_at_most(&server, 1, read), sender.join().expect("no panic"))
+    });
+    assert_received(&received, read, End::Silent);
+    assert_eq!(received.sha256, sent);
     // The ends come last: what a socket holds that has begun to close is not carried inside the kernel.
-    assert_received(&receive_at_most(&server, 1, taken), taken, End::Silent);
     for (from, to) in [(&client, &server), (&server, &client)] {
         finish(from);
         assert_eq!(receive_all(to), (Vec::new(), End::Finished));

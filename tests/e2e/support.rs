@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lb_tests::agent::Agent;
@@ -172,12 +173,38 @@ pub(crate) fn until_handed_over(agent: &Agent, path: Path, flows: usize) {
     });
 }
 
+/// Waits until so many open flows have carried so many bytes of their clients by the path itself, by its own counters: those of the
+/// program, where there is one.
+#[track_caller]
+pub(crate) fn until_carried(agent: &Agent, path: Path, flows: usize, bytes: u64) {
+    until("all flows to be handed over", || match path {
+        Path::Sockmap => {
+            redirected(&agent.process).into_values().filter(|carried| *carried == bytes).count() == flows
+        }
+        // On `auto`, a flow that changes its way counts for both.
+        _ => agent.own_flows(path) >= flows as u64,
+    });
+}
+
 /// Waits until so many flows are counted, and asserts that the path itself has carried something of each, and 99 % of all bytes: of short
 /// flows all, so that each was handed over before its first byte.
 #[track_caller]
 pub(crate) fn assert_carried(agent: &Agent, path: Path, flows: u64) {
     agent.assert_own_path(path, flows);
     agent.assert_share(path, 99);
+}
+
+/// Waits until so many flows are counted, and asserts that path `sockmap` has left all of them to others, for this reason; and that another
+/// path has carried all of them.
+#[track_caller]
+pub(crate) fn assert_left(agent: &Agent, path: Path, reason: &str, flows: u64) {
+    agent.assert_path(path, flows);
+    if path != Path::Sockmap {
+        return agent.assert_share(path, 100);
+    }
+    let labels = [("path", "sockmap"), ("reason", reason)];
+    let left = agent.scrape().count("lb_path_fallbacks_total", &labels);
+    assert_eq!((left, agent.own_flows(path)), (flows, 0), "flows left for being {reason}, and flows inside");
 }
 
 /// Waits until so many bytes are counted, also of flows that are open, and asserts that 99 % of all went the way that `path` itself is.
@@ -188,12 +215,32 @@ pub(crate) fn assert_carried_so_far(agent: &Agent, path: Path, bytes: u64) {
     agent.assert_share(path, 99);
 }
 
-/// The time that half of these do not exceed. It is printed, with the longest.
+/// The time that half of these do not exceed. It is printed, with the one that 99 in a hundred do not, and the longest.
 pub(crate) fn median(what: &str, mut times: Vec<Duration>) -> Duration {
     times.sort();
-    let (median, longest) = (times[times.len() / 2], times[times.len() - 1]);
-    println!("{what}: {median:?} (median of {}), {longest:?} at most", times.len());
+    let count = times.len();
+    let [median, p99, longest] = [count / 2, count * 99 / 100, count - 1].map(|index| times[index]);
+    println!("{what}: {median:?} (median of {count}), {p99:?} (p99), {longest:?} at most");
     median
+}
+
+/// Does something with every flow, with a few dozen at the same time.
+pub(crate) fn at_once<T: Send>(
+    flows: &[(TcpStream, TcpStream)],
+    act: impl Fn(usize, &(TcpStream, TcpStream)) -> T + Sync,
+) -> Vec<T> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let indexes = std::iter::from_fn(|| Some(next.fetch_add(1, Ordering::Relaxed)));
+        let mine = indexes.take_while(|index| *index < flows.len());
+        mine.map(|index| (index, act(index, &flows[index]))).collect::<Vec<_>>()
+    };
+    let mut results: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..32).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    results.sort_by_key(|(index, _)| *index);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 /// Asserts that nothing is left of flows: no connection, no memory, no socket that the program in the kernel can find.

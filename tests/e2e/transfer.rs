@@ -23,7 +23,7 @@ on_all_paths! {
 /// What is copied at once where no pipe is free, at most.
 const CHUNK: u64 = 64 << 10;
 
-/// A stream leaves the kernel's hands by design (path `sockmap`), so that nothing is said of shares.
+/// A stream leaves the kernel's hands by design (path `sockmap`), unless the path is required.
 fn a_gigabyte_each_way_at_once_is_exact(path: Path) {
     let bytes: u64 = 1 << 30;
     let net = Net::new(1);
@@ -31,7 +31,11 @@ fn a_gigabyte_each_way_at_once_is_exact(path: Path) {
         .path(path)
         .passthrough("tls", &[net.frontend(PORT)], "")
         .route("tls", "alpha.example", "alpha")
-        .backend("alpha", net.server().address(SERVER_PORT), "send-proxy = \"v2\"");
+        .backend(
+            "alpha",
+            net.server().address(SERVER_PORT),
+            &format!("send-proxy = \"v2\"\n{}", required(path)),
+        );
     let agent = Agent::start(&net, &config);
     let listener = net.server().listen(SERVER_PORT);
 
@@ -41,13 +45,14 @@ fn a_gigabyte_each_way_at_once_is_exact(path: Path) {
     let server = listener.accept();
     assert_eq!(proxy_header::read(&server).source(), client.local_addr().expect("connected"));
     assert_eq!(receive_exactly(&server, hello.len()), hello);
-    both_ways(&client, &server, bytes, bytes);
+    stream_both_ways(&client, &server, bytes, bytes);
 
     let record = &agent.until_records(1)[0];
     assert_eq!(record.close(), "finished");
     assert_eq!(record.number("received_bytes"), bytes + hello.len() as u64);
     assert_eq!(record.number("sent_bytes"), bytes);
     assert_eq!(agent.assert_own_path(path, 1), 2 * bytes + hello.len() as u64);
+    agent.assert_share(path, 99);
     // Tests beside this one are of the same user, and may have all pages for pipes for a while (pipe(7)).
     let copied = agent.scrape().count("lb_pipes_exhausted_total", &[]);
     assert!(copied * CHUNK < bytes / 5, "{copied} chunks found no pipe");

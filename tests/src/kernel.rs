@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use lb_common::layout::{DIRECTIONS, Moved, SLOTS, SOCKMAP_VERDICT};
+use lb_common::layout::{DIRECTIONS, HOOKS, Moved, SLOTS, SOCKMAP_VERDICT, TARGETS};
 use serde_json::Value;
 
-use crate::process::{Process, run};
+use crate::process::{Process, output, run};
 
 /// What the program of path sockmap has handed over so far of each socket that it can find, in bytes, by the sockets' cookies.
 ///
@@ -37,6 +37,50 @@ pub fn redirected(process: &Process) -> BTreeMap<u64, u64> {
 pub fn named_sockets(process: &Process) -> usize {
     let entries = bpftool(&["map", "dump", "id", &maps(process)[SLOTS]]);
     entries.as_array().expect("bpftool prints an array").len()
+}
+
+/// Takes all sockets out of the map of targets, behind the agent's back: the program finds nobody any more to whom it could hand something.
+///
+/// # Panics
+/// As [`redirected`].
+#[track_caller]
+pub fn forget_targets(process: &Process) {
+    let maps = maps(process);
+    for slot in slots(&maps) {
+        run(&mut delete(&maps[TARGETS], &slot));
+    }
+}
+
+/// Takes all sockets out of all socket maps, behind the agent's back: what waits for them is thrown away with it (net/core/skmsg.c,
+/// sk_psock_drop), and nobody is told.
+///
+/// # Panics
+/// As [`redirected`].
+#[track_caller]
+pub fn forget_sockets(process: &Process) {
+    forget_targets(process);
+    // The program does not name the map that it is attached to.
+    let ids: BTreeSet<String> = numbers(process, "map_id:").collect();
+    let named = |id: &&String| bpftool(&["map", "show", "id", id])["name"] == HOOKS;
+    let hooks = ids.iter().find(named).expect("the agent has a descriptor of it");
+    for slot in slots(&maps(process)) {
+        // Whoever pauses is hooked nowhere.
+        output(&mut delete(hooks, &slot));
+    }
+}
+
+/// The places of all sockets that the program can find.
+#[track_caller]
+fn slots(maps: &BTreeMap<String, String>) -> Vec<Vec<u8>> {
+    let entries = bpftool(&["map", "dump", "id", &maps[SLOTS]]);
+    entries.as_array().expect("bpftool prints an array").iter().map(|entry| bytes(&entry["value"])).collect()
+}
+
+/// What takes an entry out of a map.
+fn delete(map: &str, key: &[u8]) -> Command {
+    let mut command = Command::new("bpftool");
+    command.args(["map", "delete", "id", map, "key"]).args(key.iter().map(u8::to_string));
+    command
 }
 
 /// How many TCP sockets the kernel has memory for, all namespaces together (slabinfo(5)). What a BPF socket map holds of a socket, such
@@ -87,12 +131,7 @@ pub fn map_bytes(pid: u32) -> u64 {
 /// The maps of the verdict's program that a process has a descriptor of: numbers by name.
 #[track_caller]
 fn maps(process: &Process) -> BTreeMap<String, String> {
-    let listing = std::fs::read_dir(format!("/proc/{}/fdinfo", process.pid())).expect("a living process");
-    // A descriptor may be closed between listing and reading.
-    let infos = listing.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
-    let number =
-        |info: String| info.lines().find_map(|line| Some(line.strip_prefix("prog_id:")?.trim().to_owned()));
-    let programs: BTreeSet<String> = infos.filter_map(number).collect();
+    let programs: BTreeSet<String> = numbers(process, "prog_id:").collect();
     let mut shown = programs.iter().map(|id| bpftool(&["prog", "show", "id", id]));
     let program = shown.find(|program| program["name"] == SOCKMAP_VERDICT).expect("path sockmap is on");
     let ids = program["map_ids"].as_array().expect("a program with maps").iter().map(Value::to_string);
@@ -101,6 +140,16 @@ fn maps(process: &Process) -> BTreeMap<String, String> {
         (map["name"].as_str().expect("a name").to_owned(), id)
     };
     ids.map(named).collect()
+}
+
+/// What a process's descriptors say for a key such as `prog_id:` (proc_pid_fdinfo(5)).
+#[track_caller]
+fn numbers(process: &Process, key: &'static str) -> impl Iterator<Item = String> + use<> {
+    let listing = std::fs::read_dir(format!("/proc/{}/fdinfo", process.pid())).expect("a living process");
+    // A descriptor may be closed between listing and reading.
+    let infos = listing.filter_map(|entry| std::fs::read_to_string(entry.ok()?.path()).ok());
+    infos
+        .filter_map(move |info| info.lines().find_map(|line| Some(line.strip_prefix(key)?.trim().to_owned())))
 }
 
 /// The program's side of a direction; `None` if its flow has just ended.

@@ -107,6 +107,24 @@ pub fn send_in_pieces(
     Ok(digest.finalize().into())
 }
 
+/// Sends the first `bytes` of a pattern, but for so many at the beginning that were sent already, and returns the SHA-256 of all of them.
+///
+/// # Errors
+/// As write(2).
+pub fn send_rest(mut stream: &TcpStream, seed: u64, sent: u64, bytes: u64) -> std::io::Result<[u8; 32]> {
+    let (mut pattern, mut digest, mut at) = (Pattern::new(seed), Sha256::new(), 0);
+    let mut chunk = vec![0; CHUNK];
+    while at < bytes {
+        let count = usize::try_from((bytes - at).min(CHUNK as u64)).expect("at most a chunk");
+        pattern.fill(&mut chunk[..count]);
+        digest.update(&chunk[..count]);
+        let skipped = usize::try_from(sent.saturating_sub(at).min(count as u64)).expect("at most a chunk");
+        stream.write_all(&chunk[skipped..count])?;
+        at += count as u64;
+    }
+    Ok(digest.finalize().into())
+}
+
 /// Sends a pattern until nobody has taken a byte for `calm`, and returns how many were taken. The socket is left blocking.
 pub fn send_until_blocked(stream: &TcpStream, seed: u64, calm: Duration) -> u64 {
     send_until_blocked_or(stream, seed, calm, u64::MAX)
