@@ -75,7 +75,8 @@ fn a_kill_at_any_moment_costs_no_flow_that_has_left(family: Family) {
         let mut bulk = stage.spliced(&agent);
         sum.counted += counted_bytes(&agent);
         // Rather soon than late, for flows leave within some milliseconds.
-        let moment = (round > 0).then(|| Duration::from_micros(random.number() % 60_000 >> random.below(8)));
+        let moment =
+            (round > 0).then(|| Duration::from_micros((random.number() % 60_000) >> random.below(8)));
         let (next, mut survivors, lost) = kill_under_way(&stage, &mut agent, &mut bulk, moment);
         assert_eq!(before, agent.records().len(), "round {round}");
         agent = next;
