@@ -52,6 +52,7 @@ mod packet_cut;
 mod packet_differential;
 mod packet_ends;
 mod packet_forged;
+mod packet_full;
 mod packet_interfaces;
 mod packet_kill;
 mod packet_limits;

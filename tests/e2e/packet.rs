@@ -141,7 +141,7 @@ fn bytes_that_never_cease_leave_the_agent_too() {
         });
         finish(to);
         relay.agent.until_records(1);
-        relay.agent.assert_share(Path::Packet, 50);
+        relay.agent.assert_share(Path::Packet, 90);
     }
 }
 
@@ -221,5 +221,7 @@ fn short_flows_are_exact_whether_they_leave_or_not() {
     }
     let records = relay.agent.until_records(flows as usize);
     assert!(records.iter().all(|record| record.close() == "finished"), "{records:?}");
-    assert!(relay.agent.own_flows(Path::Packet) > 0, "no flow has left the agent");
+    let away = relay.agent.own_flows(Path::Packet);
+    println!("{away} of {flows} flows left the agent");
+    assert!((flows / 10..flows).contains(&away), "{away} of {flows} flows left the agent");
 }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use lb_tests::config::Path;
 use lb_tests::net::Net;
+use lb_tests::random::{Random, drawn_seed};
 use lb_tests::size;
 use lb_tests::stream::{
     End, finish, receive, receive_all, receive_at_most, receive_exactly, reset, say, send, send_until_blocked,
@@ -15,7 +16,7 @@ use lb_tests::stream::{
 use lb_tests::wait::until;
 use socket2::{SockRef, TcpKeepalive};
 
-use crate::packet_lab::{Family, Lab, Lines, Spliced};
+use crate::packet_lab::{Family, Lab, Lines, Spliced, until_nothing_left};
 use crate::support::assert_received;
 
 on_both_families! {
@@ -136,21 +137,36 @@ fn a_reset_after_a_half_close_goes_through(family: Family) {
 /// Whoever only reads must not take what has come for all there is.
 fn a_reset_at_any_moment_of_the_hand_over_is_no_clean_end(family: Family) {
     let lab = Lab::start(family);
+    let seed = drawn_seed();
+    println!("LB_TEST_SEED={seed}");
+    let mut random = Random::new(seed);
     let flows = size(400, 10_000);
     for number in 0..flows {
         let flow = Spliced::from(lab.pair());
+        for _ in 0..random.below(20) {
+            flow.ping();
+            thread::sleep(Duration::from_micros(random.below(2_000) as u64));
+        }
         let (from, to) = ends(flow.client, flow.server, number % 2 == 0);
         // The other end of a connection that nobody has spoken on might be tried again.
         say(&to, b"?");
         assert_eq!(receive_exactly(&from, 1), b"?");
         say(&from, b"an answer");
         if number % 3 == 0 {
-            thread::sleep(Duration::from_micros(number * 37 % 1_000));
+            thread::sleep(Duration::from_micros(random.below(1_000) as u64));
         }
         reset(from);
         let (bytes, end) = receive_all(&to);
         assert!(b"an answer".starts_with(&bytes) && end == End::Reset, "flow {number}: {bytes:?}, {end:?}");
     }
+    let records = lab.agent.until_records(flows);
+    for (record, expected) in records.iter().zip(["client-reset", "server-reset"].iter().cycle()) {
+        assert_eq!(record.close(), *expected, "{record:?}");
+    }
+    let away = records.iter().filter(|record| record.text("path") == "packet").count();
+    println!("{away} of {flows} flows left the agent");
+    assert!((flows / 10..flows).contains(&away), "{away} of {flows} flows left the agent");
+    until_nothing_left(&lab.agent);
 }
 
 fn ends(client: TcpStream, server: TcpStream, is_clients: bool) -> (TcpStream, TcpStream) {

@@ -5,12 +5,13 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use lb_tests::flows::FlowMaps;
 use lb_tests::net::{Namespace, Net};
 use lb_tests::stream::{End, receive_all};
 use lb_tests::wait::until;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use crate::packet_lab::{Family, Lab, Lines, Spliced};
+use crate::packet_lab::{Family, Lab, Lines, Spliced, until_nothing_left};
 
 on_both_families! {
     resets_that_are_forged_change_nothing,
@@ -129,30 +130,28 @@ fn change_nothing(family: Family, forged: &[(u8, u32, u32)]) {
     let lab = Lab::start(family);
     let flows = lab.spliced_flows::<2>();
     let beside = lab.bytes_beside();
+    let maps = FlowMaps::of(&lab.agent.process);
     for (flow, is_clients) in flows.iter().zip([true, false]) {
         let forger = Forger::beside(&lab, flow, is_clients);
-        let before = translated(&lab);
+        let state = || maps.carried().remove(&flow.client_port()).expect("the programs carry it");
+        let before = state();
         for (flags, sequence, acknowledgement) in forged {
             forger.send(*flags, *sequence, *acknowledgement);
         }
-        until("what was forged to come by", || translated(&lab) >= before + forged.len() as u64);
+        let from = usize::from(!is_clients);
+        let come = || state().segments[from] - before.segments[from];
+        until("what was forged to come by", || come() >= forged.len() as u64);
+        // Not even what the ends do not notice.
+        assert_eq!(state().flow, before.flow);
         // Numbers have not moved, so what was sent would be noticed by what comes then.
         (0..10).for_each(|_| flow.ping());
         assert_eq!(lab.agent.records().len(), 0, "the agent takes the flow for ended");
         assert_eq!(lab.bytes_beside(), beside);
     }
-}
-
-/// Segments that the kernel of the server's or the client's namespace has got, whatever became of them (RFC 4022, tcpInSegs).
-fn translated(lab: &Lab) -> u64 {
-    let segments = |place: &Namespace| {
-        let table = place.enter(|| std::fs::read_to_string("/proc/thread-self/net/snmp")).expect("/proc");
-        let rows: Vec<Vec<&str>> =
-            table.lines().filter_map(|line| Some(line.strip_prefix("Tcp: ")?.split(' ').collect())).collect();
-        let column = rows[0].iter().position(|name| *name == "InSegs").expect("since ever");
-        rows[1][column].parse::<u64>().expect("a number")
-    };
-    segments(&lab.net.client) + segments(lab.net.server())
+    // They end as any other.
+    flows.iter().for_each(Spliced::end);
+    lab.assert_closed(2, "finished");
+    until_nothing_left(&lab.agent);
 }
 
 fn resets_that_are_forged_change_nothing(family: Family) {

@@ -7,8 +7,9 @@ use std::process::Command;
 
 use lb_tests::agent::Agent;
 use lb_tests::config::{Config, Path};
+use lb_tests::flows::FlowMaps;
 use lb_tests::net::{Listener, Namespace, Net};
-use lb_tests::stream::{receive_exactly, say};
+use lb_tests::stream::{End, finish, receive_all, receive_exactly, say};
 use lb_tests::wait::until;
 
 use crate::support::{PORT, SERVER_PORT, stream_both_ways};
@@ -240,4 +241,28 @@ impl Spliced {
     pub(crate) fn towards(&self, is_upwards: bool) -> (&TcpStream, &TcpStream) {
         if is_upwards { (&self.client, &self.server) } else { (&self.server, &self.client) }
     }
+
+    /// Ends it from both ends.
+    #[track_caller]
+    pub(crate) fn end(&self) {
+        finish(&self.client);
+        assert_eq!(receive_all(&self.server), (Vec::new(), End::Finished));
+        finish(&self.server);
+        assert_eq!(receive_all(&self.client), (Vec::new(), End::Finished));
+    }
+
+    pub(crate) fn client_port(&self) -> u16 {
+        self.client.local_addr().expect("connected").port()
+    }
+}
+
+/// Waits until nothing is left of flows that have ended: no place, no port, and no connection that the programs know.
+#[track_caller]
+pub(crate) fn until_nothing_left(agent: &Agent) {
+    agent.until_idle();
+    for gauge in ["lb_packet_places_taken", "lb_packet_ports_taken"] {
+        // Which is there.
+        until(gauge, || agent.scrape().value(gauge, &[]) < 1.0);
+    }
+    assert_eq!(FlowMaps::of(&agent.process).keys(), 0, "connections that the programs know");
 }

@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Path `packet`: where there is no room or no port, flows are carried in user space and counted; ports that were used before lead to new flows.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::slice;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use lb_tests::agent::Record;
 use lb_tests::config::Path;
 use lb_tests::net::{Namespace, Net, try_connect_here};
 use lb_tests::peer::Service;
@@ -15,7 +17,7 @@ use lb_tests::stream::{End, finish, receive_all, receive_exactly, reset, say};
 use lb_tests::wait::{PATIENCE, until, until_some};
 use socket2::{Domain, Socket, Type};
 
-use crate::packet_lab::{Family, Lab, Lines, Spliced};
+use crate::packet_lab::{Family, Lab, Lines, Spliced, until_nothing_left};
 use crate::support::{allow_many_connections, stream_both_ways};
 
 on_both_families! {
@@ -42,14 +44,6 @@ fn is_exact_beside(lab: &Lab, records: usize) {
     assert_eq!(lab.bytes_beside() - beside, 2 * (20 + BYTES));
 }
 
-#[track_caller]
-fn end(flow: Spliced) {
-    finish(&flow.client);
-    assert_eq!(receive_all(&flow.server), (Vec::new(), End::Finished));
-    finish(&flow.server);
-    assert_eq!(receive_all(&flow.client), (Vec::new(), End::Finished));
-}
-
 fn who_finds_no_port_is_carried_in_user_space(family: Family) {
     let lines = Lines { global: "packet-ports = \"61000-61001\"", ..Lines::default() };
     let lab = Lab::with(Net::new(1), family, lines);
@@ -60,7 +54,7 @@ fn who_finds_no_port_is_carried_in_user_space(family: Family) {
     lab.assert_refused(&[("no-port", 1)]);
     // They go on, and when they have ended for good, their ports are free for others.
     flows.iter().for_each(Spliced::ping);
-    flows.into_iter().for_each(end);
+    flows.iter().for_each(Spliced::end);
     until("a port to be free", || {
         let flow = Spliced::from(lab.pair());
         let port = flow.server.peer_addr().expect("connected").port();
@@ -68,7 +62,7 @@ fn who_finds_no_port_is_carried_in_user_space(family: Family) {
         if is_free {
             lab.until_spliced(slice::from_ref(&flow));
         }
-        end(flow);
+        flow.end();
         is_free
     });
 }
@@ -88,7 +82,7 @@ fn who_finds_no_room_is_carried_in_user_space(family: Family) {
     let lines = Lines { global: "max-connections = 3", ..Lines::default() };
     let lab = Lab::with(Net::new(1), family, lines);
     let flows: [_; 3] = lab.spliced_flows();
-    flows.into_iter().for_each(end);
+    flows.iter().for_each(Spliced::end);
     lab.agent.until_records(3);
     is_exact_beside(&lab, 4);
     lab.assert_refused(&[("full", 1)]);
@@ -102,7 +96,7 @@ fn who_finds_no_room_is_carried_in_user_space(family: Family) {
             let has_left = lab.agent.own_flows(Path::Packet) > away;
             (has_left || refused() > before).then_some(has_left)
         });
-        end(flow);
+        flow.end();
         has_room
     });
 }
@@ -146,27 +140,37 @@ pub(crate) fn connect_from(place: &Namespace, own: SocketAddr, to: SocketAddr) -
 }
 
 /// The server ends each flow, and remembers it for a minute (TIME_WAIT). A new one from the same port of the balancer's is taken for new by its
-/// time and number (RFC 6191 section 2), which are behind those that the programs have written.
+/// time and number (RFC 6191 section 2), which are behind those that the programs have written. Ports come by turns, so that only some thousand are
+/// used again within that minute: a large range is gone through in parts.
 fn ports_that_the_server_remembers_lead_to_new_flows(family: Family) {
-    let (range, ports, reuses, racers) =
-        size(("61000-61499", 500, 500, 16), ("60000-65499", 5_500, 55_000, 64));
+    let (parts, ports, racers) = size((1, 500, 16), (10, 5_500, 64));
+    for part in 0..parts {
+        use_ports_twice(family, 10_000 + part * ports, ports, racers);
+    }
+}
+
+/// One use of a port of the balancer's, as the server saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Use {
+    port: u16,
+    begun: Instant,
+    ended: Instant,
+    /// The client's port.
+    client: u16,
+}
+
+/// Lets so many clients at a time use each of so many ports twice.
+#[track_caller]
+fn use_ports_twice(family: Family, first: u16, ports: u16, racers: usize) {
     let net = Net::new(1);
     allow_many_connections(&net);
-    net.balancer.sysctl("net/ipv4/ip_local_port_range", "10000 59999");
-    let global = format!("packet-ports = \"{range}\"");
+    net.balancer.sysctl("net/ipv4/ip_local_port_range", "2000 9999");
+    let global = format!("packet-ports = \"{first}-{}\"", first + ports - 1);
     let lab = Lab::with(net, family, Lines { global: &global, ..Lines::default() });
-    let (address, flows) = (lab.address(), ports + reuses);
+    let (address, reuses) = (lab.address(), usize::from(ports));
+    let flows = 2 * reuses;
     let Lab { agent, listener, net, .. } = lab;
-    let server = Service::start(listener, |stream| {
-        let (port, begun) = (stream.peer_addr().expect("connected").port(), Instant::now());
-        for _ in 0..PINGS {
-            assert_eq!(receive_exactly(&stream, 1), b"?");
-            say(&stream, b"!");
-        }
-        finish(&stream);
-        assert_eq!(receive_all(&stream), (Vec::new(), End::Finished));
-        (port, begun, Instant::now())
-    });
+    let server = Service::start(listener, |stream| answer(&stream));
     let mut uses = thread::scope(|scope| {
         for racer in 0..racers {
             let net = &net;
@@ -176,18 +180,40 @@ fn ports_that_the_server_remembers_lead_to_new_flows(family: Family) {
         }
         (0..flows).map(|_| server.outcome()).collect::<Vec<_>>()
     });
-    uses.sort();
-    let is_remembered = |pair: &&[(u16, Instant, Instant)]| {
-        pair[0].0 == pair[1].0 && pair[1].1 - pair[0].2 < Duration::from_secs(60)
-    };
-    let remembered = uses.windows(2).filter(is_remembered).count();
-    assert!(remembered * 10 >= reuses * 9, "{remembered} of {reuses} ports were remembered");
-    let mut others = agent.until_records(flows);
-    others.retain(|record| record.close() != "finished");
+    let records = agent.until_records(flows);
+    let others: Vec<_> = records.iter().filter(|record| record.close() != "finished").collect();
     assert!(others.is_empty(), "{others:?}");
-    let away = agent.own_flows(Path::Packet);
-    println!("{away} of {flows} flows left the agent, {remembered} ports were remembered");
-    assert!(away * 2 >= flows as u64, "{away} of {flows} flows left the agent");
+    let by_packet = uses_by_packet(&uses, &records);
+    uses.sort();
+    let is_remembered = |pair: &&[Use]| {
+        pair[0].port == pair[1].port && pair[1].begun - pair[0].ended < Duration::from_secs(60)
+    };
+    let remembered: Vec<Use> = uses.windows(2).filter(is_remembered).map(|pair| pair[1]).collect();
+    let away = remembered.iter().filter(|again| by_packet.contains(again)).count();
+    let (all, remembered) = (by_packet.len(), remembered.len());
+    println!(
+        "{all} of {flows} flows left the agent, {remembered} ports were remembered, {away} of these flows left"
+    );
+    assert!(remembered * 10 >= reuses * 9, "{remembered} of {reuses} ports were remembered");
+    assert!(all * 2 >= flows, "{all} of {flows} flows left the agent");
+    assert!(
+        away * 2 >= reuses,
+        "{away} of {remembered} flows from ports that were remembered left the agent"
+    );
+    until_nothing_left(&agent);
+}
+
+/// The uses whose flow has ended on the path. A client's port has its own uses one after the other, and so has the log.
+fn uses_by_packet(uses: &[Use], records: &[Record]) -> BTreeSet<Use> {
+    let mut by_client: BTreeMap<u16, Vec<Use>> = BTreeMap::new();
+    uses.iter().for_each(|one| by_client.entry(one.client).or_default().push(*one));
+    by_client.values_mut().for_each(|uses| uses.sort_by_key(|one| std::cmp::Reverse(one.begun)));
+    let ended = records.iter().filter_map(|record| {
+        let client: SocketAddr = record.text("client").parse().expect("an address");
+        let one = by_client.get_mut(&client.port()).and_then(Vec::pop).expect("the server saw it");
+        (record.text("path") == "packet").then_some(one)
+    });
+    ended.collect()
 }
 
 /// Messages each way of a flow that is to leave between them.
@@ -195,6 +221,7 @@ const PINGS: usize = 10;
 
 fn talk(address: SocketAddr) {
     let client = try_connect_here(address).expect("a listener");
+    say(&client, &client.local_addr().expect("connected").port().to_be_bytes());
     for _ in 0..PINGS {
         say(&client, b"?");
         assert_eq!(receive_exactly(&client, 1), b"!");
@@ -202,4 +229,16 @@ fn talk(address: SocketAddr) {
     }
     assert_eq!(receive_all(&client), (Vec::new(), End::Finished));
     finish(&client);
+}
+
+fn answer(stream: &TcpStream) -> Use {
+    let (port, begun) = (stream.peer_addr().expect("connected").port(), Instant::now());
+    let client = receive_exactly(stream, 2).try_into().expect("2 bytes");
+    for _ in 0..PINGS {
+        assert_eq!(receive_exactly(stream, 1), b"?");
+        say(stream, b"!");
+    }
+    finish(stream);
+    assert_eq!(receive_all(stream), (Vec::new(), End::Finished));
+    Use { port, begun, ended: Instant::now(), client: u16::from_be_bytes(client) }
 }

@@ -209,18 +209,22 @@ impl Pair {
         self.bytes += 1;
     }
 
+    pub(crate) fn client_port(&self) -> u16 {
+        self.client.local_addr().expect("connected").port()
+    }
+
     pub(crate) fn client_address(&self) -> String {
         self.client.local_addr().expect("connected").to_string()
     }
 
-    /// The same, for as long as it goes; `false`: it was reset.
+    /// A message each way that is another one each time, for as long as it goes; `false`: it was reset.
+    ///
+    /// # Panics
+    /// Another message comes, or the flow ends in another way.
     pub(crate) fn try_ping(&mut self) -> bool {
-        let (mut client, mut server) = (&self.client, &self.server);
-        let mut one = [0];
-        let went = client.write_all(b"?").is_ok()
-            && server.read_exact(&mut one).is_ok()
-            && server.write_all(b"?").is_ok()
-            && client.read_exact(&mut one).is_ok();
+        let (client, server) = (&self.client, &self.server);
+        let message = self.bytes.to_le_bytes();
+        let went = goes(client, server, message[0]) && goes(server, client, !message[0]);
         self.bytes += u64::from(went);
         went
     }
@@ -266,6 +270,17 @@ impl Objects {
         }
         Self(objects)
     }
+}
+
+/// Whether a byte gets from one end to the other, where it must be what was sent; `false`: the connection was reset.
+fn goes(mut from: &TcpStream, mut to: &TcpStream, byte: u8) -> bool {
+    let mut one = [!byte];
+    if let Err(error) = from.write_all(&[byte]).and_then(|()| to.read_exact(&mut one)) {
+        assert_eq!(end_of(&error), End::Reset, "{error}");
+        return false;
+    }
+    assert_eq!(one, [byte], "another byte came than was sent");
+    true
 }
 
 /// Whether a byte comes within a moment.

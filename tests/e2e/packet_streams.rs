@@ -19,7 +19,7 @@ use lb_tests::wait::until;
 use rustix::net::sockopt::set_socket_oobinline;
 use rustix::net::{RecvFlags, recv};
 
-use crate::packet_lab::{Family, Lab, Lines, Spliced};
+use crate::packet_lab::{Family, Lab, Lines, Spliced, until_nothing_left};
 use crate::support::{allow_many_connections, assert_received, limit_socket_buffers, stream_both_ways, urge};
 
 on_both_families! {
@@ -144,6 +144,7 @@ fn short_flows_race_for_the_path(family: Family) {
     let away = agent.own_flows(Path::Packet);
     println!("{away} of {flows} flows left the agent");
     assert!((flows / 10..flows).contains(&away), "{away} of {flows} flows left the agent");
+    until_nothing_left(&agent);
 }
 
 /// What a flow that never pauses may have carried before it leaves, on average, in bytes. Some hundred kilobytes are enough where the agent has a
@@ -309,13 +310,14 @@ fn a_reader_that_is_slow_gets_everything(family: Family) {
     limit_socket_buffers(&net, 64 << 10);
     let lab = Lab::over(net, family);
     let flows = lab.spliced_flows::<2>();
-    let bytes = size(1 << 20, 64 << 20);
+    let (beside, bytes) = (lab.bytes_beside(), size(1 << 20, 64 << 20));
     thread::scope(|scope| {
         for (flow, is_upwards) in flows.iter().zip([true, false]) {
             scope.spawn(move || read_slowly(flow, is_upwards, bytes));
         }
     });
     lab.assert_ended(2, "finished");
+    assert_eq!(lab.bytes_beside(), beside);
 }
 
 fn read_slowly(flow: &Spliced, is_upwards: bool, bytes: u64) {

@@ -63,26 +63,32 @@ fn a_download_by_http2_is_whole(family: Family) {
     agent.assert_share(Path::Packet, 99);
 }
 
-/// Waits for half a second, fetches a file in the connection by which it came itself, and shows how long that is, with its FNV-1a of 32 bits.
+/// Waits for half a second, fetches BYTES of a file in the connection by which it came itself, and shows how long that is, with its FNV-1a of 32
+/// bits. It asks for parts that fit into a string.
 const PAGE: &str = r#"<!doctype html><title>words</title><p id="said">nothing</p><script>
 const until = Date.now() + 500;
 while (Date.now() < until);
-const request = new XMLHttpRequest();
-request.open("GET", "/files/words", false);
-request.overrideMimeType("text/plain; charset=x-user-defined");
-request.send();
-const words = request.responseText;
-let sum = 0x811c9dc5;
-for (let at = 0; at < words.length; at++) sum = Math.imul(sum ^ (words.charCodeAt(at) & 255), 0x01000193);
-document.getElementById("said").textContent = `${words.length} bytes, sum ${sum >>> 0}`;
+let all = 0, sum = 0x811c9dc5;
+while (all < BYTES) {
+  const request = new XMLHttpRequest();
+  request.open("GET", "/files/words", false);
+  request.setRequestHeader("Range", `bytes=${all}-${all + (64 << 20) - 1}`);
+  request.overrideMimeType("text/plain; charset=x-user-defined");
+  request.send();
+  const words = request.responseText;
+  if (request.status != 206 || words.length == 0) break;
+  for (let at = 0; at < words.length; at++) sum = Math.imul(sum ^ (words.charCodeAt(at) & 255), 0x01000193);
+  all += words.length;
+}
+document.getElementById("said").textContent = `${all} bytes, sum ${sum >>> 0}`;
 </script>"#;
 
 fn a_browser_gets_the_whole_page(family: Family) {
     // The authority has the files.
     let (net, (_authority, identity), nginx, agent) = serve(family);
-    let bytes = size(16 << 20, 256 << 20);
+    let bytes = size(16 << 20, 1 << 30);
     nginx.give("words", 1, bytes);
-    nginx.give_page("page.html", PAGE);
+    nginx.give_page("page.html", &PAGE.replace("BYTES", &bytes.to_string()));
     let shown = chromium_at(&net.client, &identity, family.of(&net.balancer, PORT), "/files/page.html");
     let expected = format!("{bytes} bytes, sum {}", fnv_of_pattern(1, bytes));
     assert!(
@@ -95,6 +101,9 @@ fn a_browser_gets_the_whole_page(family: Family) {
     let client = family.of(&net.client, 0).ip().to_string();
     let lines = nginx.log();
     assert!(lines.len() >= 2 && lines.iter().all(|line| line.starts_with(&client)), "{lines:?}");
+    let asked = nginx.protocols();
+    let words = asked.iter().filter(|line| **line == "/files/words HTTP/2.0").count() as u64;
+    assert_eq!(words, bytes.div_ceil(64 << 20), "{asked:?}");
     agent.until_idle();
     let records = agent.records();
     let page = records.iter().max_by_key(|record| record.number("sent_bytes")).expect("a connection");

@@ -55,6 +55,9 @@ pub(crate) struct Outcome {
     pub(crate) path: String,
 }
 
+/// How much longer than the other an end goes on that is by itself then.
+const FAR: Duration = Duration::from_millis(100);
+
 impl Schedule {
     pub(crate) fn new(random: &mut Random) -> Self {
         // One of seven ends with the client's reset, another with the server's.
@@ -74,6 +77,20 @@ impl Schedule {
             [at_client.join().expect("no panic"), at_server]
         });
         Outcome { ends, close: String::new(), path: String::new() }
+    }
+
+    /// What it is that paths have to get right in it, each by a word.
+    pub(crate) fn kinds(&self) -> impl Iterator<Item = &'static str> {
+        let [client, server] = &self.scripts;
+        let reads_slowly = |script: &Script| !script.resets && matches!(script.reads, Reads::Slowly(_));
+        let is_far = client.duration().abs_diff(server.duration()) >= FAR;
+        let kinds = [
+            (client.resets, "client resets"),
+            (server.resets, "server resets"),
+            (self.scripts.iter().any(reads_slowly), "reads slowly"),
+            (!self.is_reset() && is_far, "one ends long before the other"),
+        ];
+        kinds.into_iter().filter(|(is_so, _)| *is_so).map(|(_, kind)| kind)
     }
 
     fn is_reset(&self) -> bool {
@@ -123,6 +140,14 @@ impl Script {
             _ => Reads::Eagerly,
         };
         Self { seed: random.number(), steps, resets, waits: false, reads }
+    }
+
+    /// How long it pauses in all.
+    fn duration(&self) -> Duration {
+        self.steps
+            .iter()
+            .map(|step| if let Step::Pause(pause) = step { *pause } else { Duration::ZERO })
+            .sum()
     }
 
     /// All that it sends.

@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use crate::authority::{Authority, Identity};
 use crate::net::{Namespace, bracketed};
 use crate::process::{Process, output, text};
+use crate::size;
 
 /// What curl got.
 #[derive(Clone, Debug)]
@@ -84,7 +85,7 @@ pub fn chromium(place: &Namespace, identity: &Identity, server: SocketAddr) -> S
 pub fn chromium_at(place: &Namespace, identity: &Identity, server: SocketAddr, path: &str) -> String {
     let profile = tempfile::tempdir().expect("a temporary directory");
     let mut command = Command::new("timeout");
-    command.args(["60", "chromium", "--dump-dom"]);
+    command.args([size("60", "600"), "chromium", "--dump-dom"]);
     command.args(chromium_arguments(profile.path(), identity, server, path));
     let output = place.enter(|| output(&mut command));
     assert!(output.status.success(), "{}: {}", output.status, text(&output.stderr));

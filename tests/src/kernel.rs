@@ -18,7 +18,7 @@ use crate::process::{Process, output, run};
 /// If the process has no such program, or `bpftool` fails.
 #[track_caller]
 pub fn redirected(process: &Process) -> BTreeMap<u64, u64> {
-    let maps = maps(process);
+    let maps = maps(process, SOCKMAP_VERDICT);
     let entries = bpftool(&["map", "dump", "id", &maps[SLOTS]]);
     let sockets = entries.as_array().expect("bpftool prints an array").iter();
     sockets
@@ -35,7 +35,7 @@ pub fn redirected(process: &Process) -> BTreeMap<u64, u64> {
 /// As [`redirected`].
 #[track_caller]
 pub fn named_sockets(process: &Process) -> usize {
-    let entries = bpftool(&["map", "dump", "id", &maps(process)[SLOTS]]);
+    let entries = bpftool(&["map", "dump", "id", &maps(process, SOCKMAP_VERDICT)[SLOTS]]);
     entries.as_array().expect("bpftool prints an array").len()
 }
 
@@ -45,7 +45,7 @@ pub fn named_sockets(process: &Process) -> usize {
 /// As [`redirected`].
 #[track_caller]
 pub fn forget_targets(process: &Process) {
-    let maps = maps(process);
+    let maps = maps(process, SOCKMAP_VERDICT);
     for slot in slots(&maps) {
         run(&mut delete(&maps[TARGETS], &slot));
     }
@@ -63,7 +63,7 @@ pub fn forget_sockets(process: &Process) {
     let ids: BTreeSet<String> = numbers(process, "map_id:").collect();
     let named = |id: &&String| bpftool(&["map", "show", "id", id])["name"] == HOOKS;
     let hooks = ids.iter().find(named).expect("the agent has a descriptor of it");
-    for slot in slots(&maps(process)) {
+    for slot in slots(&maps(process, SOCKMAP_VERDICT)) {
         // Whoever pauses is hooked nowhere.
         output(&mut delete(hooks, &slot));
     }
@@ -128,12 +128,15 @@ pub fn map_bytes(pid: u32) -> u64 {
     maps.collect::<BTreeMap<_, _>>().values().sum()
 }
 
-/// The maps of the verdict's program that a process has a descriptor of: numbers by name.
+/// The maps of a program that a process has a descriptor of, by the program's name: numbers by name.
+///
+/// # Panics
+/// It has none, or `bpftool` fails.
 #[track_caller]
-fn maps(process: &Process) -> BTreeMap<String, String> {
+pub(crate) fn maps(process: &Process, program: &str) -> BTreeMap<String, String> {
     let programs: BTreeSet<String> = numbers(process, "prog_id:").collect();
     let mut shown = programs.iter().map(|id| bpftool(&["prog", "show", "id", id]));
-    let program = shown.find(|program| program["name"] == SOCKMAP_VERDICT).expect("path sockmap is on");
+    let program = shown.find(|shown| shown["name"] == program).expect("the path is on");
     let ids = program["map_ids"].as_array().expect("a program with maps").iter().map(Value::to_string);
     let named = |id: String| {
         let map = bpftool(&["map", "show", "id", &id]);
@@ -164,13 +167,14 @@ fn moved(directions: &str, slot: &[u8]) -> Option<Moved> {
 }
 
 /// Bytes as bpftool writes them, such as `["0x01","0x00"]`.
-fn bytes(value: &Value) -> Vec<u8> {
+pub(crate) fn bytes(value: &Value) -> Vec<u8> {
     let texts = value.as_array().into_iter().flatten().filter_map(Value::as_str);
     texts.filter_map(|text| u8::from_str_radix(text.strip_prefix("0x")?, 16).ok()).collect()
 }
 
+/// What bpftool says of something that is there.
 #[track_caller]
-fn bpftool(arguments: &[&str]) -> Value {
+pub(crate) fn bpftool(arguments: &[&str]) -> Value {
     let printed = run(Command::new("bpftool").arg("--json").args(arguments));
     serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{error}: {printed}"))
 }

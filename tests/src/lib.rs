@@ -12,6 +12,7 @@ pub mod bpffs;
 pub mod clients;
 pub mod config;
 pub mod dns;
+pub mod flows;
 pub mod hello;
 mod host;
 pub mod kernel;

@@ -83,6 +83,12 @@ impl Nginx {
         log.lines().map(str::to_owned).collect()
     }
 
+    /// What it was asked for so far, a line each: path and protocol.
+    pub fn protocols(&self) -> Vec<String> {
+        let log = std::fs::read_to_string(self.files.path().join("protocols.log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
     /// Kills it on the spot.
     #[track_caller]
     pub fn kill(&mut self) {
@@ -102,6 +108,8 @@ fn nginx_conf(identity: &Identity) -> String {
             uwsgi_temp_path uwsgi; scgi_temp_path scgi;
             log_format lb '$proxy_protocol_addr $proxy_protocol_port $ssl_server_name $status';
             access_log access.log lb;
+            log_format protocol '$uri $server_protocol';
+            access_log protocols.log protocol;
             default_type text/plain; types {{ text/html html; }}
             server {{
                 listen 0.0.0.0:443 ssl http2 proxy_protocol;

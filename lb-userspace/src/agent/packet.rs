@@ -125,6 +125,7 @@ pub(super) fn open(
                 );
             }
             tell_keeper(kernel.keeper());
+            kernel.show_taken(metrics.paths.packet_places.clone());
             let reach = Reach::new(interfaces.has_loopback());
             if let Err(error) = links::follow_links(Arc::clone(&interfaces)) {
                 tracing::warn!(%error, "path packet takes no interfaces that come later");
@@ -137,7 +138,7 @@ pub(super) fn open(
                 stay,
                 grace,
                 reach,
-                ports: Ports::new(config.global.packet_ports()),
+                ports: Ports::new(config.global.packet_ports(), metrics.paths.packet_ports.clone()),
                 canary: Arc::new(Canary::new(metrics.paths.clone())),
                 resets,
                 conntrack,

@@ -17,6 +17,7 @@ mod records;
 mod resets;
 mod self_test;
 mod slots;
+mod vacancies;
 mod ways;
 
 use std::fmt;
@@ -30,6 +31,7 @@ use std::time::Instant;
 use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use lb_common::packet::record::{PACKET_EGRESS, PACKET_EGRESS_L3, PACKET_INGRESS, PACKET_INGRESS_L3};
+use prometheus_client::metrics::gauge::Gauge;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{LoadError, Step, from_map, load_packet};
@@ -170,6 +172,11 @@ impl Packet {
     /// A free slot, if there is one.
     pub fn slot(&self) -> Option<Slot> {
         self.slots.take(Instant::now())
+    }
+
+    /// Shows from here on how many slots are taken.
+    pub fn show_taken(&self, taken: Gauge) {
+        self.slots.show_taken(taken);
     }
 
     /// The map of keys, for one more thread.

@@ -1,41 +1,30 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Who has which slot of the maps, and whom the programs' calls are for.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use lb_common::packet::flow::Phase;
 use lb_common::packet::record::Record;
+use prometheus_client::metrics::gauge::Gauge;
 
 use super::ledger::{Ledger, Tally};
 use super::records::Records;
+use super::vacancies::Vacancies;
 use crate::kernel::bell::Bell;
 use crate::kernel::lock;
-
-/// How long a slot rests before another flow gets it: by then no program runs any more that has found the one before. They run with bottom
-/// halves off (net/core/dev.c), for some microseconds.
-const REST: Duration = Duration::from_millis(10);
 
 /// The places for flows.
 #[derive(Debug)]
 pub struct Slots {
     pub(super) records: Records,
     ledger: Ledger,
-    free: Mutex<Free>,
+    free: Mutex<Vacancies>,
     bells: Box<[Bell]>,
-}
-
-/// Places that no flow has.
-#[derive(Debug)]
-struct Free {
-    /// Nobody has had them yet. The next one is last.
-    fresh: Vec<u32>,
-    /// Taken from the front, given back at the end: when they were given back.
-    used: VecDeque<(u32, Instant)>,
 }
 
 /// The place of one flow. To be dropped when no key leads to it any more.
@@ -84,7 +73,7 @@ impl Slots {
         Arc::new(Self {
             records,
             ledger,
-            free: Mutex::new(Free { fresh: (0..count).rev().collect(), used: VecDeque::new() }),
+            free: Mutex::new(Vacancies::all(count)),
             bells: (0..count).map(|_| Bell::default()).collect(),
         })
     }
@@ -126,8 +115,7 @@ impl Slots {
         }
         // None of a slot, so that nobody will.
         stories.iter().for_each(|(number, (_, parts))| slots.ledger.forget(*number, *parts));
-        let taken: HashMap<u32, ()> = orphans.iter().map(|orphan| (orphan.slot.number, ())).collect();
-        lock(&slots.free).fresh.retain(|number| !taken.contains_key(number));
+        lock(&slots.free).exclude(&orphans.iter().map(|orphan| orphan.slot.number).collect());
         (slots, orphans)
     }
 
@@ -153,16 +141,17 @@ impl Slots {
 
     /// Whether no place has a flow.
     pub fn is_empty(&self) -> bool {
-        let free = lock(&self.free);
-        free.fresh.len() + free.used.len() == self.bells.len()
+        lock(&self.free).is_all()
+    }
+
+    /// Shows from here on how many places flows have.
+    pub fn show_taken(&self, taken: Gauge) {
+        lock(&self.free).show(taken);
     }
 
     /// A free place at a time, if there is one.
     pub fn take(self: &Arc<Self>, now: Instant) -> Option<Slot> {
-        let mut free = lock(&self.free);
-        let is_rested = |(_, since): &mut (u32, Instant)| now.saturating_duration_since(*since) >= REST;
-        let fresh = free.fresh.pop();
-        let number = fresh.or_else(|| free.used.pop_front_if(is_rested).map(|(number, _)| number))?;
+        let number = lock(&self.free).take(now)?;
         Some(Slot::new(number, self, 0))
     }
 
@@ -273,7 +262,7 @@ impl Drop for Slot {
         // In this order: a flow that nobody knows is none.
         self.slots.ledger.forget(self.number, *self.parts.get_mut());
         self.end();
-        lock(&self.slots.free).used.push_back((self.number, Instant::now()));
+        lock(&self.slots.free).give_back(self.number);
     }
 }
 
@@ -300,6 +289,7 @@ mod tests {
     use lb_common::packet::tcp::Translation;
 
     use super::*;
+    use crate::kernel::packet::vacancies::REST;
 
     /// Places over files, which take the stead of maps: to user space they are memory either way.
     fn slots(count: u32) -> Arc<Slots> {
@@ -363,12 +353,16 @@ mod tests {
 
     #[test]
     fn a_slot_belongs_to_one_flow_at_a_time_and_rests_between_two() {
-        let (slots, now) = (slots(2), Instant::now());
+        let (slots, now, taken) = (slots(2), Instant::now(), Gauge::default());
         let first = slots.take(now).expect("two slots");
+        slots.show_taken(taken.clone());
+        assert_eq!(taken.get(), 1);
         let _second = slots.take(now).expect("two slots");
         assert!(slots.take(now).is_none());
+        assert_eq!(taken.get(), 2);
         first.begin(record());
         drop(first);
+        assert_eq!(taken.get(), 1);
         assert!(slots.take(now).is_none());
         let again = slots.take(Instant::now() + REST).expect("given back");
         assert_eq!((again.number(), again.edit(|record| record.flow.phase())), (0, Phase::Gone));

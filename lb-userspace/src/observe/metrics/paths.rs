@@ -72,6 +72,10 @@ pub struct PathMetrics {
     pub packet: PacketRefusals,
     /// `lb_packet_resets_total{result}`
     pub packet_resets: PacketResets,
+    /// `lb_packet_places_taken`: slots that flows on path `packet` have.
+    pub packet_places: Gauge,
+    /// `lb_packet_ports_taken`: ports that connections to servers have.
+    pub packet_ports: Gauge,
     /// `lb_sockmap_memory_bytes`: that flows on path `sockmap` may hold inside the kernel.
     pub sockmap_memory: Gauge,
     /// `lb_sockmap_pauses_total`: times that a direction had to wait for its receiver.
@@ -105,6 +109,16 @@ impl PathMetrics {
                 &["result"],
                 "Resets to the ends of flows on path packet that lb has ended; each end gets several, for one may get lost",
             )),
+            packet_places: to.gauge(
+                "lb_packet_places_taken",
+                &[],
+                "Places for flows on path packet, of as many as there may be connections, that are taken: also by flows on their way there, and for seconds after the end",
+            ),
+            packet_ports: to.gauge(
+                "lb_packet_ports_taken",
+                &[],
+                "Ports from packet-ports from which a connection or a flow leads to a server, all servers together",
+            ),
             sockmap_memory: to.gauge(
                 "lb_sockmap_memory_bytes",
                 &[],

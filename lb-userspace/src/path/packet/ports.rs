@@ -10,6 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use lb_common::packet::offer::Offer;
+use prometheus_client::metrics::gauge::Gauge;
 
 /// How long it is believed what SYNs to a server announce by themselves: routes change.
 const BELIEF: Duration = Duration::from_secs(1);
@@ -22,6 +23,8 @@ const DOUBT: Duration = Duration::from_secs(60);
 pub struct Ports {
     range: RangeInclusive<u16>,
     taken: Mutex<HashMap<SocketAddr, Taken>>,
+    /// How many are, towards all servers.
+    shown: Gauge,
 }
 
 /// What is taken towards one server.
@@ -65,9 +68,9 @@ pub struct Port {
 }
 
 impl Ports {
-    /// All of a range.
-    pub fn new(range: RangeInclusive<u16>) -> Arc<Self> {
-        Arc::new(Self { range, taken: Mutex::default() })
+    /// All of a range. How many are taken, is shown.
+    pub fn new(range: RangeInclusive<u16>, shown: Gauge) -> Arc<Self> {
+        Arc::new(Self { range, taken: Mutex::default(), shown })
     }
 
     /// A free port towards a server, if there is one. What was given back comes last: the server may remember it for a while (TIME_WAIT,
@@ -82,6 +85,7 @@ impl Ports {
         let position = (taken.next..len).chain(0..taken.next).find(|&position| !taken.is_taken[position])?;
         taken.is_taken[position] = true;
         taken.count += 1;
+        self.shown.inc();
         taken.next = (position + 1) % len;
         let number = self.range.start() + u16::try_from(position).ok()?;
         let habit = taken.habit.filter(|(_, until)| Instant::now() < *until).map(|(habit, _)| habit);
@@ -98,6 +102,7 @@ impl Ports {
         let place = taken.is_taken.get_mut(position).filter(|is_taken| !**is_taken)?;
         *place = true;
         taken.count += 1;
+        self.shown.inc();
         Some(Port::new(number, &taken.of, None))
     }
 }
@@ -174,6 +179,7 @@ impl Drop for Port {
         let Some(taken) = all.get_mut(&self.server.address) else { return };
         taken.is_taken[usize::from(self.number - ports.range.start())] = false;
         taken.count -= 1;
+        ports.shown.dec();
         if taken.count == 0 && taken.next == 0 {
             all.remove(&self.server.address);
         }
@@ -186,16 +192,20 @@ mod tests {
 
     #[test]
     fn each_port_is_one_flows_towards_one_server() {
-        let ports = Ports::new(61_000..=61_002);
+        let shown = Gauge::default();
+        let ports = Ports::new(61_000..=61_002, shown.clone());
         let [one, other] = ["192.0.2.1:443", "192.0.2.2:443"].map(|text| text.parse().expect("an address"));
         let held: Vec<Port> = std::iter::from_fn(|| ports.take(one)).collect();
         assert_eq!(held.iter().map(Port::number).collect::<Vec<_>>(), [61_000, 61_001, 61_002]);
         assert_eq!(ports.take(other).expect("another server").number(), 61_000);
+        assert_eq!(shown.get(), 3);
+        drop(held);
+        assert_eq!(shown.get(), 0);
     }
 
     #[test]
     fn what_was_taken_before_is_nobody_elses() {
-        let ports = Ports::new(61_000..=61_002);
+        let ports = Ports::new(61_000..=61_002, Gauge::default());
         let server = "192.0.2.1:443".parse().expect("an address");
         let kept = ports.keep(server, 61_001).expect("free");
         assert!([61_001, 60_999, 61_003].into_iter().all(|number| ports.keep(server, number).is_none()));
@@ -207,7 +217,7 @@ mod tests {
 
     #[test]
     fn what_a_server_is_told_is_known_to_who_comes_next() {
-        let ports = Ports::new(61_000..=61_009);
+        let ports = Ports::new(61_000..=61_009, Gauge::default());
         let [one, other] = ["192.0.2.1:443", "192.0.2.2:443"].map(|text| text.parse().expect("an address"));
         let take = |server| ports.take(server).expect("a free port");
         let full = Offer { has_timestamps: true, has_sack: true, has_ecn: false, segment_size: 1_460 };
@@ -238,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_is_given_back_comes_last() {
-        let ports = Ports::new(10..=12);
+        let ports = Ports::new(10..=12, Gauge::default());
         let server = "[2001:db8::1]:1".parse().expect("an address");
         let numbers: Vec<u16> =
             (0..7).map(|_| ports.take(server).expect("all others are free").number()).collect();
