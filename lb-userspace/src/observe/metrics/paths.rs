@@ -6,6 +6,7 @@ use lb_common::reason::{Availability, FallbackReason, PacketObstacle, PathKind};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::programs::PacketPrograms;
 use super::register::{Counters, Gauges, Registrar};
 use crate::kernel::packet::Outcome;
 
@@ -72,6 +73,8 @@ pub struct PathMetrics {
     pub packet: PacketRefusals,
     /// `lb_packet_resets_total{result}`
     pub packet_resets: PacketResets,
+    /// What the programs of path `packet` count.
+    pub packet_programs: PacketPrograms,
     /// `lb_sockmap_memory_bytes`: that flows on path `sockmap` may hold inside the kernel.
     pub sockmap_memory: Gauge,
     /// `lb_sockmap_pauses_total`: times that a direction had to wait for its receiver.
@@ -105,6 +108,7 @@ impl PathMetrics {
                 &["result"],
                 "Resets to the ends of flows on path packet that lb has ended; each end gets several, for one may get lost",
             )),
+            packet_programs: PacketPrograms::register(to),
             sockmap_memory: to.gauge(
                 "lb_sockmap_memory_bytes",
                 &[],
