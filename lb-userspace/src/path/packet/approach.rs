@@ -54,6 +54,14 @@ enum State<'a> {
     Settled,
 }
 
+/// Why a flow can never be armed.
+enum Why {
+    /// A program has left it to its sockets, for a reason with this code.
+    Abandoned(u32),
+    /// Bytes have come past the programs: they do not see all of it.
+    Unseen,
+}
+
 /// What is done beside carrying a flow.
 struct Approach<'a> {
     station: &'a Rc<Station>,
@@ -107,7 +115,7 @@ pub async fn carry_until_spliced(
             }
             run.take_care(approach.brevity.is_awaited());
             if let Poll::Ready(ending) = run.poll(cx, tick.as_mut()) {
-                approach.note_restless();
+                approach.note_stay();
                 return Poll::Ready(Err(ending));
             }
             approach.go_on(cx, run);
@@ -195,7 +203,7 @@ impl<'a> Approach<'a> {
             return;
         }
         if run.is_over() {
-            self.note_restless();
+            self.note_stay();
             return self.settle();
         }
         if self.station.common.canary.is_off() {
@@ -298,24 +306,31 @@ impl<'a> Approach<'a> {
         let by = |path: PathKind| [carried.up[path.index()], carried.down[path.index()]];
         spliced.slot.note_carried(by(PathKind::Splice), by(PathKind::Copy));
         let armed = spliced.slot.edit(|record| {
+            // Programs look at nothing of it any more.
+            if record.flow.phase() == Phase::Gone {
+                return Err(Why::Abandoned(record.refusal));
+            }
             let has_ways = record.to_server.interface != 0 && record.to_client.interface != 0;
             let flow = &mut record.flow;
             let is_seen = (catch_up(&mut flow.client, client, unacknowledged.0) || !is_known)
                 & (catch_up(&mut flow.server, server, unacknowledged.1) || !is_known);
             if !is_seen || !has_ways {
-                return is_seen.then_some(false);
+                return if is_seen { Ok(false) } else { Err(Why::Unseen) };
             }
             flow.arm(client, server);
             record.flags &= !(QUIESCE | RUNG);
             record.flags |= if is_resting { ANNOUNCE } else { 0 };
-            Some(true)
+            Ok(true)
         });
         self.is_known = true;
         match armed {
-            Some(true) => {}
-            Some(false) => return false,
-            // Bytes have come past the programs: they do not see all of this flow.
-            None => return self.give_up(PacketObstacle::Unseen),
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(Why::Abandoned(refusal)) => {
+                self.abandon(refusal);
+                return false;
+            }
+            Err(Why::Unseen) => return self.give_up(PacketObstacle::Unseen),
         }
         self.state = State::Armed;
         self.arms = self.arms.saturating_add(1);
@@ -337,13 +352,17 @@ impl<'a> Approach<'a> {
 
     /// A packet has made the programs leave it to its sockets for good, for a reason of which this is the code.
     fn abandon(&mut self, refusal: u32) {
+        self.note_abandoned(refusal);
+        self.settle();
+    }
+
+    fn note_abandoned(&self, refusal: u32) {
         let refused = &self.station.common.refused;
         match reason(refusal) {
             Some(reason) => refused.note_terms(reason),
             // Programs of another version, which know of more.
             None => refused.note(PacketObstacle::Kernel),
         }
-        self.settle();
     }
 
     /// User space carries it to its end.

@@ -4,6 +4,7 @@
 use std::task::Context;
 use std::time::Duration;
 
+use lb_common::packet::flow::Phase;
 use lb_common::packet::record::{ANNOUNCE, QUIESCE};
 use lb_common::reason::PacketObstacle;
 
@@ -69,10 +70,16 @@ impl Approach<'_> {
         }
     }
 
-    /// The flow ends in user space: says so, if it was to leave, and never paused for long enough. One that is over before anybody has asked it was short.
-    pub(super) fn note_restless(&self) {
-        let is_settled = matches!(self.state, State::Settled);
-        if !is_settled && (self.rests > 0 || self.arms >= ARMS_MAX) {
+    /// The flow ends in user space: says why, if it was to leave. One that is over before anybody has asked it to pause was short.
+    pub(super) fn note_stay(&self) {
+        if matches!(self.state, State::Settled) {
+            return;
+        }
+        let spliced = self.spliced.as_ref();
+        let record = spliced.map(|spliced| spliced.slot.edit(|record| (record.flow.phase(), record.refusal)));
+        if let Some((Phase::Gone, refusal)) = record {
+            self.note_abandoned(refusal);
+        } else if self.rests > 0 || self.arms >= ARMS_MAX {
             self.station.common.refused.note(PacketObstacle::Restless);
         }
     }
