@@ -6,7 +6,6 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
 
-use lb_tests::agent::Agent;
 use lb_tests::net::{Namespace, Net};
 use lb_tests::stream::{receive_exactly, say};
 use lb_tests::wait::until;
@@ -14,7 +13,7 @@ use lb_tests::wait::until;
 use crate::packet_lab::{Family, Lab, Lines, Spliced};
 use crate::packet_links::{far, ip};
 use crate::packet_ways::settle_behind;
-use crate::support::{SERVER_PORT, stream_both_ways};
+use crate::support::stream_both_ways;
 
 /// Debian's own.
 const PYTHON: &str = "/usr/bin/python3";
@@ -159,25 +158,6 @@ fn signed_segments_of_a_flow_that_has_left_are_lost_and_counted(family: Family) 
     let lab = Lab::start(family);
     sign(&lab, |habit| interrupts(&lab, true, habit, "md5-signature"));
     lab.assert_ended(1, "finished");
-}
-
-/// The agent's own sockets become those of Multipath TCP, though it does not ask for that (mptcpize(8)): they tell nothing of their numbers, whether the
-/// other end speaks it or not.
-#[test]
-fn sockets_of_multipath_tcp_keep_a_flow_in_user_space() {
-    let net = Net::new(1);
-    let listener = net.server().listen(SERVER_PORT);
-    let config = Lab::config(&net, Family::V4, Lines::default());
-    let agent = Agent::launch(&net).through(&["mptcpize", "run"]).start(&config);
-    let lab = Lab { agent, listener, net, family: Family::V4 };
-    let clients = [lab.net.client.connect(lab.address()), lab.net.client.connect_multipath(lab.address())];
-    for client in &clients {
-        stream_both_ways(client, &lab.listener.accept(), 1 << 20, 1 << 20);
-    }
-    for record in lab.agent.until_records(2) {
-        assert!(record.close() == "finished" && record.text("path") != "packet", "{record:?}");
-    }
-    lab.assert_refused(&[("mptcp", 2)]);
 }
 
 /// A client behind a router, which may cut what the client sends: it forbids nothing (ip-sysctl.rst).

@@ -318,7 +318,6 @@ fn a_flush_is_heard_behind_stateful_rules() {
         assert_reset(&pair.client);
         assert_reset(&pair.server);
     }
-    until_nothing_is_tracked(&stage.net.balancer);
 }
 
 /// Without CAP_NET_RAW ends hear of a cut when they speak: the host answers, if rules still know the connection.
