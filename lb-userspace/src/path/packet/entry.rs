@@ -273,4 +273,15 @@ mod tests {
         check(u32::MAX, 1, (false, 1));
         check(1, u32::MAX, (true, 1));
     }
+    #[test]
+    fn sockets_of_multipath_tcp_are_told_from_those_that_are_gone() {
+        use rustix::net::{AddressFamily, SocketType, socket};
+        let open =
+            |protocol| socket(AddressFamily::INET, SocketType::STREAM, protocol).expect("CONFIG_MPTCP");
+        let (plain, multipath) = (open(None), open(Some(MPTCP)));
+        assert_eq!(why_gone([&plain, &plain]), Obstacle::Gone);
+        for sockets in [[&multipath, &plain], [&plain, &multipath]] {
+            assert_eq!(why_gone(sockets), Obstacle::Terms(Untranslatable::Mptcp));
+        }
+    }
 }
