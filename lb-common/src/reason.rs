@@ -91,8 +91,10 @@ labelled! {
         Unseen => "unseen",
         /// Its packets leave by an interface to which the routes do not lead: a mark has chosen it, which redirected packets do not have.
         Unrouted => "unrouted",
-        /// A packet came, or went out, that nobody here understands: the flow stays with its sockets.
-        Abandoned => "abandoned",
+        /// A connection was over, or half of it, when the flow could have left.
+        NotEstablished => "not-established",
+        /// It ended before both ends had paused for long enough, though they were asked to, or did so too often for too short.
+        Restless => "restless",
         /// The kernel refused for another reason.
         Kernel => "kernel",
     }

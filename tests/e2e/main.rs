@@ -61,6 +61,7 @@ mod packet_loopback;
 mod packet_manager;
 mod packet_memory;
 mod packet_options;
+mod packet_refusals;
 mod packet_resets;
 mod packet_restart;
 mod packet_routes;

@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 
 use lb_tests::agent::Agent;
 use lb_tests::config::{Config, Path};
@@ -21,13 +22,14 @@ use tempfile::TempDir;
 
 use crate::packet_lab::Family;
 use crate::packet_links::{add_second_link_at, far, interface_number, ip};
-use crate::packet_stage::{Objects, Pair, Stage, assert_bytes, has_links, kill, until_said};
+use crate::packet_stage::{Objects, Pair, Stage, assert_bytes, change_version, has_links, kill, until_said};
 
 on_both_families! {
     the_service_manager_keeps_flows_until_the_next_agent_comes,
     a_signal_that_nobody_follows_up_ends_nothing,
     the_last_agent_ends_its_flows_with_itself,
     what_is_at_later_interfaces_is_kept_with_the_rest,
+    a_layout_that_is_not_understood_names_the_way_out,
 }
 
 /// Above all numbers that descriptors of a test have.
@@ -106,6 +108,25 @@ impl Manager {
     fn until_kept(&mut self, end: &str, count: usize) {
         while self.store.keys().filter(|name| name.ends_with(end)).count() != count {
             self.hear();
+        }
+    }
+
+    /// Adds to the version of the layout that is kept.
+    #[track_caller]
+    fn change_version(&self, by: i16) {
+        let fd = self.store["lb-packet-layout"].as_raw_fd();
+        let said = std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).expect("/proc");
+        let number = said.lines().find_map(|line| line.strip_prefix("map_id:")).expect("of a map");
+        change_version(["id", number.trim()], by);
+    }
+
+    /// What `systemctl stop` makes of an agent that has ended: nothing is kept any longer.
+    fn let_go(&mut self, stage: &Stage) {
+        self.store.clear();
+        if !has_links() {
+            for interface in ["client", "server0"] {
+                stage.net.balancer.run(Command::new("tc").args(["qdisc", "del", "dev", interface, "clsact"]));
+            }
         }
     }
 
@@ -229,4 +250,25 @@ fn what_is_at_later_interfaces_is_kept_with_the_rest(family: Family) {
     assert_bytes(&second.until_records(1)[0], pair.bytes);
     ip(&stage.net.balancer, &["link", "del", "second"]);
     manager.until_kept(&end, 0);
+}
+
+/// `lb stop --flush` cannot reach what a service manager keeps.
+fn a_layout_that_is_not_understood_names_the_way_out(family: Family) {
+    let (stage, mut manager) = (Stage::of(family), Manager::new());
+    let config = config(&stage);
+    let mut first = manager.start(&stage, &config);
+    let mut pair = stage.spliced(&first);
+    let objects = Objects::of(&first);
+    kill(&mut first);
+    manager.change_version(1);
+    let mut second = manager.start(&stage, &config);
+    until_said(&second, "the service manager holds flows that this lb cannot go on with");
+    until_said(&second, "`systemctl stop` ends them");
+    assert_eq!(second.scrape().count("lb_path_available", &[("path", "packet")]), 0);
+    pair.ping();
+    second.terminate();
+    assert!(second.wait().success());
+    manager.let_go(&stage);
+    stage.assert_nothing_left(&objects);
+    assert!(!pair.pings_at_once(), "the flow goes on");
 }

@@ -146,18 +146,24 @@ impl Stage {
     /// Adds to the version of the layout.
     #[track_caller]
     pub(crate) fn change_version(&self, by: i16) {
-        let layout = self.bpffs.path(STATE).join("layout");
-        let dump = run(Command::new("bpftool").args(["-j", "map", "dump", "pinned"]).arg(&layout));
-        let dump: Value = serde_json::from_str(&dump).expect("JSON");
-        let value = dump[0]["value"].as_array().expect("bytes").iter();
-        let mut bytes: Vec<String> = value.map(|byte| byte.as_str().expect("a byte").to_owned()).collect();
-        // The second number of 64 bits.
-        let version = i16::from_str_radix(bytes[8].trim_start_matches("0x"), 16).expect("a number");
-        bytes[8] = format!("{:#04x}", version + by);
-        let mut command = Command::new("bpftool");
-        command.args(["map", "update", "pinned"]).arg(&layout).args(["key", "0", "0", "0", "0", "value"]);
-        run(command.args(bytes));
+        let layout = self.bpffs.path(STATE).join("layout").display().to_string();
+        change_version(["pinned", &layout], by);
     }
+}
+
+/// Adds to the version of a layout, which is in this map (bpftool-map(8)).
+#[track_caller]
+pub(crate) fn change_version(map: [&str; 2], by: i16) {
+    let dump = run(Command::new("bpftool").args(["-j", "map", "dump"]).args(map));
+    let dump: Value = serde_json::from_str(&dump).expect("JSON");
+    let value = dump[0]["value"].as_array().expect("bytes").iter();
+    let mut bytes: Vec<String> = value.map(|byte| byte.as_str().expect("a byte").to_owned()).collect();
+    // The second number of 64 bits.
+    let version = i16::from_str_radix(bytes[8].trim_start_matches("0x"), 16).expect("a number");
+    bytes[8] = format!("{:#04x}", version + by);
+    let mut command = Command::new("bpftool");
+    command.args(["map", "update"]).args(map).args(["key", "0", "0", "0", "0", "value"]);
+    run(command.args(bytes));
 }
 
 impl Pair {

@@ -147,7 +147,7 @@ fn path_mtu(lab: &Lab, flow: &Spliced, is_clients: bool) -> u64 {
 }
 
 /// Joins an end to a router: it has an address of a network behind it, and everything else is behind the router.
-fn settle_behind(router: &Namespace, end: &Namespace, far: Far, family: Family) {
+pub(crate) fn settle_behind(router: &Namespace, end: &Namespace, far: Far, family: Family) {
     join(router, "inner", end, "outer");
     add_address(router, "inner", family, &with_bits(far.router, far.bits));
     add_address(end, "outer", family, &with_bits(far.end, far.bits));

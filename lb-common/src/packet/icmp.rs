@@ -13,7 +13,7 @@
 //! section 3.9.2.2).
 
 use super::checksum::Difference;
-use super::ip::{Addresses, Ipv4, Ipv6};
+use super::ip::Addresses;
 use super::reason::Untranslatable;
 use super::tcp::{ACK, TCP_HEADER, Tcp, Translation};
 
@@ -52,24 +52,6 @@ pub struct Original<'a, A> {
     pub ports: u32,
     /// What they were translated by.
     pub translation: &'a Translation,
-}
-
-impl Original<'_, u32> {
-    /// A quoted header as the end sent it, and what its addresses have changed. The checksum of the message stays as it is, for that of the
-    /// header makes up for it.
-    #[inline(always)]
-    pub const fn ipv4(&self, quoted: Ipv4) -> (Ipv4, Difference) {
-        quoted.addressed(&self.addresses)
-    }
-}
-
-impl Original<'_, [u32; 4]> {
-    /// The same for IPv6, where the checksum of the message follows what is returned. It also follows the addresses of the message itself,
-    /// which are in ICMPv6's pseudo header (RFC 4443 section 2.3).
-    #[inline(always)]
-    pub const fn ipv6(&self, quoted: Ipv6) -> (Ipv6, Difference) {
-        quoted.addressed(&self.addresses)
-    }
 }
 
 impl<A> Original<'_, A> {

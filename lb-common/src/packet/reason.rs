@@ -16,7 +16,7 @@ labelled! {
         ExtensionHeader => "extension-header",
         /// Another protocol than TCP.
         NotTcp => "not-tcp",
-        /// It may not go any further (RFC 1812 section 5.3.1, RFC 8200 section 3): whoever sent it is to be told by ICMP.
+        /// It may not go any further (RFC 1812 section 5.3.1, RFC 8200 section 3). Nobody is told: to both ends this host is one, and no router.
         HopLimit => "hop-limit",
         /// TCP options that break their grammar (RFC 9293 section 3.1).
         MalformedOptions => "malformed-options",

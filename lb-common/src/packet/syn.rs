@@ -30,7 +30,7 @@ pub struct Leg {
     pub has_ecn: bool,
     /// The largest segment that the balancer has announced to the end, in bytes of payload and options.
     pub announced: u16,
-    /// The largest segment that the end takes: what its SYN says, or else [`default_segment_size`]; and no more than the way to it.
+    /// The largest segment that the end takes: what its SYN says, or else 536 bytes (IPv4) or 1,220 (IPv6; RFC 9293 section 3.7.1); and no more than the way to it.
     pub accepted: u16,
 }
 
@@ -72,18 +72,5 @@ pub const fn segment_size(mtu: u32, family: Family) -> u16 {
         u16::MAX
     } else {
         size as u16
-    }
-}
-
-/// What to announce to both ends, from the MTU of the way to each: what one end sends has to fit through the other's.
-pub const fn announced_segment_size(mtu: u32, other_mtu: u32, family: Family) -> u16 {
-    segment_size(if mtu < other_mtu { mtu } else { other_mtu }, family)
-}
-
-/// What an end takes whose SYN does not say (RFC 9293 section 3.7.1, MUST-15).
-pub const fn default_segment_size(family: Family) -> u16 {
-    match family {
-        Family::V4 => 536,
-        Family::V6 => 1220,
     }
 }

@@ -126,6 +126,10 @@ pub(super) fn open(
             }
             tell_keeper(kernel.keeper());
             kernel.show_taken(metrics.paths.packet_places.clone());
+            match kernel.counters() {
+                Ok(counters) => metrics.paths.packet_programs.count_by(counters),
+                Err(error) => tracing::warn!(%error, "what the programs of path packet count is not shown"),
+            }
             let reach = Reach::new(interfaces.has_loopback());
             if let Err(error) = links::follow_links(Arc::clone(&interfaces)) {
                 tracing::warn!(%error, "path packet takes no interfaces that come later");

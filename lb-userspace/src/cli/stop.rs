@@ -26,8 +26,8 @@ pub(super) struct StopArgs {
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
 
-    /// Also ends the flows of path packet, which otherwise go on, and takes away what they go by. An agent of systemd keeps nothing there:
-    /// `systemctl stop` ends its flows.
+    /// Also ends the flows of path packet, which otherwise go on, and takes away what they go by. What an agent of systemd keeps is not in
+    /// packet-state: `systemctl stop` ends those.
     #[arg(long)]
     flush: bool,
 }

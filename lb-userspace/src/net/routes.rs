@@ -65,6 +65,11 @@ impl Routes {
         self.ask(|sequence| message::link(interface, sequence), message::is_absent) == Some(true)
     }
 
+    /// Bytes that packets may have which an interface makes of several that it has received; `None`: the kernel does not say.
+    pub fn received_bytes(&self, interface: u32) -> Option<u32> {
+        self.ask(|sequence| message::link(interface, sequence), message::received_bytes)?
+    }
+
     /// Whether a filter is not there: only if the kernel says so.
     pub fn is_without(&self, filter: &Filter) -> bool {
         self.ask(|sequence| filter.question(sequence), filter::is_absent) == Some(true)

@@ -58,7 +58,7 @@ impl End {
     /// An end in the middle of its connection, from what the balancer's socket says of itself: the next byte that it expects and the next that
     /// it sends, how many it has sent that were not acknowledged, and how many it has room for.
     ///
-    /// The socket goes on meanwhile: once programs see what it sends and receives, it has to be asked again ([`Self::catch_up`]).
+    /// The socket goes on meanwhile: once programs see what it sends and receives, it has to be asked again.
     pub const fn resumed(at: Position, unacknowledged: u32, room: u32) -> Self {
         Self {
             reached: at.taken,
@@ -70,12 +70,6 @@ impl End {
             timestamp_sent: 0,
             marks: 0,
         }
-    }
-
-    /// Takes in the numbers of the socket again: what it has received and sent before anybody saw it.
-    pub const fn catch_up(&mut self, at: Position) {
-        self.reached = later(self.reached, at.taken);
-        self.sent = later(self.sent, at.given);
     }
 
     /// Whether a mark is set.

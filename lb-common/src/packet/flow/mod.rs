@@ -2,11 +2,12 @@
 //! The life of a flow, segment by segment: what becomes of each, and what it makes of the flow.
 //!
 //! ```text
-//!            arm                    flip                 FIN taken, RST              idle
-//!  Track ──────────▶ Armed ────────────────▶ Spliced ────────────────▶ Closing ────────────▶ Gone
-//!    ▲                 │                        │                         │                    ▲
-//!    └─────────────────┘                        └──────── idle ───────────┴── SYN of another ──┘
-//!      what does not fit
+//!            arm                    flip                 FIN taken, RST         agent, or SYN of another
+//!  Track ──────────▶ Armed ────────────────▶ Spliced ────────────────▶ Closing ─────────────────────────▶ Gone
+//!   │ ▲               │ │                       │                                                          ▲
+//!   │ └───────────────┘ │                       │                                                          │
+//!   │ what does not fit │                       │                                                          │
+//!   └───────────────────┴─── misfit, agent ─────┴────────────────────── agent ─────────────────────────────┘
 //! ```
 //!
 //! Until the flip the balancer's two sockets carry the flow, and every segment goes to one of them. The flow is armed when the agent has read
@@ -31,7 +32,7 @@ mod end;
 mod outcome;
 mod proof;
 
-use super::sequence::{is_at_most, is_before, is_between, later};
+use super::sequence::{is_at_most, is_before, later};
 use super::tcp::{ACK, FIN, RST, SYN, Translation, scaled_window, timestamp_add, window_bytes};
 pub use end::{End, FIN_SEEN, FIN_TAKEN, RESET, TIMESTAMP_SEEN, TIMESTAMP_SENT};
 pub use outcome::{Misfit, Outgoing, Phase, Side, Verdict};
@@ -204,29 +205,11 @@ impl Flow {
         matches!(self.phase(), Phase::Track)
     }
 
-    /// Ends a translated flow that nobody needs any more: over for `linger_ns`, in which late segments still find it, or silent for `idle_ns`.
-    /// Whether it is gone.
-    pub const fn expire(&mut self, now_ns: u64, linger_ns: u64, idle_ns: u64) -> bool {
-        let silent_ns = now_ns.saturating_sub(self.seen_ns);
-        let is_translated = matches!(self.phase(), Phase::Spliced | Phase::Closing);
-        if is_translated && (silent_ns >= idle_ns || (self.is_over() && silent_ns >= linger_ns)) {
-            self.go_to(Phase::Gone);
-        }
-        matches!(self.phase(), Phase::Gone)
-    }
-
     /// Whether both ends have acknowledged the other's FIN, or one has reset it.
     #[inline(always)]
     pub const fn is_over(&self) -> bool {
         (self.client.marks | self.server.marks) & RESET != 0
             || self.client.marks & self.server.marks & FIN_TAKEN != 0
-    }
-
-    /// Whether a number that an ICMP error quotes is one that a side has sent and that was not acknowledged to it (RFC 5927 section 4.1).
-    #[inline(always)]
-    pub const fn is_on_its_way(&self, side: Side, sequence: u32) -> bool {
-        let end = self.end(side);
-        is_between(end.confirmed, sequence, end.reached)
     }
 
     /// One side's end.

@@ -69,13 +69,13 @@ fn returned(message: &[u8], sent: &Shape, change: &Change) -> Vec<u8> {
     let change = if ip_len == 20 {
         let original = Original { addresses: addresses_v4(&sent.ends), ports, translation: &by };
         assert_eq!(Ipv4(words(quotation)).check(), Ok(()));
-        let (ip, addresses) = original.ipv4(Ipv4(words(quotation)));
+        let (ip, addresses) = Ipv4(words(quotation)).addressed(&original.addresses);
         put(quotation, &ip.0);
         return_tcp(&original, &mut quotation[ip_len..], addresses)
     } else {
         let original = Original { addresses: addresses_v6(&sent.ends), ports, translation: &by };
         assert_eq!(Ipv6(words(quotation)).check(), Ok(()));
-        let (ip, addresses) = original.ipv6(Ipv6(words(quotation)));
+        let (ip, addresses) = Ipv6(words(quotation)).addressed(&original.addresses);
         put(quotation, &ip.0);
         addresses.and(return_tcp(&original, &mut quotation[ip_len..], addresses))
     };

@@ -41,6 +41,9 @@ impl fmt::Debug for Counters {
 }
 
 impl Counts {
+    /// Nothing yet.
+    pub const NONE: Self = Self([0; COUNTERS as usize]);
+
     /// Packets of one kind.
     pub fn of(&self, counter: Counter) -> u64 {
         self.0[counter.index()]

@@ -12,6 +12,9 @@ use crate::net;
 /// (include/net/tcp.h, tcp_bound_to_half_wnd).
 const LOOPBACK_BYTES: u32 = 1 << 15;
 
+/// What the header of IP can say of a packet's length; a larger one of IPv6 has another header for that (RFC 2675 section 2), which programs do not translate.
+const PACKET_BYTES: u32 = 1 << 16;
+
 /// Most interfaces that are gone whose names are known, the latest: they have the highest numbers.
 const GONE_MAX: usize = 1_024;
 
@@ -223,7 +226,15 @@ impl Interfaces {
         if state.attachments.len() >= self.most {
             return Err(AttachError::TooMany { most: self.most });
         }
-        state.attachments.push(self.packet.attach(name)?);
+        let attachment = self.packet.attach(name)?;
+        if let Some(bytes) = self.packet.received_bytes(&attachment).filter(|bytes| *bytes > PACKET_BYTES) {
+            tracing::warn!(
+                interface = name,
+                bytes,
+                "path packet loses IPv6 packets that an interface makes of several and that are larger than IP's headers can say: set gro_max_size to 65536 there (ip-link(8))"
+            );
+        }
+        state.attachments.push(attachment);
         Ok(())
     }
 

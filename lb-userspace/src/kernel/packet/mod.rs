@@ -100,6 +100,11 @@ impl Packet {
         self.routes.as_ref().is_some_and(|routes| attachment.is_gone(routes))
     }
 
+    /// Bytes that packets may have which the programs' interface makes of several that it has received; `None`: the kernel does not say.
+    fn received_bytes(&self, attachment: &Attachment) -> Option<u32> {
+        self.routes.as_ref()?.received_bytes(attachment.number())
+    }
+
     /// Lets go of what was at an interface that is gone.
     pub fn bury(&self, attachment: Attachment) {
         self.programs().hooks.bury(&self.keeper, attachment.number());

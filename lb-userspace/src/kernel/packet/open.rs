@@ -122,8 +122,8 @@ impl Packet {
             }
             KeptError::Claimed(rival)
         })?;
-        let place = keeper.to_string();
-        let incompatible = |found| KeptError::Incompatible { place: place.clone(), found };
+        let (place, way_out) = (keeper.to_string(), keeper.way_out());
+        let incompatible = |found| KeptError::Incompatible { place: place.clone(), way_out, found };
         let judged = judge(&found, terms, network).map_err(incompatible)?;
         let Some(slots) = judged else {
             if let Some(filters) = found.remove(kept::FILTERS) {

@@ -129,6 +129,14 @@ pub fn is_absent(answer: &[u8]) -> bool {
     kind(answer) == Some(ERROR) && word(answer, HEADER) == Some((-libc::ENODEV) as u32)
 }
 
+/// Bytes that packets may have which the interface of an answer makes of several that it has received (IFLA_GRO_MAX_SIZE of
+/// include/uapi/linux/if_link.h); `None`: it does not say, as before Linux 5.19.
+pub fn received_bytes(answer: &[u8]) -> Option<u32> {
+    const GRO_MAX_SIZE: u16 = 58;
+    let attributes = answer.get(LINK_HEADERS..).filter(|_| kind(answer) == Some(NEW_LINK))?;
+    word(find(attributes, GRO_MAX_SIZE)?, 0)
+}
+
 /// What a message is.
 pub fn kind(answer: &[u8]) -> Option<u16> {
     Some(u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?))
@@ -215,6 +223,20 @@ mod tests {
         check(ERROR, HEADER, -libc::ENOMEM, [false, false]);
         check(NEW, HEADER, 0, [false, false]);
         assert_eq!([is_lost(&[]), is_absent(&[])], [false, false]);
+    }
+
+    #[test]
+    fn an_interface_tells_how_much_it_makes_one_packet_of() {
+        let mut answer = vec![0; LINK_BYTES];
+        answer[4..6].copy_from_slice(&NEW_LINK.to_ne_bytes());
+        assert_eq!(received_bytes(&answer), None, "an older kernel");
+        answer.extend(
+            [attribute(4, &1_500_u32.to_ne_bytes()), attribute(58, &131_072_u32.to_ne_bytes())].concat(),
+        );
+        assert_eq!(received_bytes(&answer), Some(131_072));
+        assert_eq!(received_bytes(&answer[..answer.len() - 4]), None, "cut off");
+        answer[4..6].copy_from_slice(&ERROR.to_ne_bytes());
+        assert_eq!(received_bytes(&answer), None);
     }
 
     #[test]

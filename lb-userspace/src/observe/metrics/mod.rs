@@ -9,6 +9,7 @@ mod exposition;
 mod families;
 mod paths;
 mod process;
+mod programs;
 mod register;
 mod server;
 
@@ -22,6 +23,7 @@ use prometheus_client::registry::Registry;
 
 pub use self::exposition::Exposition;
 pub use self::paths::{PacketRefusals, PacketResets, PathMetrics};
+pub use self::programs::PacketPrograms;
 pub use self::register::{Description, Kind};
 
 use self::families::Families;

@@ -6,6 +6,7 @@ use lb_common::reason::{Availability, FallbackReason, PacketObstacle, PathKind};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::programs::PacketPrograms;
 use super::register::{Counters, Gauges, Registrar};
 use crate::kernel::packet::Outcome;
 
@@ -76,6 +77,8 @@ pub struct PathMetrics {
     pub packet_places: Gauge,
     /// `lb_packet_ports_taken`: ports that connections to servers have.
     pub packet_ports: Gauge,
+    /// What the programs of path `packet` count.
+    pub packet_programs: PacketPrograms,
     /// `lb_sockmap_memory_bytes`: that flows on path `sockmap` may hold inside the kernel.
     pub sockmap_memory: Gauge,
     /// `lb_sockmap_pauses_total`: times that a direction had to wait for its receiver.
@@ -119,6 +122,7 @@ impl PathMetrics {
                 &[],
                 "Ports from packet-ports from which a connection or a flow leads to a server, all servers together",
             ),
+            packet_programs: PacketPrograms::register(to),
             sockmap_memory: to.gauge(
                 "lb_sockmap_memory_bytes",
                 &[],

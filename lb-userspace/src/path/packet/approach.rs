@@ -12,15 +12,16 @@
 //! answer to that flips it. A flow that just begins is watched before its first byte; of one that is promoted in the midst of its bytes nothing is taken
 //! for as long as it takes that all that was written has been sent: what a socket has not sent yet, the numbers do not tell.
 
+mod rest;
+
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use lb_common::packet::flow::Phase;
-use lb_common::packet::record::{ANNOUNCE, QUIESCE, RUNG};
+use lb_common::packet::record::{ANNOUNCE, QUIESCE, RUNG, reason};
 use lb_common::reason::{PacketObstacle, PathKind};
 
 use super::entry::{self, Basis, Obstacle, catch_up};
@@ -31,22 +32,10 @@ use crate::path::drain::drain;
 use crate::path::flow::{Ending, Run};
 use crate::path::meter::{Carried, Meter};
 use crate::path::{Flow, FlowEnd, Start, Tools};
-use crate::runtime::{Moment, Sleep, sleep, sleep_until};
+use crate::runtime::{Moment, Sleep, sleep_until};
 
 /// Bytes after which a flow that does not leave is asked to rest for the first time. Until the next time it is twice as many as before.
 pub(super) const RESTLESS_BYTES: u64 = 256 << 10;
-
-/// How long both ends may take to rest: a round trip, and what is under way.
-const REST_MAX: Duration = Duration::from_millis(500);
-
-/// Between looks at a flow that is to rest.
-const REST_LOOK: Duration = Duration::from_millis(1);
-
-/// How often a flow is asked.
-const RESTS_MAX: u8 = 10;
-
-/// How often a flow is asked before its sockets may announce as much room as the kernel likes again: who is far away needs that.
-const BRIEF_RESTS: u8 = 3;
 
 /// How often a flow is armed in vain before it is only armed where it rests: arming costs some system calls.
 const ARMS_MAX: u8 = 100;
@@ -63,6 +52,14 @@ enum State<'a> {
     Armed,
     /// User space carries it to its end.
     Settled,
+}
+
+/// Why a flow can never be armed.
+enum Why {
+    /// A program has left it to its sockets, for a reason with this code.
+    Abandoned(u32),
+    /// Bytes have come past the programs: they do not see all of it.
+    Unseen,
 }
 
 /// What is done beside carrying a flow.
@@ -118,6 +115,7 @@ pub async fn carry_until_spliced(
             }
             run.take_care(approach.brevity.is_awaited());
             if let Poll::Ready(ending) = run.poll(cx, tick.as_mut()) {
+                approach.note_stay();
                 return Poll::Ready(Err(ending));
             }
             approach.go_on(cx, run);
@@ -166,18 +164,15 @@ impl<'a> Approach<'a> {
         if !matches!(self.state, State::Armed) {
             return None;
         }
-        let phase = spliced.slot.edit(|record| {
+        let (phase, refusal) = spliced.slot.edit(|record| {
             record.flags &= !RUNG;
             record.flow.disarm();
-            record.flow.phase()
+            (record.flow.phase(), record.refusal)
         });
         match phase {
             Phase::Spliced | Phase::Closing => return self.spliced.take(),
             Phase::Track | Phase::Armed => self.state = State::Ready,
-            Phase::Gone => {
-                self.station.common.refused.note(PacketObstacle::Abandoned);
-                self.settle();
-            }
+            Phase::Gone => self.abandon(refusal),
         }
         None
     }
@@ -208,6 +203,7 @@ impl<'a> Approach<'a> {
             return;
         }
         if run.is_over() {
+            self.note_stay();
             return self.settle();
         }
         if self.station.common.canary.is_off() {
@@ -221,7 +217,9 @@ impl<'a> Approach<'a> {
         if let State::Watched(grace) = &mut self.state {
             match grace.as_mut().poll(cx) {
                 Poll::Ready(true) => self.state = State::Ready,
-                Poll::Ready(false) => self.settle(),
+                Poll::Ready(false) => {
+                    self.give_up(PacketObstacle::Kernel);
+                }
                 // It takes a moment, in which much can go by.
                 Poll::Pending if run.delivered() >= RESTLESS_BYTES => run.pause(),
                 Poll::Pending => {}
@@ -280,7 +278,8 @@ impl<'a> Approach<'a> {
                         refused.note_terms(reason);
                     }
                     Obstacle::Path(obstacle) => refused.note(obstacle),
-                    Obstacle::Busy | Obstacle::Gone => {}
+                    Obstacle::Gone => refused.note(PacketObstacle::NotEstablished),
+                    Obstacle::Busy => {}
                 }
                 self.settle();
             }
@@ -307,24 +306,31 @@ impl<'a> Approach<'a> {
         let by = |path: PathKind| [carried.up[path.index()], carried.down[path.index()]];
         spliced.slot.note_carried(by(PathKind::Splice), by(PathKind::Copy));
         let armed = spliced.slot.edit(|record| {
+            // Programs look at nothing of it any more.
+            if record.flow.phase() == Phase::Gone {
+                return Err(Why::Abandoned(record.refusal));
+            }
             let has_ways = record.to_server.interface != 0 && record.to_client.interface != 0;
             let flow = &mut record.flow;
             let is_seen = (catch_up(&mut flow.client, client, unacknowledged.0) || !is_known)
                 & (catch_up(&mut flow.server, server, unacknowledged.1) || !is_known);
             if !is_seen || !has_ways {
-                return is_seen.then_some(false);
+                return if is_seen { Ok(false) } else { Err(Why::Unseen) };
             }
             flow.arm(client, server);
             record.flags &= !(QUIESCE | RUNG);
             record.flags |= if is_resting { ANNOUNCE } else { 0 };
-            Some(true)
+            Ok(true)
         });
         self.is_known = true;
         match armed {
-            Some(true) => {}
-            Some(false) => return false,
-            // Bytes have come past the programs: they do not see all of this flow.
-            None => return self.give_up(PacketObstacle::Unseen),
+            Ok(true) => {}
+            Ok(false) => return false,
+            Err(Why::Abandoned(refusal)) => {
+                self.abandon(refusal);
+                return false;
+            }
+            Err(Why::Unseen) => return self.give_up(PacketObstacle::Unseen),
         }
         self.state = State::Armed;
         self.arms = self.arms.saturating_add(1);
@@ -344,47 +350,18 @@ impl<'a> Approach<'a> {
         false
     }
 
-    /// Asks both ends to pause, where the flow has not left for long; or lets them go on. While nobody watches it they are not asked: user space
-    /// pauses.
-    fn ask_for_rest(&mut self, cx: &mut Context<'_>, run: &mut Run<'_>) {
-        let delivered = run.delivered();
-        match self.rests_until {
-            Some(until) if Moment::now() >= until => self.end_rest(),
-            // The acknowledgement of the last bytes wakes nobody.
-            Some(_) => self.look_again(cx),
-            None if delivered >= self.asked_at + (RESTLESS_BYTES << self.rests) && self.rests < RESTS_MAX => {
-                self.asked_at = delivered;
-                self.rests += 1;
-                if self.rests > BRIEF_RESTS {
-                    self.brevity.end();
-                }
-                self.rests_until = Some(Moment::now() + REST_MAX);
-                match &self.spliced {
-                    Some(spliced) => spliced.slot.edit(|record| record.flags |= QUIESCE),
-                    None => run.pause(),
-                }
-                self.look_again(cx);
-            }
-            None => {}
-        }
+    /// A packet has made the programs leave it to its sockets for good, for a reason of which this is the code.
+    fn abandon(&mut self, refusal: u32) {
+        self.note_abandoned(refusal);
+        self.settle();
     }
 
-    /// Wakes the flow after a moment.
-    fn look_again(&mut self, cx: &mut Context<'_>) {
-        let tick = self.tick.get_or_insert_with(|| Box::pin(sleep(REST_LOOK)));
-        tick.as_mut().reset(Moment::now() + REST_LOOK);
-        if tick.as_mut().poll(cx).is_ready() {
-            cx.waker().wake_by_ref();
-        }
-    }
-
-    /// Lets both ends go on that were asked to pause.
-    fn end_rest(&mut self) {
-        if self.rests_until.take().is_some()
-            && let Some(spliced) = &self.spliced
-        {
-            spliced.slot.edit(|record| record.flags = record.flags & !QUIESCE | ANNOUNCE);
-            announce_windows([self.client, self.server]);
+    fn note_abandoned(&self, refusal: u32) {
+        let refused = &self.station.common.refused;
+        match reason(refusal) {
+            Some(reason) => refused.note_terms(reason),
+            // Programs of another version, which know of more.
+            None => refused.note(PacketObstacle::Kernel),
         }
     }
 

@@ -12,6 +12,8 @@ use lb_common::packet::sequence::is_before;
 use lb_common::packet::syn::{Family, Leg, agree};
 use lb_common::packet::tcp::{SHIFT_MAX, Translation};
 use lb_common::reason::PacketObstacle;
+use rustix::net::ipproto::MPTCP;
+use rustix::net::sockopt::socket_protocol;
 
 use super::Reach;
 use crate::kernel::packet;
@@ -89,6 +91,17 @@ impl Basis {
 /// # Errors
 /// Why not.
 pub(super) fn look(
+    sockets: [&OwnedFd; 2],
+    announced: u16,
+    terms: (Reach, &Conntrack),
+) -> Result<Known, Obstacle> {
+    find_out(sockets, announced, terms).map_err(|obstacle| match obstacle {
+        Obstacle::Gone => why_gone(sockets),
+        obstacle => obstacle,
+    })
+}
+
+fn find_out(
     [client_socket, server_socket]: [&OwnedFd; 2],
     announced: u16,
     (reach, conntrack): (Reach, &Conntrack),
@@ -163,16 +176,8 @@ fn known(socket: &OwnedFd, terms: &Terms) -> Result<(End, Position), Obstacle> {
 /// What is known of an end before its segments are watched. How far it may send is not; it is taken for as much as a window can ever be, for
 /// whoever thinks that a segment was not taken that was would lose it.
 fn end(numbers: Numbers, unacknowledged: u32, shift: u8) -> End {
-    End {
-        reached: numbers.received,
-        sent: numbers.written,
-        acknowledged: numbers.written.wrapping_sub(unacknowledged),
-        confirmed: numbers.received,
-        allowed: numbers.received.wrapping_add(u32::from(u16::MAX) << shift.min(SHIFT_MAX)),
-        timestamp: 0,
-        timestamp_sent: 0,
-        marks: 0,
-    }
+    let at = Position { taken: numbers.received, given: numbers.written };
+    End::resumed(at, unacknowledged, u32::from(u16::MAX) << shift.min(SHIFT_MAX))
 }
 
 /// Brings what the programs know of an end to where its socket is; whether they had seen all that it has sent.
@@ -212,6 +217,17 @@ fn gone(_: io::Error) -> Obstacle {
     Obstacle::Gone
 }
 
+/// Why nothing can be found out of connections. Sockets of Multipath TCP tell nothing of their numbers, whatever they have agreed on
+/// (net/mptcp/sockopt.c); asked only here, so that others pay nothing.
+fn why_gone(sockets: [&OwnedFd; 2]) -> Obstacle {
+    let is_multipath = |socket| matches!(socket_protocol(socket), Ok(Some(MPTCP)));
+    if sockets.into_iter().any(is_multipath) {
+        Obstacle::Terms(Untranslatable::Mptcp)
+    } else {
+        Obstacle::Gone
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -226,5 +242,46 @@ mod tests {
         let (client, server) = basis.behind_header(28).positions(carried(5, 7), carried(8, 107));
         assert_eq!(client, Position { taken: 2, given: 110 });
         assert_eq!(server, Position { taken: 120, given: 61 });
+    }
+    #[test]
+    fn an_end_may_send_as_much_as_any_window_allows() {
+        let numbers = Numbers { received: u32::MAX, written: 3 };
+        let check = |shift, room: u32| {
+            let end = end(numbers, 5, shift);
+            assert_eq!((end.reached, end.confirmed, end.sent), (u32::MAX, u32::MAX, 3));
+            assert_eq!((end.acknowledged, end.allowed), (u32::MAX - 1, u32::MAX.wrapping_add(room)));
+        };
+        check(0, 65_535);
+        check(14, 65_535 << 14);
+        // No end announces more (RFC 7323 section 2.3).
+        check(15, 65_535 << 14);
+    }
+
+    #[test]
+    fn what_programs_have_not_seen_is_noticed() {
+        let check = |reached: u32, taken: u32, expected: (bool, u32)| {
+            let mut end = End { reached, sent: 1_000, acknowledged: 400, ..End::default() };
+            let has_seen_all = catch_up(&mut end, Position { taken, given: 1_000 }, 300);
+            assert_eq!((has_seen_all, end.reached), expected);
+            // That of the socket: a segment that was acknowledged may have been damaged on its way.
+            assert_eq!(end.acknowledged, 700);
+        };
+        check(50, 50, (true, 50));
+        // It is in a socket yet.
+        check(60, 50, (true, 60));
+        check(40, 50, (false, 50));
+        check(u32::MAX, 1, (false, 1));
+        check(1, u32::MAX, (true, 1));
+    }
+    #[test]
+    fn sockets_of_multipath_tcp_are_told_from_those_that_are_gone() {
+        use rustix::net::{AddressFamily, SocketType, socket};
+        let open =
+            |protocol| socket(AddressFamily::INET, SocketType::STREAM, protocol).expect("CONFIG_MPTCP");
+        let (plain, multipath) = (open(None), open(Some(MPTCP)));
+        assert_eq!(why_gone([&plain, &plain]), Obstacle::Gone);
+        for sockets in [[&multipath, &plain], [&plain, &multipath]] {
+            assert_eq!(why_gone(sockets), Obstacle::Terms(Untranslatable::Mptcp));
+        }
     }
 }

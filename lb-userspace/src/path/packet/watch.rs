@@ -35,6 +35,26 @@ pub struct Kinship<'a> {
     pub server: &'a Server,
 }
 
+/// How long a flow may be silent.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    /// While both directions are open.
+    idle: Option<Duration>,
+    /// Once one has ended.
+    half_closed: Option<Duration>,
+}
+
+impl Kinship<'_> {
+    /// The shorter ones of frontend and backend.
+    fn limits(&self) -> Limits {
+        let (frontend, backend) = (&self.frontend.settings, self.backend);
+        Limits {
+            idle: shorter(frontend.idle_timeout, backend.idle_timeout),
+            half_closed: shorter(frontend.half_close_timeout, backend.half_close_timeout),
+        }
+    }
+}
+
 /// Looks at one flow now and then.
 #[derive(Debug)]
 pub struct Watch {
@@ -101,7 +121,7 @@ impl Watch {
             );
             spliced.slot.note_counted(delivered);
         }
-        let left = end(&flow, kinship)?;
+        let left = end(&flow, kinship.limits(), now_ns())?;
         let is_calm = flow.seen_ns == self.seen_ns && self.trial.is_none();
         self.wait = if is_calm { (self.wait * 2).min(LOOK_MAX) } else { LOOK_MIN };
         self.seen_ns = flow.seen_ns;
@@ -120,19 +140,17 @@ pub fn carried(tally: &Tally, [up, down]: [u64; 2]) -> Carried {
     carried
 }
 
-/// How long a flow may be silent yet.
+/// How long a flow may be silent yet, at a time of the programs' clock.
 ///
 /// # Errors
 /// How it has ended.
-fn end(flow: &Flow, kinship: &Kinship<'_>) -> Result<Duration, FlowEnd> {
+fn end(flow: &Flow, limits: Limits, now_ns: u64) -> Result<Duration, FlowEnd> {
     let marks = [flow.client.marks, flow.server.marks];
     if flow.is_over() || flow.phase() == Phase::Gone {
         return Err(FlowEnd::cut(reason_of(marks)));
     }
-    let silent_for = Duration::from_nanos(now_ns().saturating_sub(flow.seen_ns));
-    let (frontend, backend) = (&kinship.frontend.settings, kinship.backend);
-    let idle = shorter(frontend.idle_timeout, backend.idle_timeout);
-    let half_closed = shorter(frontend.half_close_timeout, backend.half_close_timeout);
+    let silent_for = Duration::from_nanos(now_ns.saturating_sub(flow.seen_ns));
+    let Limits { idle, half_closed } = limits;
     let has_ended = marks.map(|marks| marks & FIN_TAKEN != 0);
     let (limit, reason) = if has_ended == [false; 2] {
         (idle, CloseReason::IdleTimeout)
@@ -151,4 +169,72 @@ fn end(flow: &Flow, kinship: &Kinship<'_>) -> Result<Duration, FlowEnd> {
 fn now_ns() -> u64 {
     let now = clock_gettime(ClockId::Monotonic);
     now.tv_sec.cast_unsigned() * 1_000_000_000 + now.tv_nsec.cast_unsigned()
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::packet::flow::{End, FIN_SEEN, RESET};
+    use lb_common::packet::tcp::Translation;
+
+    use super::*;
+
+    const FIN: u32 = FIN_SEEN | FIN_TAKEN;
+
+    /// One that was last moved on a second after the clock began, by the marks of its client and its server.
+    fn flow(phase: Phase, [client, server]: [u32; 2]) -> Flow {
+        let [client, server] = [client, server].map(|marks| End { marks, ..End::default() });
+        let by = Translation::default();
+        Flow { phase: phase as u32, seen_ns: 1_000_000_000, ..Flow::tracked([client, server], by, by) }
+    }
+
+    fn limits(idle: u64, half_closed: Option<u64>) -> Limits {
+        Limits { idle: Some(Duration::from_secs(idle)), half_closed: half_closed.map(Duration::from_secs) }
+    }
+
+    #[track_caller]
+    fn check(flow: &Flow, limits: Limits, second: u64, expected: Result<u64, (CloseReason, Option<Side>)>) {
+        let found = end(flow, limits, second * 1_000_000_000);
+        let found = found.map(|left| left.as_secs()).map_err(|end| (end.reason, end.silent));
+        assert_eq!(found, expected, "at {second} s");
+    }
+
+    #[test]
+    fn silence_ends_a_flow() {
+        let flow = flow(Phase::Spliced, [0, 0]);
+        check(&flow, limits(10, Some(3)), 1, Ok(10));
+        check(&flow, limits(10, Some(3)), 10, Ok(1));
+        check(&flow, limits(10, Some(3)), 11, Err((CloseReason::IdleTimeout, Some(Side::Client))));
+        // A clock that goes back ends nothing.
+        check(&flow, limits(10, None), 0, Ok(10));
+        let never = Limits { idle: None, half_closed: Some(Duration::from_secs(3)) };
+        check(&flow, never, 1_000_000, Ok(LOOK_MAX.as_secs()));
+    }
+
+    #[test]
+    fn silence_of_one_direction_ends_a_flow_whose_other_has_ended() {
+        let end_of = |silent| Err((CloseReason::HalfCloseTimeout, Some(silent)));
+        let [of_client, of_server] = [[FIN, 0], [0, FIN]].map(|marks| flow(Phase::Closing, marks));
+        check(&of_client, limits(10, Some(3)), 3, Ok(1));
+        check(&of_client, limits(10, Some(3)), 4, end_of(Side::Server));
+        check(&of_server, limits(10, Some(3)), 4, end_of(Side::Client));
+        // Without one of its own, the other limit counts.
+        check(&of_client, limits(10, None), 10, Ok(1));
+        check(&of_client, limits(10, None), 11, end_of(Side::Server));
+        // A FIN that nobody has acknowledged ends nothing yet.
+        check(&flow(Phase::Spliced, [FIN_SEEN, 0]), limits(10, Some(3)), 4, Ok(7));
+    }
+
+    #[test]
+    fn what_is_over_has_ended_however_long_it_may_be_silent() {
+        let no_limits = Limits { idle: None, half_closed: None };
+        for (phase, marks, reason) in [
+            (Phase::Closing, [FIN, FIN], CloseReason::Finished),
+            (Phase::Closing, [RESET, 0], CloseReason::ClientReset),
+            (Phase::Closing, [0, RESET], CloseReason::ServerReset),
+            // It has made way for another.
+            (Phase::Gone, [FIN, 0], CloseReason::Finished),
+        ] {
+            check(&flow(phase, marks), no_limits, 1, Err((reason, None)));
+        }
+    }
 }

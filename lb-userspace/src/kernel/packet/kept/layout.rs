@@ -7,12 +7,23 @@ use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 
 use aya::maps::{Array, Map, MapData};
-use lb_common::packet::flow::{End, Flow};
+use lb_common::packet::flow::{End, Flow, Position};
+use lb_common::packet::ip::Addresses;
 use lb_common::packet::record::{Entry, KEY_WORDS, Key, Record, Way};
 use lb_common::packet::tcp::Translation;
 
 use crate::kernel::bpf::{self, NewMap};
 use crate::kernel::packet::ledger::{PART_BYTES, Tally};
+
+/// The size of a type and where each of its fields is, in bytes. A field that is not named does not compile.
+macro_rules! form {
+    ($name:ident $(<$of:ty>)? { $($field:ident),+ $(,)? }) => {{
+        type Form = $name $(<$of>)?;
+        const _: fn(Form) = |$name { $($field: _),+ }| {};
+        const FORM: &[usize] = &[size_of::<Form>(), $(std::mem::offset_of!(Form, $field)),+];
+        FORM
+    }};
+}
 
 /// Numbers in the map.
 pub const WORDS: usize = 8;
@@ -23,27 +34,39 @@ const MAGIC: u64 = 0x6c62_2070_6163_6b65;
 /// What the numbers in the maps mean. To be raised whenever that changes and [`SHAPE`] does not.
 const VERSION: u64 = 2;
 
-/// Sizes and places of what is in the maps, as one number.
+/// Sizes and places of all that is in the maps, as one number.
 const SHAPE: u64 = shape(&[
-    size_of::<Key>(),
-    KEY_WORDS,
-    size_of::<Way>(),
-    size_of::<Flow>(),
-    size_of::<End>(),
-    size_of::<Translation>(),
-    size_of::<Record>(),
-    size_of::<Entry>(),
-    std::mem::offset_of!(Record, flags),
-    std::mem::offset_of!(Record, to_server),
-    std::mem::offset_of!(Record, to_client),
-    std::mem::offset_of!(Record, flow),
-    std::mem::offset_of!(Flow, client),
-    std::mem::offset_of!(Flow, server),
-    std::mem::offset_of!(Flow, to_server),
-    std::mem::offset_of!(Flow, delivered_to_server),
-    std::mem::offset_of!(Flow, seen_ns),
-    size_of::<Tally>(),
-    PART_BYTES,
+    &[KEY_WORDS, PART_BYTES],
+    form!(Key { remote, local, ports, family }),
+    form!(Way { addresses, interface, told_ms, segments, bytes }),
+    form!(Addresses<[u32; 4]> { source, destination }),
+    form!(Record { generation, flags, family, refusal, spare, to_server, to_client, flow }),
+    form!(Entry { lock, record }),
+    form!(Flow {
+        phase,
+        timestamps,
+        client,
+        server,
+        client_position,
+        server_position,
+        to_server,
+        to_client,
+        delivered_to_server,
+        delivered_to_client,
+        seen_ns,
+    }),
+    form!(End { reached, sent, acknowledged, confirmed, allowed, timestamp, timestamp_sent, marks }),
+    form!(Position { taken, given }),
+    form!(Translation {
+        ports,
+        sequence_add,
+        acknowledgement_add,
+        timestamp_add,
+        echo_add,
+        shift_from,
+        shift_to,
+    }),
+    form!(Tally { spliced, copied, counted, logged, spare }),
 ]);
 
 /// What maps belong to.
@@ -156,11 +179,15 @@ impl fmt::Display for Incompatible {
 }
 
 /// FNV-1a (RFC 9923), which tells lists apart that differ in any number.
-const fn shape(numbers: &[usize]) -> u64 {
-    let (mut hash, mut index) = (0xcbf2_9ce4_8422_2325_u64, 0);
-    while index < numbers.len() {
-        hash = (hash ^ numbers[index] as u64).wrapping_mul(0x0100_0000_01b3);
-        index += 1;
+const fn shape(forms: &[&[usize]]) -> u64 {
+    let (mut hash, mut form) = (0xcbf2_9ce4_8422_2325_u64, 0);
+    while form < forms.len() {
+        let mut index = 0;
+        while index < forms[form].len() {
+            hash = (hash ^ forms[form][index] as u64).wrapping_mul(0x0100_0000_01b3);
+            index += 1;
+        }
+        form += 1;
     }
     hash
 }

@@ -93,11 +93,13 @@ pub enum KeptError {
     Claimed(Rival),
     /// The flows in it are of a kind that this agent does not understand.
     #[error(
-        "{place} holds flows that this lb cannot go on with: {found}. They go on by themselves; `lb stop --flush` ends them"
+        "{place} holds flows that this lb cannot go on with: {found}. They go on by themselves; {way_out}"
     )]
     Incompatible {
         /// Where.
         place: String,
+        /// What ends them: [`Keeper::way_out`].
+        way_out: &'static str,
         /// What was found.
         found: Incompatible,
     },
@@ -154,6 +156,16 @@ impl Keeper {
             Self::Nobody(_) => {}
             Self::Pins(pins) => pins.forget(name),
             Self::Manager(manager) => manager.forget(name),
+        }
+    }
+
+    /// What ends flows that no agent understands, for a person to read. What the service manager keeps, nobody else can reach.
+    pub fn way_out(&self) -> &'static str {
+        match self {
+            Self::Nobody(_) | Self::Pins(_) => "`lb stop --flush` ends them",
+            Self::Manager(_) => {
+                "`systemctl stop` ends them (before Linux 6.6 with `tc qdisc del dev INTERFACE clsact` for each interface), and each end hears of it with the next that it sends"
+            }
         }
     }
 
