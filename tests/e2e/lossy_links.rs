@@ -6,6 +6,7 @@
 //! these tests in kernels that do.
 
 mod packet;
+mod rtt;
 
 use std::net::TcpStream;
 use std::process::Command;

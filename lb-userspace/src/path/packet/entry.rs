@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, OwnedFd};
 
-use lb_common::packet::flow::{End, Flow, Position, Side};
+use lb_common::packet::flow::{End, Flow, Position, RoundTrip, Side};
 use lb_common::packet::reason::Untranslatable;
 use lb_common::packet::record::{Record, Way, free};
 use lb_common::packet::sequence::is_before;
@@ -172,6 +172,7 @@ fn end(numbers: Numbers, unacknowledged: u32, shift: u8) -> End {
         timestamp: 0,
         timestamp_sent: 0,
         marks: 0,
+        round_trip: RoundTrip::NONE,
     }
 }
 
