@@ -15,9 +15,8 @@ use lb_common::reason::{CloseReason, HelloReason, PathKind, ProxyReason};
 use crate::backend::{Backend, Server, ServerSlot};
 use crate::connect::Attempts;
 use crate::frontend::{Frontend, Permit};
-use crate::kernel::packet::Receipt;
 use crate::net::{self, Endpoint};
-use crate::observe::access_log::{ALPN_TEXT_MAX, AccessLog, Proxied, Queued, Record};
+use crate::observe::access_log::{ALPN_TEXT_MAX, AccessLog, Proxied, Queued, Record, Translated};
 use crate::path::packet::Port;
 use crate::path::{Carried, Meter, Side};
 use crate::prelude::hello::ClientHello;
@@ -77,8 +76,8 @@ struct Rare {
     is_told: bool,
     /// The local port of the connection to the server, if it is one of ours.
     port: Option<Arc<Port>>,
-    /// For the flow, if programs carry it.
-    receipt: Option<Receipt>,
+    /// For the flow, if programs have carried it.
+    translated: Option<Translated>,
 }
 
 /// What the PROXY header towards the server needs besides the rest of the story. Gone as soon as that is written.
@@ -367,7 +366,7 @@ impl Journal {
             is_redispatched: self.is_redispatched,
             close,
             is_server_silent: self.is_server_silent,
-            receipt: rare.receipt,
+            translated: rare.translated,
             counts: self.counts(),
         }
     }

@@ -17,8 +17,8 @@ use lb_tests::wait::until;
 use rustix::process::Signal;
 
 use crate::support::{
-    PORT, Relay, SERVER_PORT, allow_many_connections, assert_left, assert_nothing_left, assert_received, greet,
-    median, until_carried,
+    PORT, Relay, SERVER_PORT, allow_many_connections, assert_left, assert_nothing_left, assert_received,
+    greet, median, until_carried,
 };
 
 /// Within this time a server must have what a client has sent, however silent that is then. It takes milliseconds; two cores may be busy

@@ -7,6 +7,7 @@
 
 mod faults;
 mod packet;
+mod rtt;
 
 use std::net::TcpStream;
 use std::process::Command;

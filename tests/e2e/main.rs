@@ -65,6 +65,7 @@ mod packet_refusals;
 mod packet_resets;
 mod packet_restart;
 mod packet_routes;
+mod packet_rtt;
 mod packet_stage;
 mod packet_streams;
 mod packet_tls;

@@ -119,7 +119,7 @@ fn a_layout_that_is_not_understood_is_left_alone(family: Family) {
     kill(&mut first);
     stage.change_version(1);
     let mut second = stage.agent();
-    until_said(&second, "its layout has version 3, this lb knows version 2");
+    until_said(&second, "its layout has version 4, this lb knows version 3");
     until_said(&second, "`lb stop --flush` ends them");
     assert_eq!(second.scrape().count("lb_path_available", &[("path", "packet")]), 0);
     pair.ping();

@@ -182,7 +182,7 @@ impl Launch {
     /// Starts it as a user without any privilege.
     #[must_use]
     pub fn unprivileged(self) -> Self {
-        self.as_user().through(&["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--"])
+        self.through_own_user().through(&["--no-new-privs", "--inh-caps=-all", "--bounding-set=-all", "--"])
     }
 
     /// Starts it as a user with these capabilities alone, named as in capabilities(7).
@@ -191,12 +191,12 @@ impl Launch {
         let plus = |name: &&str| format!(",+{}", name.trim_start_matches("CAP_").to_lowercase());
         let set: String = names.iter().map(plus).collect();
         let sets = ["inh-caps", "ambient-caps", "bounding-set"].map(|kind| format!("--{kind}=-all{set}"));
-        self.as_user().through(&[&sets[0], &sets[1], &sets[2], "--"])
+        self.through_own_user().through(&[&sets[0], &sets[1], &sets[2], "--"])
     }
 
     /// The beginning of setpriv(1) with a user whom no other process of tests has, for all processes of a user share what the kernel gives
     /// it of pipes (pipe(7), /proc/sys/fs/pipe-user-pages-soft).
-    fn as_user(self) -> Self {
+    fn through_own_user(self) -> Self {
         let id = 1_000_000 + std::process::id();
         self.through(&["setpriv", &format!("--reuid={id}"), &format!("--regid={id}"), "--clear-groups"])
     }

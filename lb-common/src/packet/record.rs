@@ -145,7 +145,7 @@ pub struct Entry {
 pub const ENTRY_WORDS: usize = size_of::<Entry>() / 8;
 
 const _: () = assert!(size_of::<Key>() == 40 && size_of::<Way>() == 56);
-const _: () = assert!(size_of::<Flow>() == 160 && size_of::<Record>() == 296 && size_of::<Entry>() == 320);
+const _: () = assert!(size_of::<Flow>() == 176 && size_of::<Record>() == 312 && size_of::<Entry>() == 320);
 const _: () = assert!(offset_of!(Entry, lock) == 0 && offset_of!(Entry, record) == 8);
 
 /// What becomes of a segment that came in, and whether user space has to be called.

@@ -57,7 +57,7 @@ fn record() -> Record {
         is_redispatched: false,
         close: CloseReason::Finished,
         is_server_silent: false,
-        receipt: None,
+        translated: None,
         counts: [9, 8, 7, 6],
     }
 }

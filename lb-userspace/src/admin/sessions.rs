@@ -39,6 +39,10 @@ struct SessionReport {
     sent_bytes: u64,
     received_packets: u64,
     sent_packets: u64,
+    client_rtt_seconds: Option<f64>,
+    client_rtt_min_seconds: Option<f64>,
+    server_rtt_seconds: Option<f64>,
+    server_rtt_min_seconds: Option<f64>,
 }
 
 /// All of them, those first that were accepted first.
@@ -76,7 +80,15 @@ fn report(listed: &Listed, now: Duration) -> Option<SessionReport> {
         sent_bytes: before(1) + flow.delivered_to_client,
         received_packets: record.to_server.segments,
         sent_packets: record.to_client.segments,
+        client_rtt_seconds: flow.client.round_trip.smoothed_ns().map(seconds),
+        client_rtt_min_seconds: flow.client.round_trip.shortest_ns().map(seconds),
+        server_rtt_seconds: flow.server.round_trip.smoothed_ns().map(seconds),
+        server_rtt_min_seconds: flow.server.round_trip.shortest_ns().map(seconds),
     })
+}
+
+fn seconds(nanoseconds: u64) -> f64 {
+    Duration::from_nanos(nanoseconds).as_secs_f64()
 }
 
 /// The clock of programs and stories.
@@ -87,7 +99,7 @@ fn now() -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::packet::flow::{End, Flow};
+    use lb_common::packet::flow::{End, Flow, RoundTrip, TICK_NS};
     use lb_common::packet::record::{Record, V4, Way};
     use lb_common::packet::tcp::Translation;
 
@@ -97,12 +109,13 @@ mod tests {
 
     fn listed() -> Listed {
         let (end, by) = (End::default(), Translation::default());
+        let measured = End { round_trip: RoundTrip { smoothed: 24, shortest: 2 }, ..end };
         let flow = Flow {
             phase: Phase::Spliced as u32,
             delivered_to_server: 100,
             delivered_to_client: 200,
             seen_ns: 1_000_000_000,
-            ..Flow::tracked([end, end], by, by)
+            ..Flow::tracked([end, measured], by, by)
         };
         let way = |segments| Way { segments, ..Way::default() };
         Listed {
@@ -122,6 +135,19 @@ mod tests {
             (2.5_f64.to_bits(), 2_f64.to_bits())
         );
         assert_eq!((report.state, report.client.as_deref()), ("open", Some("192.0.2.1:5")));
+    }
+
+    #[test]
+    fn round_trips_are_those_that_were_measured() {
+        let report = report(&listed(), Duration::from_secs(3)).expect("a story");
+        let shown = [
+            report.client_rtt_seconds,
+            report.client_rtt_min_seconds,
+            report.server_rtt_seconds,
+            report.server_rtt_min_seconds,
+        ];
+        // Smoothed ones are kept in eighths.
+        assert_eq!(shown, [None, None, Some(seconds(3 * TICK_NS)), Some(seconds(2 * TICK_NS))]);
     }
 
     #[test]

@@ -148,6 +148,7 @@ pub(super) fn open(
                 conntrack,
                 ecn: Arc::new(EcnSetting::open()),
                 resets_sent: metrics.paths.packet_resets.clone(),
+                round_trips: metrics.paths.packet_round_trips.clone(),
                 refused: metrics.paths.packet.clone(),
             };
             Some((common, orphans))

@@ -69,6 +69,10 @@ struct Session {
     idle_seconds: f64,
     received_bytes: u64,
     sent_bytes: u64,
+    client_rtt_seconds: Option<f64>,
+    client_rtt_min_seconds: Option<f64>,
+    server_rtt_seconds: Option<f64>,
+    server_rtt_min_seconds: Option<f64>,
 }
 
 /// Lists the open connections of path `packet`.
@@ -137,7 +141,20 @@ fn exchange(address: SocketAddr, credentials: Option<&str>) -> io::Result<String
 
 /// A line each, for people.
 fn table(all: &Sessions) -> String {
-    let heads = ["id", "client", "frontend", "server", "path", "state", "age", "idle", "received", "sent"];
+    let heads = [
+        "id",
+        "client",
+        "frontend",
+        "server",
+        "path",
+        "state",
+        "age",
+        "idle",
+        "received",
+        "sent",
+        "client-rtt",
+        "server-rtt",
+    ];
     let mut rows = vec![heads.map(str::to_owned)];
     rows.extend(all.sessions.iter().map(|session| {
         [
@@ -151,9 +168,11 @@ fn table(all: &Sessions) -> String {
             format!("{:.0}s", session.idle_seconds),
             session.received_bytes.to_string(),
             session.sent_bytes.to_string(),
+            round_trip(session.client_rtt_seconds, session.client_rtt_min_seconds),
+            round_trip(session.server_rtt_seconds, session.server_rtt_min_seconds),
         ]
     }));
-    let widths: [usize; 10] =
+    let widths: [usize; 12] =
         std::array::from_fn(|column| rows.iter().map(|row| row[column].len()).max().unwrap_or(0));
     let mut text = String::new();
     for row in &rows {
@@ -168,6 +187,14 @@ fn table(all: &Sessions) -> String {
     text.trim_end().to_owned()
 }
 
+/// The smoothed round trip and the shortest, in milliseconds; `-`: none was measured.
+fn round_trip(smoothed_seconds: Option<f64>, shortest_seconds: Option<f64>) -> String {
+    match smoothed_seconds.zip(shortest_seconds) {
+        Some((smoothed, shortest)) => format!("{:.3}/{:.3}ms", smoothed * 1e3, shortest * 1e3),
+        None => "-".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -176,10 +203,11 @@ mod tests {
     fn people_get_a_table() {
         let json = r#"{"sessions":[{"id":12,"client":"192.0.2.1:5","local":"x","frontend":"in","backend":"out",
             "server":"only","server_address":null,"path":"packet","state":"open","age_seconds":61.4,"idle_seconds":0.2,
-            "received_bytes":5,"sent_bytes":6000,"received_packets":1,"sent_packets":2}],"further_sessions":3}"#;
+            "received_bytes":5,"sent_bytes":6000,"received_packets":1,"sent_packets":2,
+            "client_rtt_seconds":0.0205,"client_rtt_min_seconds":0.02,"server_rtt_seconds":null,"server_rtt_min_seconds":null}],"further_sessions":3}"#;
         let sessions = serde_json::from_str(json).expect("as README says");
-        let expected = "id  client       frontend  server    path    state  age  idle  received  sent\n\
-                        12  192.0.2.1:5  in        out/only  packet  open   61s  0s    5         6000\n\
+        let expected = "id  client       frontend  server    path    state  age  idle  received  sent  client-rtt       server-rtt\n\
+                        12  192.0.2.1:5  in        out/only  packet  open   61s  0s    5         6000  20.500/20.000ms  -\n\
                         and 3 more";
         assert_eq!(table(&sessions), expected);
     }

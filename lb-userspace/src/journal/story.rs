@@ -11,9 +11,9 @@ use lb_common::reason::{HelloReason, PathKind};
 use serde::{Deserialize, Serialize};
 
 use super::{HelloStory, Journal, Kin, NEXT_ID, Rare};
-use crate::kernel::packet::{Receipt, STORY_BYTES};
+use crate::kernel::packet::STORY_BYTES;
 use crate::net;
-use crate::observe::access_log::{Proxied, Queued};
+use crate::observe::access_log::{Proxied, Queued, Translated};
 use crate::path::{Carried, Meter};
 
 /// The story of a connection whose flow may outlive the process. The kernel has the text for as long as the flow lives, hence the short words, and nothing
@@ -193,9 +193,9 @@ impl Journal {
         }
     }
 
-    /// Who wants to know that the line is written.
-    pub fn note_receipt(&mut self, receipt: Receipt) {
-        self.rare().receipt = Some(receipt);
+    /// What the line says of a flow that programs have carried, and who wants to know that it is written.
+    pub fn note_translated(&mut self, translated: Translated) {
+        self.rare().translated = Some(translated);
     }
 
     /// The journal of a connection whose flow has needed nobody until its end, of which so much was counted before.

@@ -51,7 +51,7 @@ async fn leave(
     journal.change_path(PathKind::Packet);
     if let Err(error) = spliced.discard(legs.client.get_ref(), legs.server.get_ref()) {
         tracing::error!(%error, "a flow on path packet is broken: both ends are reset");
-        journal.note_receipt(spliced.receipt());
+        journal.note_translated(spliced.translated());
         // In this order: while programs know the flow, they let no reset of its sockets out.
         spliced.cut();
         drop(legs);
@@ -181,7 +181,8 @@ fn recall(spliced: &Spliced, kin: Kin) -> Journal {
         Story::lost()
     });
     let mut journal = kin.recall(story.complete(spliced.connections()), spliced.carried());
-    journal.note_receipt(spliced.receipt());
+    spliced.count_round_trips();
+    journal.note_translated(spliced.translated());
     journal
 }
 

@@ -17,7 +17,7 @@ struct Group {
 }
 
 /// What runs on every kernel.
-const GROUPS: [Group; 29] = [
+const GROUPS: [Group; 30] = [
     // Loading, and the self-test.
     Group { program: "unit", prefix: "kernel::", least: 48, size: Size::Small },
     Group { program: "e2e", prefix: "sockmap", least: 15, size: Size::Small },
@@ -26,11 +26,12 @@ const GROUPS: [Group; 29] = [
     Group { program: "e2e", prefix: "packet_interfaces::", least: 18, size: Size::Small },
     Group { program: "e2e", prefix: "packet_addresses::", least: 6, size: Size::Small },
     Group { program: "e2e", prefix: "packet_loopback::", least: 14, size: Size::Small },
+    Group { program: "e2e", prefix: "packet_rtt::", least: 4, size: Size::Small },
     // Not `packet_manager::`: bash hands its descriptors over, and is not there.
     Group { program: "e2e", prefix: "packet_restart::", least: 22, size: Size::Small },
     // What comes without privileges.
     Group { program: "e2e", prefix: "privileges::", least: 11, size: Size::Small },
-    Group { program: "e2e", prefix: links::PREFIX, least: 30, size: Size::Soak },
+    Group { program: "e2e", prefix: links::PREFIX, least: 34, size: Size::Soak },
     Group { program: "e2e", prefix: "transfer::", least: 16, size: Size::Small },
     Group { program: "e2e", prefix: "ends::", least: 44, size: Size::Small },
     Group { program: "e2e", prefix: "backpressure::", least: 8, size: Size::Small },

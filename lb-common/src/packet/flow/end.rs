@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is known of one end of a flow, in the numbers of its own connection.
 
-use super::{Position, Segment};
+use super::{Position, RoundTrip, Segment};
 use crate::packet::sequence::{end_of, is_at_most, is_before, is_between, later};
 use crate::packet::tcp::{ACK, FIN, RST, SYN, window_bytes};
 
@@ -15,6 +15,8 @@ pub const RESET: u32 = 1 << 2;
 pub const TIMESTAMP_SEEN: u32 = 1 << 3;
 /// [`End::timestamp_sent`] holds.
 pub const TIMESTAMP_SENT: u32 = 1 << 4;
+/// The end has yet to acknowledge the byte that is timed.
+pub const TIMED: u32 = 1 << 5;
 
 /// One end. Before the flip its correspondent is the balancer's socket, after it the other end.
 #[repr(C)]
@@ -30,12 +32,15 @@ pub struct End {
     pub confirmed: u32,
     /// The number behind what it may send: the furthest that a window has ever allowed.
     pub allowed: u32,
-    /// The highest TSval that came from it.
+    /// The highest TSval that came from it. From the flip on the number of the byte that is timed ([`TIMED`]).
     pub timestamp: u32,
-    /// The highest TSval that the balancer's socket has sent to it.
+    /// The highest TSval that the balancer's socket has sent to it. From the flip on when the byte went on that was timed last, in ticks of
+    /// [`TICK_NS`](super::TICK_NS).
     pub timestamp_sent: u32,
     /// What it has done: [`FIN_SEEN`] and the others.
     pub marks: u32,
+    /// How long what goes on to it takes to be acknowledged.
+    pub round_trip: RoundTrip,
 }
 
 impl End {
@@ -52,6 +57,7 @@ impl End {
             timestamp: 0,
             timestamp_sent: 0,
             marks: 0,
+            round_trip: RoundTrip::NONE,
         }
     }
 
@@ -69,6 +75,7 @@ impl End {
             timestamp: 0,
             timestamp_sent: 0,
             marks: 0,
+            round_trip: RoundTrip::NONE,
         }
     }
 

@@ -31,12 +31,14 @@
 mod end;
 mod outcome;
 mod proof;
+mod rtt;
 
 use super::sequence::{is_at_most, is_before, later};
 use super::tcp::{ACK, FIN, RST, SYN, Translation, scaled_window, timestamp_add, window_bytes};
-pub use end::{End, FIN_SEEN, FIN_TAKEN, RESET, TIMESTAMP_SEEN, TIMESTAMP_SENT};
+pub use end::{End, FIN_SEEN, FIN_TAKEN, RESET, TIMED, TIMESTAMP_SEEN, TIMESTAMP_SENT};
 pub use outcome::{Misfit, Outgoing, Phase, Side, Verdict};
 pub use proof::Checksum;
+pub use rtt::{RoundTrip, TICK_NS};
 
 /// A segment, by what the state of a flow depends on. In this order, which `lb-ebpf` relies on.
 #[repr(C)]
@@ -259,8 +261,7 @@ impl Flow {
             return Verdict::ToSocket;
         }
         if is_clean && self.is_drained() && self.knows_timestamps() {
-            self.flip();
-            self.seen_ns = now_ns;
+            self.flip(now_ns);
             self.carry(side, segment, now_ns);
             return Verdict::Flipped;
         }
@@ -293,7 +294,7 @@ impl Flow {
 
     /// Makes the two connections one: from the two positions on, the numbers differ by constants.
     #[inline(always)]
-    const fn flip(&mut self) {
+    const fn flip(&mut self, now_ns: u64) {
         let (client, server) = (self.client_position, self.server_position);
         self.to_server.sequence_add = server.given.wrapping_sub(client.taken);
         self.to_server.acknowledgement_add = server.taken.wrapping_sub(client.given);
@@ -309,6 +310,9 @@ impl Flow {
         }
         // What the segment of the flip itself has brought is not a socket's.
         (self.client.reached, self.server.reached) = (client.taken, server.taken);
+        self.client.reset_stopwatch(now_ns);
+        self.server.reset_stopwatch(now_ns);
+        self.seen_ns = now_ns;
         self.go_to(Phase::Spliced);
     }
 
@@ -338,9 +342,12 @@ impl Flow {
         if segment.is_occupied() {
             from.marks |= if segment.flags & FIN != 0 { FIN_SEEN } else { 0 };
             from.reached = later(from.reached, segment.payload_end());
+            let first = segment.sequence.wrapping_add(by.sequence_add);
+            to.time_sent(first, from.reached != reached, now_ns);
             to.sent = later(to.sent, segment.end().wrapping_add(by.sequence_add));
         }
         let is_first_of_fin = take_acknowledgement(from, to, by, delivered, segment);
+        from.time_acknowledged(now_ns);
         if from.reached != reached || from.acknowledged != acknowledged || from.marks != marks {
             self.seen_ns = now_ns;
         }

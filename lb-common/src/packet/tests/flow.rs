@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Flows between two ends that speak TCP, on wires that lose, double, reorder and damage, and with a stranger who only guesses.
+//! Flows between two ends that speak TCP, on wires that lose, double, reorder and damage, and with a stranger who only guesses. In all of them
+//! the times that a flow shows are judged by a [witness](super::witness).
 
 extern crate std;
 
@@ -141,13 +142,15 @@ fn events_without_end() -> impl Strategy<Value = Vec<Event>> {
 fn setup() -> impl Strategy<Value = Setup> {
     let four = || [number(), number(), number(), number()];
     let shifts = || prop::array::uniform4(0_u8..=10);
-    (four(), shifts(), four(), any::<bool>(), 0_u64..600).prop_map(
-        |(syns, shifts, clocks, has_timestamps, header)| Setup {
+    let step_ns = prop::sample::select(&[1_000, 1_000_000, 150_000_000][..]);
+    (four(), shifts(), four(), any::<bool>(), 0_u64..600, step_ns).prop_map(
+        |(syns, shifts, clocks, has_timestamps, header, step_ns)| Setup {
             syns,
             shifts,
             clocks,
             has_timestamps,
             header,
+            step_ns,
         },
     )
 }

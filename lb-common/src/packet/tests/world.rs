@@ -7,7 +7,8 @@ extern crate std;
 use std::vec::Vec;
 
 use super::ends::{SYN_WINDOW, Sent, Tcp};
-use crate::packet::flow::{End, Flow, Outgoing, Phase, Segment, Side, Verdict};
+use super::witness::Witness;
+use crate::packet::flow::{Checksum, End, Flow, Outgoing, Phase, RoundTrip, Segment, Side, Verdict};
 use crate::packet::tcp::{self, ACK, SYN, Translation};
 
 /// What differs from flow to flow.
@@ -22,6 +23,8 @@ pub struct Setup {
     pub has_timestamps: bool,
     /// Bytes that the balancer sends to the server before the client's.
     pub header: u64,
+    /// From one event to the next.
+    pub step_ns: u64,
 }
 
 /// Where segments are on their way.
@@ -42,7 +45,9 @@ pub struct World {
     /// What positions differ by after the flip, and the payload that the ends had then: to the server, to the client.
     offsets: [i64; 2],
     at_flip: [u64; 2],
+    pub witness: Witness,
     now_ns: u64,
+    step_ns: u64,
 }
 
 fn index(side: Side) -> usize {
@@ -83,7 +88,9 @@ impl World {
             flow,
             offsets: [0; 2],
             at_flip: [0; 2],
+            witness: Witness::default(),
             now_ns: 1,
+            step_ns: setup.step_ns,
         };
         // The last of the client's handshake.
         world.acknowledge(Side::Client);
@@ -128,7 +135,7 @@ impl World {
 
     /// Time goes on; no two clocks are alike.
     pub fn tick(&mut self) {
-        self.now_ns += 1_000;
+        self.now_ns += self.step_ns;
         for (tcp, step) in self.ends.iter_mut().chain(&mut self.sockets).zip([1, 3, 2, 2]) {
             tcp.clock = tcp.clock.wrapping_add(step);
         }
@@ -189,7 +196,7 @@ impl World {
 
     /// A segment arrives at the balancer.
     pub fn arrive(&mut self, side: Side, sent: Sent) {
-        match self.flow.received(side, &sent.segment, self.now_ns) {
+        match self.receive(side, &sent.segment) {
             Verdict::ToSocket | Verdict::Disarmed => {
                 assert!(!self.is_spliced());
                 if let Some(answer) = self.sockets[index(side)].receive(&sent) {
@@ -207,6 +214,31 @@ impl World {
         }
     }
 
+    /// What becomes of a segment, under the eyes of the witness.
+    fn receive(&mut self, side: Side, segment: &Segment) -> Verdict {
+        (self.flow.client.round_trip, self.flow.server.round_trip) = (RoundTrip::NONE, RoundTrip::NONE);
+        let before = self.flow;
+        let verdict = self.flow.received(side, segment, self.now_ns);
+        for end in Side::ALL {
+            self.witness.judge(end, before.end(end), self.flow.end(end), self.now_ns);
+        }
+        let by = self.translation(side);
+        let counts =
+            segment.checksum != Checksum::Wrong && before.end(side).is_acceptable(segment, by.shift_from);
+        if counts && matches!(verdict, Verdict::Flipped | Verdict::Translated) {
+            let first = segment.sequence.wrapping_add(by.sequence_add);
+            self.witness.note(side.other(), self.now_ns, first, segment.payload);
+        }
+        verdict
+    }
+
+    fn translation(&self, side: Side) -> Translation {
+        match side {
+            Side::Client => self.flow.to_server,
+            Side::Server => self.flow.to_client,
+        }
+    }
+
     /// Nothing that anybody needs is thrown away with the sockets: the point of the rule.
     fn discard_sockets(&mut self) {
         let [client, server] = &self.sockets;
@@ -218,13 +250,10 @@ impl World {
     }
 
     fn forward(&mut self, side: Side, sent: Sent) {
-        let (by, offset, to) = match side {
-            Side::Client => (&self.flow.to_server, self.offsets[0], Side::Server),
-            Side::Server => (&self.flow.to_client, self.offsets[1], Side::Client),
-        };
+        let (by, offset, to) = (self.translation(side), self.offsets[index(side)], side.other());
         let Segment { sequence, acknowledgement, timestamp, window, flags, .. } = sent.segment;
         let words = [0, sequence, acknowledgement, u32::from(flags) << 16 | u32::from(window), 0];
-        let (header, _) = tcp::Tcp(words).translated(by);
+        let (header, _) = tcp::Tcp(words).translated(&by);
         let segment = Segment {
             sequence: header.sequence(),
             acknowledgement: header.acknowledgement(),

@@ -77,10 +77,19 @@ pub struct Record {
     pub close: CloseReason,
     /// A timeout ended it, and it was the server that was waited for.
     pub is_server_silent: bool,
-    /// Dropped when the line is written, or given up.
-    pub receipt: Option<Receipt>,
+    /// What there is to say of a flow whose packets programs have translated.
+    pub translated: Option<Translated>,
     /// Open connections at the end: of the process, the frontend, the backend, the server (HAProxy's actconn etc.).
     pub counts: [u32; 4],
+}
+
+/// What a flow adds to a [`Record`] that programs have carried.
+#[derive(Clone, Debug)]
+pub struct Translated {
+    /// Dropped when the line is written, or given up.
+    pub receipt: Receipt,
+    /// The shortest round trip to the client and to the server, if one was measured.
+    pub round_trips: [Option<Duration>; 2],
 }
 
 /// What PROXY headers, in or out, add to a [`Record`].

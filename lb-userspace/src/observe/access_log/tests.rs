@@ -39,7 +39,7 @@ pub(super) fn record() -> Record {
         is_redispatched: false,
         close: CloseReason::Finished,
         is_server_silent: false,
-        receipt: None,
+        translated: None,
         counts: [9, 8, 7, 6],
     }
 }
@@ -67,7 +67,7 @@ pub(super) fn failed_record() -> Record {
         is_redispatched: true,
         close: CloseReason::HelloRejected,
         is_server_silent: false,
-        receipt: None,
+        translated: None,
         counts: [1, 1, 0, 0],
         ..record()
     }

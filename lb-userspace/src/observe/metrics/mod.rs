@@ -22,7 +22,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use self::exposition::Exposition;
-pub use self::paths::{PacketRefusals, PacketResets, PathMetrics};
+pub use self::paths::{PacketRefusals, PacketResets, PacketRoundTrips, PathMetrics};
 pub use self::programs::PacketPrograms;
 pub use self::register::{Description, Kind};
 

@@ -1,16 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Metrics of paths as the process has them; what they carry is counted by frontend.
 
+use std::time::Duration;
+
+use lb_common::packet::flow::Side;
 use lb_common::packet::reason::Untranslatable;
 use lb_common::reason::{Availability, FallbackReason, PacketObstacle, PathKind};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
 
 use super::programs::PacketPrograms;
-use super::register::{Counters, Gauges, Registrar};
+use super::register::{Counters, Gauges, Histograms, Registrar};
 use crate::kernel::packet::Outcome;
 
 const PATH_REASON: &[&str] = &["path", "reason"];
+
+/// From this host itself (some 10 µs) and the same rack (0.1 ms) to a satellite (0.6 s), and what waits longer than any way takes.
+const RTT_SECONDS: &[f64] = &[
+    0.000_025, 0.000_05, 0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5,
+    1.0, 2.5,
+];
 
 /// Flows that path `packet` did not take, by reason.
 #[derive(Clone, Debug, Default)]
@@ -62,6 +72,31 @@ impl PacketResets {
     }
 }
 
+/// The shortest round trips of flows on path `packet`, by end.
+#[derive(Clone, Debug)]
+pub struct PacketRoundTrips([Histogram; Side::ALL.len()]);
+
+impl PacketRoundTrips {
+    fn register(family: &Histograms) -> Self {
+        Self(Side::ALL.map(|side| family.get_or_create_owned(&vec![("leg", side.label().into())])))
+    }
+
+    /// Counts those of a flow that is over, to its client and to its server, as far as they were measured.
+    pub fn observe(&self, shortest: [Option<Duration>; 2]) {
+        for (histogram, shortest) in self.0.iter().zip(shortest) {
+            if let Some(shortest) = shortest {
+                histogram.observe(shortest.as_secs_f64());
+            }
+        }
+    }
+}
+
+impl Default for PacketRoundTrips {
+    fn default() -> Self {
+        Self(Side::ALL.map(|_| Histogram::new(RTT_SECONDS.iter().copied())))
+    }
+}
+
 /// Whether paths can carry flows, and what paths `packet` and `sockmap` do besides.
 #[derive(Clone, Debug, Default)]
 pub struct PathMetrics {
@@ -79,6 +114,8 @@ pub struct PathMetrics {
     pub packet_ports: Gauge,
     /// What the programs of path `packet` count.
     pub packet_programs: PacketPrograms,
+    /// `lb_packet_rtt_seconds{leg}`
+    pub packet_round_trips: PacketRoundTrips,
     /// `lb_sockmap_memory_bytes`: that flows on path `sockmap` may hold inside the kernel.
     pub sockmap_memory: Gauge,
     /// `lb_sockmap_pauses_total`: times that a direction had to wait for its receiver.
@@ -123,6 +160,12 @@ impl PathMetrics {
                 "Ports from packet-ports from which a connection or a flow leads to a server, all servers together",
             ),
             packet_programs: PacketPrograms::register(to),
+            packet_round_trips: PacketRoundTrips::register(&to.histogram(
+                "lb_packet_rtt_seconds",
+                &["leg"],
+                "Shortest round trip to the client and to the server that a flow on path packet has shown, counted at its end",
+                RTT_SECONDS,
+            )),
             sockmap_memory: to.gauge(
                 "lb_sockmap_memory_bytes",
                 &[],

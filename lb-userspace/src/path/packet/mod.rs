@@ -46,7 +46,8 @@ use crate::kernel::packet::{Keys, Orphan, Receipt, Resets, Slot, connections};
 use crate::kernel::{LoadError, Packet};
 use crate::net::conntrack::Conntrack;
 use crate::net::{self, EcnSetting, repair};
-use crate::observe::metrics::{PacketRefusals, PacketResets};
+use crate::observe::access_log::Translated;
+use crate::observe::metrics::{PacketRefusals, PacketResets, PacketRoundTrips};
 use crate::path::meter::Carried;
 use crate::runtime::{sleep, spawn};
 
@@ -79,6 +80,8 @@ pub struct Common {
     pub refused: PacketRefusals,
     /// `lb_packet_resets_total{result}`
     pub resets_sent: PacketResets,
+    /// `lb_packet_rtt_seconds{leg}`
+    pub round_trips: PacketRoundTrips,
 }
 
 /// What a worker needs for this path.
@@ -172,9 +175,20 @@ impl Spliced {
         (watch::carried(&tally, delivered), watch::carried(&tally, tally.counted))
     }
 
-    /// What the log drops when it has written the flow's line.
-    pub fn receipt(&self) -> Receipt {
-        Receipt::new(Arc::clone(&self.slot))
+    /// What its line says of it besides the story, and what the log drops when it has written that.
+    pub fn translated(&self) -> Translated {
+        Translated { receipt: Receipt::new(Arc::clone(&self.slot)), round_trips: self.round_trips() }
+    }
+
+    /// It is over: counts its round trips.
+    pub fn count_round_trips(&self) {
+        self.station.common.round_trips.observe(self.round_trips());
+    }
+
+    /// The shortest to the client and to the server, if one was measured.
+    fn round_trips(&self) -> [Option<Duration>; 2] {
+        let flow = self.slot.edit(|record| record.flow);
+        [flow.client, flow.server].map(|end| end.round_trip.shortest_ns().map(Duration::from_nanos))
     }
 
     /// From here on the flow needs nobody: see [`OnItsOwn`].

@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::os::fd::OwnedFd;
 
 use aya::maps::{Array, Map, MapData};
-use lb_common::packet::flow::{End, Flow, Position};
+use lb_common::packet::flow::{End, Flow, Position, RoundTrip};
 use lb_common::packet::ip::Addresses;
 use lb_common::packet::record::{Entry, KEY_WORDS, Key, Record, Way};
 use lb_common::packet::tcp::Translation;
@@ -32,7 +32,7 @@ pub const WORDS: usize = 8;
 const MAGIC: u64 = 0x6c62_2070_6163_6b65;
 
 /// What the numbers in the maps mean. To be raised whenever that changes and [`SHAPE`] does not.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
 
 /// Sizes and places of all that is in the maps, as one number.
 const SHAPE: u64 = shape(&[
@@ -55,7 +55,18 @@ const SHAPE: u64 = shape(&[
         delivered_to_client,
         seen_ns,
     }),
-    form!(End { reached, sent, acknowledged, confirmed, allowed, timestamp, timestamp_sent, marks }),
+    form!(End {
+        reached,
+        sent,
+        acknowledged,
+        confirmed,
+        allowed,
+        timestamp,
+        timestamp_sent,
+        marks,
+        round_trip
+    }),
+    form!(RoundTrip { smoothed, shortest }),
     form!(Position { taken, given }),
     form!(Translation {
         ports,

@@ -52,6 +52,11 @@ struct Line<'a> {
     queue_ms: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     connect_ms: Option<f64>,
+    /// The shortest that was measured, on path `packet` alone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_rtt_min_ms: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    server_rtt_min_ms: Option<f64>,
     total_ms: f64,
     received_bytes: u64,
     sent_bytes: u64,
@@ -64,6 +69,8 @@ struct Line<'a> {
 /// Appends the object of a record.
 pub(super) fn append(record: &Record, line: &mut Vec<u8>) {
     let proxied = record.proxied.as_deref();
+    let [client_rtt, server_rtt] =
+        record.translated.as_ref().map_or([None; 2], |translated| translated.round_trips);
     let object = Line {
         time: Shown(format!("{:.3}", timestamp(record.accepted_at))),
         id: record.id,
@@ -85,6 +92,8 @@ pub(super) fn append(record: &Record, line: &mut Vec<u8>) {
         hello_ms: record.hello_time.map(milliseconds),
         queue_ms: record.queued.map(|queued| milliseconds(queued.duration)),
         connect_ms: record.connect_time.map(milliseconds),
+        client_rtt_min_ms: client_rtt.map(milliseconds),
+        server_rtt_min_ms: server_rtt.map(milliseconds),
         total_ms: milliseconds(record.total_time),
         received_bytes: record.received_bytes,
         sent_bytes: record.sent_bytes,
