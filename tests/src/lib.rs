@@ -11,6 +11,7 @@ pub mod authority;
 pub mod bpffs;
 pub mod clients;
 pub mod config;
+pub mod counters;
 pub mod dns;
 pub mod flows;
 pub mod hello;

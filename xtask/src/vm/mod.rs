@@ -2,6 +2,7 @@
 //! `cargo xtask vm`: the tests that depend on the kernel, on the kernels that people run. Each boots in a machine of its own under QEMU,
 //! emulated in software, from Debian's packages and a file system that is made here.
 
+mod groups;
 mod initramfs;
 mod kernel;
 mod machine;
@@ -36,14 +37,14 @@ use crate::repository::{output, root};
 const CI_KERNEL: &str = "6.1";
 
 /// Programs of this machine that tests start.
-const PROGRAMS: [&str; 17] = [
-    "bpftool", "cat", "cp", "haproxy", "ip", "mount", "mptcpize", "nft", "prlimit", "setpriv", "sh", "ss",
-    "tc", "timeout", "true", "umount", "unshare",
+const PROGRAMS: [&str; 18] = [
+    "bpftool", "cat", "cp", "haproxy", "ip", "mount", "mptcpize", "nft", "prlimit", "setpriv", "sh", "sleep",
+    "ss", "tc", "timeout", "true", "umount", "unshare",
 ];
 
 /// Modules that tests need, for nobody loads them there when they are asked for: links, their faults, filters, what programs at interfaces
 /// hang on before Linux 6.6, and what ss(8) asks.
-const MODULES: [&str; 17] = [
+const MODULES: [&str; 18] = [
     "veth",
     "tun",
     "sch_netem",
@@ -52,6 +53,7 @@ const MODULES: [&str; 17] = [
     "nf_tables",
     "nft_limit",
     "nft_numgen",
+    "nft_quota",
     "nft_ct",
     "nf_conntrack_netlink",
     "nft_chain_nat",

@@ -1,78 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which tests run on each kernel: the one list of them.
+//! Which of the tests that could run on a kernel are to run there, and what they need.
 
 use anyhow::{Result, ensure};
 
+use super::groups::{GROUPS, IDLE, LEFT_OUT};
 use super::programs::{Programs, tests};
 use crate::test::{Size, links};
 
-/// A group of tests, all whose name begins so.
-struct Group {
-    program: &'static str,
-    prefix: &'static str,
-    /// How many there are at least, so that none gets lost unseen.
-    least: usize,
-    /// How much they do, outside CI.
-    size: Size,
-}
-
-/// What runs on every kernel.
-const GROUPS: [Group; 30] = [
-    // Loading, and the self-test.
-    Group { program: "unit", prefix: "kernel::", least: 48, size: Size::Small },
-    Group { program: "e2e", prefix: "sockmap", least: 15, size: Size::Small },
-    Group { program: "e2e", prefix: "packet::", least: 8, size: Size::Small },
-    Group { program: "e2e", prefix: "packet_kill::", least: 6, size: Size::Small },
-    Group { program: "e2e", prefix: "packet_interfaces::", least: 18, size: Size::Small },
-    Group { program: "e2e", prefix: "packet_addresses::", least: 6, size: Size::Small },
-    Group { program: "e2e", prefix: "packet_loopback::", least: 14, size: Size::Small },
-    Group { program: "e2e", prefix: "packet_rtt::", least: 4, size: Size::Small },
-    // Not `packet_manager::`: bash hands its descriptors over, and is not there.
-    Group { program: "e2e", prefix: "packet_restart::", least: 22, size: Size::Small },
-    // What comes without privileges.
-    Group { program: "e2e", prefix: "privileges::", least: 11, size: Size::Small },
-    Group { program: "e2e", prefix: links::PREFIX, least: 34, size: Size::Soak },
-    Group { program: "e2e", prefix: "transfer::", least: 16, size: Size::Small },
-    Group { program: "e2e", prefix: "ends::", least: 44, size: Size::Small },
-    Group { program: "e2e", prefix: "backpressure::", least: 8, size: Size::Small },
-    Group { program: "e2e", prefix: "stalls::", least: 5, size: Size::Small },
-    Group { program: "e2e", prefix: "early_data::", least: 8, size: Size::Small },
-    // What else path sockmap promises.
-    Group { program: "e2e", prefix: "hand_over::sockmap", least: 7, size: Size::Small },
-    Group { program: "e2e", prefix: "half_close::sockmap", least: 7, size: Size::Small },
-    Group { program: "e2e", prefix: "backlog::sockmap", least: 5, size: Size::Small },
-    Group { program: "e2e", prefix: "slow_readers::sockmap", least: 3, size: Size::Small },
-    Group { program: "e2e", prefix: "accounting::sockmap", least: 6, size: Size::Small },
-    Group { program: "e2e", prefix: "timeouts::sockmap", least: 11, size: Size::Small },
-    Group { program: "e2e", prefix: "withdrawals::", least: 4, size: Size::Small },
-    Group { program: "e2e", prefix: "pauses::", least: 1, size: Size::Small },
-    Group { program: "e2e", prefix: "promotion::", least: 3, size: Size::Small },
-    Group { program: "e2e", prefix: "wakeups::", least: 1, size: Size::Small },
-    Group { program: "e2e", prefix: "overlaps::sockmap", least: 1, size: Size::Small },
-    Group { program: "e2e", prefix: "leftovers::sockmap", least: 1, size: Size::Small },
-    // Both families and Multipath TCP, on every path.
-    Group { program: "e2e", prefix: "socket_kinds::", least: 24, size: Size::Small },
-    // 100,000 connections: here a process may have as many descriptors.
-    Group { program: "e2e", prefix: IDLE, least: 1, size: Size::Soak },
-];
-
-/// Tests of what idle connections cost.
-const IDLE: &str = "idle::";
-
-/// What tests of these groups contain that do not run there, each with the reason.
-const LEFT_OUT: [(&str, &str); 4] = [
-    ("a_gigabyte_each_way", "minutes for each path; the bytes are those of 64 MiB, again and again"),
-    (
-        "where_bpf_is_forbidden",
-        "Python makes the filter, and is not there; systemd's guest has a filter, too",
-    ),
-    ("what_is_sent_again_with_more", "Python makes the segments, and is not there"),
-    ("curl_reports_an_error", "curl, nginx and what makes certificates are not there"),
-];
-
-/// How long one test may take, in seconds, and one with very many connections. Emulated processors are some twenty times slower.
+/// How long one test may take, in seconds, and one that does as much as in a soak. Emulated processors are some twenty times slower.
 const PATIENCE_SECONDS: u32 = 400;
-const IDLE_PATIENCE_SECONDS: u32 = 2_400;
+const SOAK_PATIENCE_SECONDS: u32 = 2_400;
 
 /// Memory that a machine needs for the tests, in MiB, and for very many connections.
 const MEMORY_MIB: u32 = 2_048;
@@ -103,7 +40,10 @@ impl Test {
     pub fn lines(&self) -> [String; 3] {
         let size = format!("set LB_TEST_SIZE {}", self.size.label());
         let alone = "set LB_TEST_ALONE 1".to_owned();
-        let patience = if self.is_idle() { IDLE_PATIENCE_SECONDS } else { PATIENCE_SECONDS };
+        let patience = match self.size {
+            Size::Small => PATIENCE_SECONDS,
+            Size::Soak => SOAK_PATIENCE_SECONDS,
+        };
         [size, alone, format!("test {} {} {patience}", self.program, self.name)]
     }
 
