@@ -102,10 +102,13 @@ fn spoilt<'a>(net: &'a Net, fault: &[&str]) -> Vec<(&'a Namespace, &'a str)> {
 
 /// Gives links this fault.
 fn spoil(net: &Net, fault: &[&str]) {
-    for (place, interface) in spoilt(net, fault) {
-        place.run(Command::new("tc").args(["qdisc", "add", "dev", interface, "root", "netem"]).args(fault));
-    }
+    spoilt(net, fault).into_iter().for_each(|(place, interface)| spoil_one(place, interface, fault));
     interfaces(net).into_iter().for_each(|(place, interface)| hurry(place, interface));
+}
+
+/// Gives what leaves by one interface this fault.
+fn spoil_one(place: &Namespace, interface: &str, fault: &[&str]) {
+    place.run(Command::new("tc").args(["qdisc", "add", "dev", interface, "root", "netem"]).args(fault));
 }
 
 /// Whoever misses an answer asks again after 10 ms and not 200, and whoever gets a segment says so at once and not after 40 ms (ip-route(8), rto_min

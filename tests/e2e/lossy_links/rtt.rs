@@ -4,7 +4,7 @@
 use lb_tests::net::Net;
 use lb_tests::wait::until;
 
-use super::{interfaces, spoil};
+use super::{hurry, interfaces, spoil_one};
 use crate::packet_lab::{Family, Lab};
 use crate::packet_rtt::{shown, until_measured};
 
@@ -29,10 +29,10 @@ fn a_long_way_to_the_server_is_on_its_leg_alone(family: Family) {
 fn one_leg_is_long(family: Family, far: usize) {
     let net = Net::new(1);
     let [client, _, _, server] = interfaces(&net);
-    for (end, (place, interface)) in [client, server].into_iter().enumerate() {
-        // The near end has it, too, for it is to acknowledge at once as well.
-        spoil(place, interface, &["delay", if end == far { DELAY } else { "0ms" }]);
-    }
+    let ends = [client, server];
+    spoil_one(ends[far].0, ends[far].1, &["delay", DELAY]);
+    // Both are to acknowledge at once.
+    ends.into_iter().for_each(|(place, interface)| hurry(place, interface));
     let lab = Lab::over(net, family);
     let flow = lab.spliced();
     until_measured(&lab, &flow);
