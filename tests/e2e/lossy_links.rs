@@ -29,6 +29,7 @@ on_both_paths! {
     one_lost_packet_in_a_hundred,
     one_lost_packet_in_twenty_five,
     a_long_way,
+    a_long_way_that_loses_one_packet_in_a_hundred,
     packets_that_overtake,
     packets_that_come_twice,
 }

@@ -41,6 +41,8 @@ pub(crate) struct Pair {
     pub(crate) client: TcpStream,
     pub(crate) server: TcpStream,
     pub(crate) bytes: u64,
+    /// An end has been told so: it is told once.
+    is_reset: bool,
 }
 
 impl Stage {
@@ -95,7 +97,7 @@ impl Stage {
     #[track_caller]
     pub(crate) fn pair(&self) -> Pair {
         let client = self.net.client.connect(self.frontend());
-        Pair { client, server: self.listener.accept(), bytes: 0 }
+        Pair { client, server: self.listener.accept(), bytes: 0, is_reset: false }
     }
 
     /// A flow that the programs carry.
@@ -230,8 +232,9 @@ impl Pair {
     pub(crate) fn try_ping(&mut self) -> bool {
         let (client, server) = (&self.client, &self.server);
         let message = self.bytes.to_le_bytes();
-        let went = goes(client, server, message[0]) && goes(server, client, !message[0]);
+        let went = !self.is_reset && goes(client, server, message[0]) && goes(server, client, !message[0]);
         self.bytes += u64::from(went);
+        self.is_reset = !went;
         went
     }
 
