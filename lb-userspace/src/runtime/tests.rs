@@ -57,15 +57,18 @@ fn who_lets_others_go_first_does_not_keep_sockets_and_timers_waiting() {
             }
         });
         soon(socket.writable()).await;
+        let mut late = 0;
         for _ in 0..100 {
             let before = turns.get();
             far.write_all(b"x").unwrap();
             soon(socket.readable()).await;
             net::receive(&socket, &mut [0; 8]).unwrap();
             socket.clear_read_ready();
-            // It is heard with the next look at sockets, and the busy task had a turn or two before it.
-            assert!(turns.get() - before <= 3, "{} turns", turns.get() - before);
+            // It is heard with the next look at sockets, and the busy task had a turn or two before it; unless the kernel brings the byte later, which it
+            // does when it is busy (ksoftirqd).
+            late += usize::from(turns.get() - before > 3);
         }
+        assert!(late < 20, "{late} of 100 bytes came late");
         sleep(Duration::from_millis(1)).await;
         is_over.set(true);
     });
