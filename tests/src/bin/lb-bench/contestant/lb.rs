@@ -20,7 +20,7 @@ fn names_path(setting: &Setting, backend: usize) -> PathBuf {
 }
 
 /// Room for a share of every flow that a workload has on path `sockmap`; with the default, those beyond about 900 go another way.
-const SOCKMAP_MEMORY: &str = "16GiB";
+const SOCKMAP_MEMORY: &str = "32GiB";
 
 /// For `lb run --config`, with the lines that choose a path.
 pub fn config(setting: &Setting, path: &LbPath) -> String {
