@@ -147,7 +147,8 @@ impl Spliced {
     }
 
     /// Its connections are over for connection tracking, unless that has been told. The client may have begun another with the same port, which then has the
-    /// entry; the balancer's port is nobody else's yet.
+    /// entry; the balancer's port is nobody else's yet. Of a flow that was cut nobody sees whether the client has: its entry goes some seconds after the
+    /// resets (nf_conntrack_tcp_timeout_close).
     fn forget(&mut self) {
         if !std::mem::take(&mut self.is_tracked) {
             return;
