@@ -10,13 +10,12 @@ mod faults;
 mod packet;
 mod rtt;
 
-use std::net::TcpStream;
 use std::process::Command;
 
 use lb_tests::config::Path;
 use lb_tests::net::{Namespace, Net};
 use lb_tests::size;
-use lb_tests::stream::{End, finish, receive_all, receive_at_most, send};
+use lb_tests::stream::{End, finish_both, receive_at_most, send};
 
 use self::evidence::assert_spoilt;
 use self::faults::{
@@ -70,7 +69,7 @@ fn is_exact(path: Path, fault: &[&str]) {
         assert_eq!(at_client.sha256, down.join().expect("no panic"));
     });
     // The ends come last: what a socket holds that has begun to close is not carried inside the kernel.
-    ends_come_across(&client, &server);
+    finish_both(&client, &server);
     assert_eq!(relay.close_reason(), "finished");
     assert_eq!(relay.agent.assert_own_path(path, 1), 2 * bytes + 2);
     if path == Path::Sockmap {
@@ -78,14 +77,6 @@ fn is_exact(path: Path, fault: &[&str]) {
     }
     let net = &relay.net;
     assert_spoilt(net, fault, &[&net.client, &net.balancer, net.server()]);
-}
-
-#[track_caller]
-fn ends_come_across(client: &TcpStream, server: &TcpStream) {
-    finish(client);
-    assert_eq!(receive_all(server), (Vec::new(), End::Finished));
-    finish(server);
-    assert_eq!(receive_all(client), (Vec::new(), End::Finished));
 }
 
 /// Where packets leave, in both directions of both links.

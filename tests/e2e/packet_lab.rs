@@ -9,7 +9,7 @@ use lb_tests::agent::Agent;
 use lb_tests::config::{Config, Path};
 use lb_tests::flows::FlowMaps;
 use lb_tests::net::{Listener, Namespace, Net};
-use lb_tests::stream::{End, finish, receive_all, receive_exactly, say};
+use lb_tests::stream::{finish_both, receive_exactly, say};
 use lb_tests::wait::until;
 
 use crate::support::{PORT, SERVER_PORT, stream_both_ways};
@@ -245,10 +245,7 @@ impl Spliced {
     /// Ends it from both ends.
     #[track_caller]
     pub(crate) fn end(&self) {
-        finish(&self.client);
-        assert_eq!(receive_all(&self.server), (Vec::new(), End::Finished));
-        finish(&self.server);
-        assert_eq!(receive_all(&self.client), (Vec::new(), End::Finished));
+        finish_both(&self.client, &self.server);
     }
 
     pub(crate) fn client_port(&self) -> u16 {

@@ -12,7 +12,7 @@ use lb_tests::bpffs::Bpffs;
 use lb_tests::config::{Config, Path};
 use lb_tests::net::{Listener, Net};
 use lb_tests::process::{Process, output, run};
-use lb_tests::stream::{End, end_of, finish, receive_all, receive_at_most, receive_exactly, say, send};
+use lb_tests::stream::{End, end_of, finish_both, receive_at_most, receive_exactly, say, send};
 use lb_tests::wait::until;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -249,10 +249,7 @@ impl Pair {
     /// Ends it from both ends.
     #[track_caller]
     pub(crate) fn end(&self) {
-        finish(&self.client);
-        assert_eq!(receive_all(&self.server), (Vec::new(), End::Finished));
-        finish(&self.server);
-        assert_eq!(receive_all(&self.client), (Vec::new(), End::Finished));
+        finish_both(&self.client, &self.server);
     }
 }
 

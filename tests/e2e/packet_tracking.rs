@@ -12,7 +12,7 @@ use lb_tests::config::{Config, Path};
 use lb_tests::net::{Namespace, Net};
 use lb_tests::peer::{Service, echo};
 use lb_tests::size;
-use lb_tests::stream::{End, end_of, finish, receive_all, reset, say};
+use lb_tests::stream::{End, end_of, finish_both, receive_all, reset, say};
 use lb_tests::wait::until;
 
 use crate::packet_cut::{CHECK, CHECK_PORT, assert_reset};
@@ -95,10 +95,7 @@ fn until_nothing_is_tracked(place: &Namespace) {
 #[track_caller]
 fn end(flow: &Spliced, is_by_client: bool) {
     let (first, second) = flow.towards(is_by_client);
-    finish(first);
-    assert_eq!(receive_all(second), (Vec::new(), End::Finished));
-    finish(second);
-    assert_eq!(receive_all(first), (Vec::new(), End::Finished));
+    finish_both(first, second);
 }
 
 fn stateful_rules_let_flows_leave_and_end(family: Family) {

@@ -257,6 +257,18 @@ pub fn finish(stream: &TcpStream) {
     stream.shutdown(Shutdown::Write).unwrap_or_else(|error| panic!("cannot half-close: {error}"));
 }
 
+/// Ends a connection from both ends, the first one first; what each sends arrives as a clean end with nothing before it.
+///
+/// # Panics
+/// Bytes come, or another end.
+#[track_caller]
+pub fn finish_both(first: &TcpStream, second: &TcpStream) {
+    for (from, to) in [(first, second), (second, first)] {
+        finish(from);
+        assert_eq!(receive_all(to), (Vec::new(), End::Finished));
+    }
+}
+
 /// Ends the connection with a RST (socket(7), SO_LINGER with time 0).
 pub fn reset(stream: TcpStream) {
     SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("a socket");
