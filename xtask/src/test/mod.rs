@@ -81,8 +81,9 @@ pub fn stages(report: &mut Report, args: &Args) -> Needs {
         execute(cargo("test").args(["--locked", "--workspace", "--doc"]).args(filter))?;
         Ok(Outcome::Passed)
     });
+    let targets = fuzz::Targets::start(args.fuzz_seconds);
     report.stage("end-to-end tests", || e2e(&needs, Size::Small, Links::Whole, filter));
-    fuzz::stages(report, filter, args.fuzz_seconds);
+    targets.stage(report, filter);
     needs
 }
 

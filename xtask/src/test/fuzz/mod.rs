@@ -2,14 +2,17 @@
 //! The fuzz targets: plain programs that stable Rust builds, run from the committed corpus. There is no sanitizer: the code under
 //! test has no unsafe. The layout is cargo-fuzz's, so that it works there too.
 
+mod build;
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 
 use anyhow::{Context as _, Result, bail};
 
+use self::build::Build;
 use crate::report::{Outcome, Report};
-use crate::repository::{cargo, executables, has_program, output, root};
+use crate::repository::{has_program, root};
 
 /// The folder with the fuzz targets, a workspace of its own with its own compiler flags, from the root of the repository.
 const FOLDER: &str = "tests/fuzz";
@@ -20,39 +23,43 @@ pub const FUZZ: &str = "tests/fuzz/Cargo.toml";
 /// How long each target runs unless told otherwise, in seconds.
 pub const SECONDS: u32 = 60;
 
-/// How many lines of a failed target's output are shown.
+/// How many lines of what failed are shown.
 const TAIL_LINES: usize = 40;
 
-/// Adds the fuzz targets to a report, all at the same time: more of them than cores share these, and take no longer.
-pub fn stages(report: &mut Report, filter: Option<&str>, seconds: u32) {
-    report.stage("fuzz targets", || {
-        if seconds == 0 {
-            return Ok(Outcome::NotRun("--fuzz-seconds 0".to_owned()));
-        }
-        if !root().join(FUZZ).is_file() {
-            return Ok(Outcome::NotRun(format!("there is no {FUZZ}")));
-        }
-        if !has_program("c++") {
-            return Ok(Outcome::NotRun("libFuzzer needs a C++ compiler: `cargo xtask setup`".to_owned()));
-        }
-        let mut programs = build()?;
-        programs.retain(|program| filter.is_none_or(|filter| name(program).contains(filter)));
-        run(&programs, seconds)
-    });
+/// The fuzz targets of a test run, whose build is under way or need not be.
+pub struct Targets {
+    build: Result<Build, Outcome>,
+    seconds: u32,
 }
 
-/// Builds the targets, in their folder, where cargo finds their flags. They have no lock file of their own: the product's pins
-/// what both use, and cargo adds what only they use.
-fn build() -> Result<Vec<PathBuf>> {
-    let lock = root().join(FOLDER).join("Cargo.lock");
-    fs::copy(root().join("Cargo.lock"), &lock).with_context(|| format!("cannot write {}", lock.display()))?;
-    let mut command = cargo("build");
-    command
-        .current_dir(root().join(FOLDER))
-        .args(["--release", "--bins", "--message-format=json-render-diagnostics"])
-        .env_remove("RUSTFLAGS")
-        .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    Ok(executables(&output(&mut command)?))
+impl Targets {
+    /// Starts to build them, if they are to run for any time.
+    pub fn start(seconds: u32) -> Self {
+        let not_run = |reason: &str| Err(Outcome::NotRun(reason.to_owned()));
+        let build = if seconds == 0 {
+            not_run("--fuzz-seconds 0")
+        } else if !root().join(FUZZ).is_file() {
+            not_run(&format!("there is no {FUZZ}"))
+        } else if !has_program("c++") {
+            not_run("libFuzzer needs a C++ compiler: `cargo xtask setup`")
+        } else {
+            Build::start().map_err(|error| Outcome::Failed(format!("{error:#}")))
+        };
+        Self { build, seconds }
+    }
+
+    /// Runs those whose name contains `filter`, all at the same time: more of them than cores share these, and take no longer.
+    pub fn stage(self, report: &mut Report, filter: Option<&str>) {
+        report.stage("fuzz targets", || {
+            let build = match self.build {
+                Ok(build) => build,
+                Err(outcome) => return Ok(outcome),
+            };
+            let mut programs = build.finish()?;
+            programs.retain(|program| filter.is_none_or(|filter| name(program).contains(filter)));
+            run(&programs, self.seconds)
+        });
+    }
 }
 
 /// A target's name: its program's.
@@ -120,8 +127,7 @@ impl Run {
         println!("fuzz {}: {inputs} inputs, {status}", self.name);
         let has_passed = status.success() && inputs > 0;
         if !has_passed {
-            let lines: Vec<&str> = log.lines().collect();
-            eprintln!("{}", lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n"));
+            eprintln!("{}", last_lines(&log));
         }
         Ok(has_passed)
     }
@@ -139,6 +145,12 @@ impl Drop for Run {
 /// How many inputs libFuzzer says that it ran.
 fn executions(log: &str) -> Option<u64> {
     log.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:")?.trim().parse().ok())
+}
+
+/// The end of what a program has printed.
+fn last_lines(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
+    lines[lines.len().saturating_sub(TAIL_LINES)..].join("\n")
 }
 
 #[cfg(test)]
