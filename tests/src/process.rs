@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -182,6 +183,9 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("---- {} was doing:\n{}", self.name, doings(self.pid()));
+        }
         // Fails if it has ended already, and that is fine.
         let _ = self.child.kill();
         let _ = self.child.wait();
@@ -190,6 +194,25 @@ impl Drop for Process {
             eprintln!("---- {} said last:\n{}\n{}", self.name, tail(&stdout), tail(&stderr));
         }
     }
+}
+
+/// What each thread of a process does: state and processor time in ticks of 10 ms (fields 3, 14 and 15 of proc_pid_stat(5)), and what it waits
+/// for in the kernel (proc_pid_stack(5)), which root may see. A thread that has ended has nothing.
+fn doings(pid: u32) -> String {
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
+        return "it has ended".to_owned();
+    };
+    let read = |folder: &Path, file| std::fs::read_to_string(folder.join(file)).unwrap_or_default();
+    let thread = |folder: &Path| {
+        let stat = read(folder, "stat");
+        // The name before may have blanks and brackets.
+        let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace().collect();
+        let field = |number: usize| *fields.get(number - 3).unwrap_or(&"?");
+        let stack = read(folder, "stack").lines().take(6).collect::<Vec<_>>().join(" ");
+        let name = read(folder, "comm");
+        format!("{} {} user {} system {}: {stack}", name.trim_end(), field(3), field(14), field(15))
+    };
+    threads.filter_map(|entry| Some(thread(&entry.ok()?.path()))).collect::<Vec<_>>().join("\n")
 }
 
 /// Runs a program in the namespace of this thread to its end and returns its standard output.
@@ -233,4 +256,18 @@ fn lock(lines: &Lines) -> std::sync::MutexGuard<'_, Vec<String>> {
 
 fn tail(lines: &[String]) -> String {
     lines[lines.len().saturating_sub(30)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_does_is_told_by_thread() {
+        let own = doings(std::process::id());
+        let name = std::fs::read_to_string("/proc/thread-self/comm").expect("a kernel with names of threads");
+        let line = own.lines().find(|line| line.starts_with(&format!("{} R user ", name.trim_end())));
+        assert!(line.is_some(), "{own}");
+        assert_eq!(doings(u32::MAX), "it has ended");
+    }
 }
