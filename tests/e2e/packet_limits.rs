@@ -8,7 +8,7 @@ use std::slice;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use lb_tests::agent::Record;
+use lb_tests::agent::{Record, admin};
 use lb_tests::config::Path;
 use lb_tests::net::{Namespace, Net, try_connect_here};
 use lb_tests::peer::Service;
@@ -165,6 +165,8 @@ fn use_ports_twice(family: Family, first: u16, ports: u16, racers: usize) {
     let net = Net::new(1);
     allow_many_connections(&net);
     net.balancer.sysctl("net/ipv4/ip_local_port_range", "2000 9999");
+    // Who asks the agent before it listens would get a connection with itself, if the kernel gave it this port.
+    net.balancer.sysctl("net/ipv4/ip_local_reserved_ports", &admin().port().to_string());
     let global = format!("packet-ports = \"{first}-{}\"", first + ports - 1);
     let lab = Lab::with(net, family, Lines { global: &global, ..Lines::default() });
     let (address, reuses) = (lab.address(), usize::from(ports));
