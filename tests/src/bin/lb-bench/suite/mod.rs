@@ -196,6 +196,11 @@ impl Workload {
         matches!(self.suite, Suite::Idle | Suite::Scale)
     }
 
+    /// Whether one sample more tells how long a contestant's BPF programs run ([`crate::programs`]).
+    pub fn times_programs(&self, contestant: Contestant) -> bool {
+        matches!(self.suite, Suite::Bulk | Suite::Pingpong) && contestant.is_packet()
+    }
+
     /// Why a contestant does not take part; `None` if it does.
     pub fn absence(&self, contestant: Contestant, asked_for: AskedFor) -> Option<&'static str> {
         let is_usual = self.suite != Suite::Promotion && !contestant.is_on_request();
