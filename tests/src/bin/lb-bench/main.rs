@@ -114,7 +114,7 @@ fn plan(options: &Options) -> Vec<(String, Duration)> {
     let (contestants, repeats) = (options.candidates(), options.repeats() as usize);
     let samples = |workload: &Workload, contestant: Contestant| {
         let is_here = workload.absence(contestant, options.asked_for()).is_none();
-        if is_here { repeats + usize::from(workload.times_programs(contestant)) } else { 0 }
+        if is_here { repeats + workload.program_samples(contestant) } else { 0 }
     };
     let mut estimates = estimates(&options.workloads(), &contestants, samples);
     estimates.extend(micro_to_come(options, None));
@@ -215,9 +215,10 @@ fn take_samples(
     }
     let samples = |workload: &Workload, contestant| {
         let left = run::left(workload, contestants, &journal);
+        let turns = left.iter().filter(|(_, index)| contestants[*index] == contestant).count();
         let timed = programs::left(workload, contestants, &journal);
-        let all = left.iter().map(|(_, index)| index).chain(&timed);
-        all.filter(|index| contestants[**index] == contestant).count()
+        let is_timed = timed.iter().any(|index| contestants[*index] == contestant);
+        turns + if is_timed { workload.program_samples(contestant) } else { 0 }
     };
     let after = micro.as_ref().map_or(Duration::ZERO, |(_, time)| *time);
     let mut estimates = estimates(workloads, contestants, samples);

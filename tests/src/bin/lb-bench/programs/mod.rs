@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! How long the BPF programs of path packet run for a workload. The kernel counts that for who asks (bpf(2), BPF_ENABLE_STATS), and the
-//! counting costs time itself: so it is a sample of its own, which is compared with nobody's.
+//! counting costs time itself: so these are samples of their own, which are compared with nobody's.
 
 mod measure;
 
@@ -19,7 +19,7 @@ pub const AIM: f64 = 0.02;
 pub const AIM_TEXT: &str = "time in the BPF programs of path packet: at most 0.02 CPU-seconds per GB";
 
 /// How the numbers come about, for the reader of the report.
-pub const METHOD: &str = "One sample more of each workload of bulk and pingpong, in which the kernel counts runs and time of each program \
+pub const METHOD: &str = "Three samples more of each workload of bulk and pingpong (one with --ci), taken together, in which the kernel counts runs and time of each program \
      (BPF_ENABLE_STATS). Two readings of the clock a run are part of the time, and an interrupt that comes meanwhile. A packet has up to \
      64 KiB here, and is seen twice: where it comes in, and is translated, and where it goes out. Not among them is what the kernel does between \
      the two, which is in the CPU of the host.";
@@ -33,7 +33,7 @@ pub struct ProgramTimes {
     pub contestant: String,
     /// What the balancer carried.
     pub done: Done,
-    /// Share of the cores' time that the host of this virtual machine took away.
+    /// Share of the cores' time that the host of this virtual machine took away, of the sample of which it took most.
     pub stolen_share: f64,
     /// By name, those that ran.
     pub programs: Vec<ProgramTime>,
@@ -147,7 +147,7 @@ pub fn left(workload: &Workload, contestants: &[Contestant], journal: &Journal) 
     let planned = journal.plan.workloads.iter().find(|planned| planned.title == workload.title);
     let is_left = |(_, contestant): &(usize, &Contestant)| {
         let name = contestant.name();
-        workload.times_programs(**contestant)
+        workload.program_samples(**contestant) > 0
             && planned.is_none_or(|planned| !planned.absent.contains_key(&name))
             && !journal.has_program_times(&workload.title, &name)
     };

@@ -196,9 +196,19 @@ impl Workload {
         matches!(self.suite, Suite::Idle | Suite::Scale)
     }
 
-    /// Whether one sample more tells how long a contestant's BPF programs run ([`crate::programs`]).
-    pub fn times_programs(&self, contestant: Contestant) -> bool {
-        matches!(self.suite, Suite::Bulk | Suite::Pingpong) && contestant.is_packet()
+    /// How many samples more tell how long a contestant's BPF programs run ([`crate::programs`]): into how many packets the kernel divides the
+    /// same bytes differs by half from one to the next.
+    pub fn program_samples(&self, contestant: Contestant) -> usize {
+        match self.suite {
+            Suite::Bulk | Suite::Pingpong if contestant.is_packet() => {
+                if self.is_warmed_up {
+                    3
+                } else {
+                    1
+                }
+            }
+            _ => 0,
+        }
     }
 
     /// Why a contestant does not take part; `None` if it does.
