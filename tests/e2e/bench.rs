@@ -8,9 +8,11 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::Command;
 
+use lb_common::packet::record::{PACKET_EGRESS, PACKET_INGRESS};
 use lb_tests::process::{Process, output, text};
 use lb_tests::wait::{until, until_some};
 use rustix::process::Signal;
+use serde_json::Value;
 use tempfile::{TempDir, tempdir};
 
 /// What the bench and all of its programs find in their environment; the value is the directory of the run.
@@ -167,6 +169,32 @@ fn an_interrupted_run_goes_on_and_only_with_the_same_plan() {
     assert_eq!(all[..kept.len()], kept);
     assert!(text(&resumed.stdout).contains("resumed at"), "{}", text(&resumed.stdout));
     reports_can_be_made_again(run.path());
+}
+
+#[test]
+fn how_long_the_programs_of_path_packet_run_is_counted_once_a_workload() {
+    let directory = tempdir().expect("a directory");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lb-bench"));
+    command
+        .args(["bulk", "--ci", "--paths", "packet", "--peers", "direct", "--output"])
+        .arg(directory.path());
+    let done = output(&mut command);
+    assert!(done.status.success(), "{}", text(&done.stderr));
+    let results = fs::read(directory.path().join("results.json")).expect("results");
+    let results: Value = serde_json::from_slice(&results).expect("JSON");
+    let times = results["program_times"].as_array().expect("a list");
+    let titles: Vec<_> = times.iter().map(|times| times["workload"].as_str().expect("a title")).collect();
+    assert_eq!(titles, ["download, 8 flows", "upload, 8 flows"]);
+    for programs in times.iter().map(|times| times["programs"].as_array().expect("a list")) {
+        for name in [PACKET_INGRESS, PACKET_EGRESS] {
+            let own = programs.iter().find(|program| program["name"] == name).expect("it has run");
+            let [runs, nanoseconds] = ["runs", "nanoseconds"].map(|key| own[key].as_u64().expect("a number"));
+            // 100 MB are 1,526 packets of the greatest size.
+            assert!(runs > 1_526 && nanoseconds > runs, "{own}");
+        }
+    }
+    let report = text(&done.stdout);
+    assert!(report.contains("| lb-packet: download, 8 flows |"), "{report}");
 }
 
 /// A peer that says its version, and works only if a file is not there.

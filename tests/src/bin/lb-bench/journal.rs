@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use crate::environment::now;
+use crate::programs::ProgramTimes;
 use crate::results::{Failure, Plan, Record};
 
 /// Its name in the output directory.
@@ -26,6 +27,8 @@ enum Line {
     Sample(Record),
     /// A sample that could not be taken.
     Failed(Failure),
+    /// How long programs ran.
+    Programs(ProgramTimes),
 }
 
 /// The file, open for more samples.
@@ -39,6 +42,8 @@ pub struct Journal {
     pub samples: Vec<Record>,
     /// Samples that could not be taken, and have not been since.
     pub failures: Vec<Failure>,
+    /// How long programs ran, so far.
+    pub program_times: Vec<ProgramTimes>,
 }
 
 impl Journal {
@@ -88,13 +93,21 @@ impl Journal {
                 Line::Resumed(date) => journal.resumed.push(date),
                 Line::Sample(record) => journal.take(record),
                 Line::Failed(failure) => journal.miss(failure),
+                Line::Programs(times) => journal.take_program_times(times),
             }
         }
         Ok(journal)
     }
 
     fn empty(file: File, plan: Plan) -> Self {
-        Self { file, plan, resumed: Vec::new(), samples: Vec::new(), failures: Vec::new() }
+        Self {
+            file,
+            plan,
+            resumed: Vec::new(),
+            samples: Vec::new(),
+            failures: Vec::new(),
+            program_times: Vec::new(),
+        }
     }
 
     /// Whether a sample has been taken.
@@ -122,6 +135,26 @@ impl Journal {
         self.write(&Line::Failed(failure.clone()))?;
         self.miss(failure);
         Ok(())
+    }
+
+    /// Whether the programs of a contestant have been timed in a workload.
+    pub fn has_program_times(&self, workload: &str, contestant: &str) -> bool {
+        self.program_times.iter().any(|times| times.workload == workload && times.contestant == contestant)
+    }
+
+    /// Keeps how long programs ran.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn add_program_times(&mut self, times: ProgramTimes) -> Result<()> {
+        self.write(&Line::Programs(times.clone()))?;
+        self.take_program_times(times);
+        Ok(())
+    }
+
+    fn take_program_times(&mut self, times: ProgramTimes) {
+        self.forgive(&times.workload, &times.contestant, self.plan.repeats);
+        self.program_times.push(times);
     }
 
     fn take(&mut self, record: Record) {
@@ -254,6 +287,29 @@ mod tests {
         assert!(!journal.has("download <1>", "haproxy", 1));
         journal.add(Record { repeat: 1, ..samples[2].clone() }).unwrap();
         assert_eq!(Journal::resume(directory.path(), &plan).unwrap().failures, []);
+    }
+
+    #[test]
+    fn how_long_programs_ran_is_asked_once_and_forgives_only_its_own_failure() {
+        let directory = tempfile::tempdir().unwrap();
+        let (plan, _) = cut_short(directory.path());
+        let times = crate::programs::tests::times(600);
+        let failure = |repeat| Failure {
+            workload: times.workload.clone(),
+            contestant: times.contestant.clone(),
+            repeat,
+            reason: "it ended".to_owned(),
+        };
+        let mut journal = Journal::resume(directory.path(), &plan).unwrap();
+        assert!(!journal.has_program_times("download <1>", "lb-packet"));
+        for repeat in [plan.repeats - 1, plan.repeats] {
+            journal.fail(failure(repeat)).unwrap();
+        }
+        journal.add_program_times(times.clone()).unwrap();
+        let journal = Journal::resume(directory.path(), &plan).unwrap();
+        assert!(journal.has_program_times("download <1>", "lb-packet"));
+        assert!(!journal.has_program_times("download <1>", "lb-packet-late"));
+        assert_eq!((journal.program_times, journal.failures), (vec![times.clone()], vec![failure(1)]));
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod measure;
 mod micro;
 mod options;
 mod preflight;
+mod programs;
 mod progress;
 mod results;
 mod run;
@@ -112,7 +113,8 @@ fn allow_descriptors() -> Result<()> {
 fn plan(options: &Options) -> Vec<(String, Duration)> {
     let (contestants, repeats) = (options.candidates(), options.repeats() as usize);
     let samples = |workload: &Workload, contestant: Contestant| {
-        if workload.absence(contestant, options.asked_for()).is_none() { repeats } else { 0 }
+        let is_here = workload.absence(contestant, options.asked_for()).is_none();
+        if is_here { repeats + workload.program_samples(contestant) } else { 0 }
     };
     let mut estimates = estimates(&options.workloads(), &contestants, samples);
     estimates.extend(micro_to_come(options, None));
@@ -204,14 +206,19 @@ fn take_samples(
     micro: Option<(String, Duration)>,
     interrupt: &Interrupt,
 ) -> Result<Results> {
-    let left = |journal: &Journal, workload| run::left(workload, contestants, journal).len();
+    let left = |journal: &Journal, workload: &Workload| {
+        run::left(workload, contestants, journal).len() + programs::left(workload, contestants, journal).len()
+    };
     let total = workloads.iter().map(|workload| left(&journal, workload)).sum();
     if !journal.samples.is_empty() {
         eprintln!("goes on: {} samples are there, {total} are left", journal.samples.len());
     }
     let samples = |workload: &Workload, contestant| {
         let left = run::left(workload, contestants, &journal);
-        left.iter().filter(|(_, index)| contestants[*index] == contestant).count()
+        let turns = left.iter().filter(|(_, index)| contestants[*index] == contestant).count();
+        let timed = programs::left(workload, contestants, &journal);
+        let is_timed = timed.iter().any(|index| contestants[*index] == contestant);
+        turns + if is_timed { workload.program_samples(contestant) } else { 0 }
     };
     let after = micro.as_ref().map_or(Duration::ZERO, |(_, time)| *time);
     let mut estimates = estimates(workloads, contestants, samples);
@@ -236,6 +243,7 @@ fn results(journal: &Journal, lab: &Lab) -> Result<Results> {
         configs: configs::read(&lab.directory.join("configs"))?,
         samples: journal.samples.clone(),
         failures: journal.failures.clone(),
+        program_times: journal.program_times.clone(),
         micro: Micro::load(&lab.directory.join(micro::FILE))?,
     })
 }

@@ -17,6 +17,7 @@ use crate::kernel_workers::KernelWorkers;
 use crate::lab::{Lab, Launch, Program, own_program};
 use crate::load::{Outcome, READY, Task, Work};
 use crate::measure::{HostCpu, KernelMemory, context_switches, process_cpu_seconds, resident_bytes, tree};
+use crate::programs;
 use crate::progress::Progress;
 use crate::results::{Failure, Plan, Record};
 use crate::suite::Workload;
@@ -128,7 +129,11 @@ impl Recorder<'_> {
         Ok(())
     }
 
-    fn fail(
+    /// Notes that a sample could not be taken.
+    ///
+    /// # Errors
+    /// That cannot be kept.
+    pub fn fail(
         &mut self,
         workload: &Workload,
         contestant: Contestant,
@@ -193,7 +198,7 @@ pub fn run(
             }
         }
     }
-    Ok(())
+    programs::run(lab, workload, contestants, standing, recorder)
 }
 
 /// A sample of a contestant that stands already, or is started for it, and the contestant.
@@ -235,7 +240,11 @@ fn turns(contestants: usize, plan: &Plan, title: &str) -> impl Iterator<Item = (
     (0..plan.repeats).flat_map(move |repeat| order(repeat).into_iter().map(move |index| (repeat, index)))
 }
 
-fn start(lab: &Lab, workload: &Workload, contestant: Contestant) -> Result<Running> {
+/// Starts a contestant and warms it up.
+///
+/// # Errors
+/// It does not start, or not as much as that works.
+pub fn start(lab: &Lab, workload: &Workload, contestant: Contestant) -> Result<Running> {
     let running = contestant.start(lab, workload.duty)?;
     if let Some(work) = workload.warm_up() {
         let warmed_up = sample(lab, &running, work, workload.pause());
@@ -244,8 +253,11 @@ fn start(lab: &Lab, workload: &Workload, contestant: Contestant) -> Result<Runni
     Ok(running)
 }
 
-/// A sample; if there is none, also what the balancer had to say.
-fn sample(lab: &Lab, running: &Running, work: Work, pause: Duration) -> Result<Sample> {
+/// A sample.
+///
+/// # Errors
+/// There is none; with what the balancer had to say.
+pub fn sample(lab: &Lab, running: &Running, work: Work, pause: Duration) -> Result<Sample> {
     take_sample(lab, running, work, pause).map_err(|error| {
         let words = running.program.as_ref().map(Program::last_words).unwrap_or_default();
         if words.is_empty() { error } else { anyhow!("{error:#}; its log ends: {words}") }

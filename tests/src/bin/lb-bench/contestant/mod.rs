@@ -130,6 +130,11 @@ impl Contestant {
         matches!(self, Self::Lb(path) if path.is_choice || path.goes_inside())
     }
 
+    /// Whether connections leave it for the BPF programs of path packet.
+    pub fn is_packet(self) -> bool {
+        matches!(self, Self::Lb(path) if path.word.starts_with("packet"))
+    }
+
     /// Whether it takes part only where it is named, and in suite promotion.
     pub fn is_on_request(self) -> bool {
         matches!(self, Self::Lb(path) if path.is_on_request)

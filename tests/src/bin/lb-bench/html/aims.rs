@@ -3,8 +3,9 @@
 
 use maud::{Markup, html};
 
-use super::anchor;
+use super::{anchor, programs};
 use crate::markdown::{place, ratio};
+use crate::programs::tally;
 use crate::results::Results;
 use crate::results::aims::{Finding, Judgement, Outcome, judge};
 
@@ -14,7 +15,7 @@ const CLASSES: [&str; 4] = ["better", "level", "worse", "none"];
 /// The tables; nothing if nothing was measured that an aim is about.
 pub(super) fn aims(results: &Results) -> Markup {
     let judgements = judge(results);
-    if judgements.is_empty() {
+    if judgements.is_empty() && tally(&results.program_times).is_none() {
         return html! {};
     }
     html! {
@@ -29,10 +30,10 @@ pub(super) fn aims(results: &Results) -> Markup {
                 tbody { @for judgement in &judgements {
                     tr {
                         th { (judgement.aim.text) }
-                        td { (counts(judgement)) }
+                        td { (signs(judgement.counts())) }
                         td.where { @if let Some(worst) = judgement.worst() { (number(judgement, worst)) } }
                     }
-                } }
+                } (programs::aim(&results.program_times)) }
             } }
             @if judgements.iter().any(|judgement| judgement.notable().next().is_some()) {
                 details {
@@ -45,9 +46,9 @@ pub(super) fn aims(results: &Results) -> Markup {
 }
 
 /// Signs with how often each is deserved.
-fn counts(judgement: &Judgement<'_>) -> Markup {
+pub(super) fn signs(counts: [usize; 4]) -> Markup {
     html! {
-        @for (index, count) in judgement.counts().into_iter().enumerate().filter(|(_, count)| *count > 0) {
+        @for (index, count) in counts.into_iter().enumerate().filter(|(_, count)| *count > 0) {
             span.(CLASSES[index]) { (Outcome::SIGNS[index]) " " (count) } " "
         }
     }

@@ -6,6 +6,7 @@
 mod aims;
 mod overview;
 mod plot;
+mod programs;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -38,6 +39,7 @@ pub fn page(results: &Results) -> String {
                     (overview::other_paths(results))
                     (legend(results))
                     (suites(results))
+                    (programs::programs(&results.program_times))
                     @if let Some(micro) = &results.micro { (micro_section(micro)) }
                 }
                 footer { (configurations(results)) }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Whether aims are held, as tables in Markdown.
 
+use super::programs::programs_aim;
 use super::{counts_text, escape};
 use crate::micro::{AIM_NS, Case};
 use crate::results::Results;
@@ -17,7 +18,7 @@ pub fn aims_table(results: &Results, judgements: &[Judgement<'_>]) -> Option<Str
         );
         format!("| {} | {} | {worst} |\n", judgement.aim.text, counts_text(judgement.counts()))
     });
-    let rows: String = aims.chain(micro(results)).collect();
+    let rows: String = aims.chain(programs_aim(&results.program_times)).chain(micro(results)).collect();
     let legend = "What lb aims at, in each number that an aim is about: ▲ it is held, = the least of it is held, **▼ it is missed**, \
                   ? the spread says too little.";
     (!rows.is_empty())

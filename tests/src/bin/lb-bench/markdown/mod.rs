@@ -2,17 +2,20 @@
 //! The results as Markdown: a document with everything. What README shows is [`crate::summary`].
 
 mod aims;
+mod programs;
 
 use std::fmt::{self, Write as _};
 
 use anyhow::{Context as _, Result, ensure};
 
 use crate::micro::{AIM_NS, Case};
+use crate::programs::METHOD as PROGRAMS_METHOD;
 use crate::results::aims::judge;
 use crate::results::{Planned, Results};
 use crate::statistics::{self, NoRatio, Ratio, STOLEN_MAX, Spread, Verdict};
 
 pub use aims::{aims_table, findings_table, place, ratio};
+pub use programs::{TITLE as PROGRAMS_TITLE, programs_table};
 
 /// What is before and behind the tables in README, by congestion control.
 const PLACES: [(&str, [&str; 2]); 2] = [
@@ -64,6 +67,10 @@ pub fn report(results: &Results) -> Result<String, fmt::Error> {
             writeln!(text, "\n## {}\n\n{}", escape(&planned.suite), escape(&planned.method))?;
         }
         table(&mut text, results, planned)?;
+    }
+    if !results.program_times.is_empty() {
+        let table = programs_table(&results.program_times);
+        writeln!(text, "\n## {PROGRAMS_TITLE}\n\n{PROGRAMS_METHOD}\n\n{table}")?;
     }
     if let Some(micro) = &results.micro {
         text.push_str("\n## micro\n");

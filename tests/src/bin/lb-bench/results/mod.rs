@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::contestant::{AskedFor, Contestant};
 use crate::environment::Environment;
 use crate::micro::Micro;
+use crate::programs::ProgramTimes;
 use crate::statistics::{Better, NoRatio, Ratio, STOLEN_MAX, Spread};
 use crate::suite::{Role, Workload};
 
@@ -41,6 +42,9 @@ pub struct Results {
     pub samples: Vec<Record>,
     /// Samples that could not be taken.
     pub failures: Vec<Failure>,
+    /// How long BPF programs ran.
+    #[serde(default)]
+    pub program_times: Vec<ProgramTimes>,
     /// What the suite micro said, if it was asked for and has run.
     pub micro: Option<Micro>,
 }
@@ -152,9 +156,7 @@ impl Planned {
             columns: columns.collect(),
         })
     }
-}
 
-impl Planned {
     /// Those of `contestants` who do not take part, by why.
     pub fn absences<'a>(&'a self, contestants: &'a [String]) -> BTreeMap<&'a str, Vec<&'a str>> {
         let mut absences = BTreeMap::<_, Vec<_>>::new();

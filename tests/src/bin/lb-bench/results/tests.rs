@@ -44,6 +44,7 @@ pub fn results(rows: &[(&str, &[f64])]) -> Results {
         configs: BTreeMap::new(),
         samples: records.collect(),
         failures: vec![],
+        program_times: vec![],
         micro: None,
     }
 }

@@ -196,6 +196,21 @@ impl Workload {
         matches!(self.suite, Suite::Idle | Suite::Scale)
     }
 
+    /// How many samples more tell how long a contestant's BPF programs run ([`crate::programs`]): into how many packets the kernel divides the
+    /// same bytes differs by half from one to the next.
+    pub fn program_samples(&self, contestant: Contestant) -> usize {
+        match self.suite {
+            Suite::Bulk | Suite::Pingpong if contestant.is_packet() => {
+                if self.is_warmed_up {
+                    3
+                } else {
+                    1
+                }
+            }
+            _ => 0,
+        }
+    }
+
     /// Why a contestant does not take part; `None` if it does.
     pub fn absence(&self, contestant: Contestant, asked_for: AskedFor) -> Option<&'static str> {
         let is_usual = self.suite != Suite::Promotion && !contestant.is_on_request();

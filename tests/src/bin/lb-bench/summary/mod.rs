@@ -6,9 +6,11 @@ use std::fmt::{self, Write as _};
 use anyhow::{Context as _, Result};
 
 use crate::markdown::{
-    blank, escape, micro_table, notices, order, paths_taken, sign, the_best, the_best_haproxy, to_other,
+    PROGRAMS_TITLE, blank, escape, micro_table, notices, order, paths_taken, programs_table, sign, the_best,
+    the_best_haproxy, to_other,
 };
 use crate::micro::{AIM_NS, Micro};
+use crate::programs::{AIM, METHOD, ProgramTimes, tally};
 use crate::results::{DIRECT, Metric, Planned, Results, is_lb};
 use crate::statistics::{NoRatio, Ratio, Verdict};
 use crate::suite::Role;
@@ -27,6 +29,9 @@ pub fn summary(results: &Results) -> Result<String> {
     glance::glance(&mut text, results, subject)?;
     for suite in results.plan.workloads.chunk_by(|one, next| one.suite == next.suite) {
         details(&mut text, results, subject, suite)?;
+    }
+    if !results.program_times.is_empty() {
+        programs(&mut text, &results.program_times)?;
     }
     if let Some(micro) = &results.micro {
         decisions(&mut text, micro)?;
@@ -128,6 +133,14 @@ fn table(
         writeln!(text)?;
     }
     writeln!(text)
+}
+
+/// How long BPF programs ran, folded.
+fn programs(text: &mut String, times: &[ProgramTimes]) -> fmt::Result {
+    let counts = tally(times).map(|([held, .., missed, unknown], _)| (held, held + missed + unknown));
+    let aim = counts.map(|(held, all)| format!(": {held} of {all} hold the aim of {AIM} s/GB"));
+    let (aim, table) = (aim.unwrap_or_default(), programs_table(times));
+    writeln!(text, "<details><summary>{PROGRAMS_TITLE}{aim}</summary>\n\n{METHOD}\n\n{table}\n</details>")
 }
 
 /// What decisions take by themselves, folded.
@@ -270,7 +283,10 @@ mod tests {
             reason: "it ended".to_owned(),
         });
         results.micro = Some(crate::micro::tests::micro());
+        results.program_times = [600, 900].map(crate::programs::tests::times).to_vec();
         let text = summary(&results).unwrap();
+        assert!(text.contains("packet: time in BPF programs: 1 of 2 hold the aim of 0.02 s/GB"), "{text}");
+        assert!(text.contains("| lb-packet: download &lt;1> | 850 | 50 |"), "{text}");
         assert!(text.contains("**Failed: sozu in download &lt;1> (samples: 1): it ended**"), "{text}");
         assert!(text.contains("| 2.0<br>0.5 | failed<br>failed |"), "{text}");
         assert!(text.contains("micro: 1 of 1 decisions with the aim of 1 µs hold it"), "{text}");
