@@ -8,8 +8,10 @@ use lb_tests::net::Net;
 use lb_tests::process::text;
 use serde_json::Value;
 
+use crate::packet_links::ip;
+use crate::packet_tracking::rule;
 use crate::privileges::{FOR_SOCKMAP, hidden_btf};
-use crate::support::{PORT, SERVER_PORT, tcp_config};
+use crate::support::{NOTHING_KEPT, PORT, SERVER_PORT, tcp_config};
 
 /// sysexits.h: EX_UNAVAILABLE.
 const UNAVAILABLE: i32 = 69;
@@ -125,6 +127,50 @@ fn what_path_packet_goes_by_on_this_host_is_told() {
     let expected = format!("60990-61100 are those of the lb that runs (process {process})");
     assert_eq!(said(&findings, "packet-ports"), expected);
     assert_eq!(find(&findings, "packet-ports")["verdict"], "note");
+}
+
+/// What has the kernel track connections (nft(8)).
+const TRACKED: &str = "table inet t {
+    chain c {
+        type filter hook input priority 0;
+        ct state new accept;
+    }
+}";
+
+/// Interfaces, settings and modules, by which flows stay in user space or are not seen.
+#[test]
+fn what_keeps_flows_from_path_packet_is_told() {
+    let net = Net::new(1);
+    net.balancer.sysctl("net/ipv4/ip_local_port_range", "32768 60999");
+    ip(&net.balancer, &["link", "add", "bridge", "type", "bridge"]);
+    ip(&net.balancer, &["link", "set", "server0", "master", "bridge"]);
+    rule(&net.balancer, TRACKED);
+    let examine = |interfaces: &str, ecn: &str, code: i32| {
+        net.balancer.sysctl("net/ipv4/tcp_ecn", ecn);
+        let config = Config::new().global(&format!("{NOTHING_KEPT}\npacket-interfaces = [{interfaces}]"));
+        let config = config.path(Path::Packet).tcp("in", net.frontend(PORT), "out", "");
+        let config = config.backend("out", net.server().address(SERVER_PORT), "");
+        examine_for(&net, |launch| launch, &config, code)
+    };
+    let said = |findings: &[Value], subject: &str| {
+        let found = find(findings, subject);
+        [&found["verdict"], &found["text"]].map(|value| value.as_str().unwrap_or("").to_owned())
+    };
+    let findings = examine("\"client\", \"server0\"", "1", UNAVAILABLE);
+    assert_eq!(lacking(&findings), "packet-interfaces");
+    let text = "server0 is a port of bridge, by which connections leave: they stay in user space";
+    assert_eq!(said(&findings, "packet-interfaces"), ["lacks", text]);
+    assert_eq!(find(&findings, "packet-interfaces")["change"], "bridge instead of server0");
+    assert_eq!(said(&findings, "net.ipv4.tcp_ecn")[0], "ok");
+    assert_eq!(said(&findings, "membarrier(2)")[0], "ok");
+    let findings = examine("\"client\", \"later\"", "2", 0);
+    let [verdict, text] = said(&findings, "packet-interfaces");
+    assert!(verdict == "note" && text.starts_with("there is no interface later"), "{text}");
+    assert_eq!(said(&findings, "net.ipv4.tcp_ecn")[0], "note");
+    let heard = ["ok", "the kernel tells of it, and is told"];
+    assert_eq!(said(&findings, "connection tracking"), heard);
+    let nobody = examine_for(&net, Launch::unprivileged, &tcp_config(&net, Path::Packet, ""), UNAVAILABLE);
+    assert_eq!(said(&nobody, "connection tracking"), ["note", "not to be asked without CAP_NET_ADMIN"]);
 }
 
 /// The findings for a configuration with this path, in these circumstances, and with this exit code.

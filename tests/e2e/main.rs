@@ -66,6 +66,7 @@ mod packet_resets;
 mod packet_restart;
 mod packet_routes;
 mod packet_rtt;
+mod packet_stacked;
 mod packet_stage;
 mod packet_streams;
 mod packet_tls;

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::Duration;
 
+use lb_tests::agent::Agent;
 use lb_tests::config::Path;
 use lb_tests::net::{Namespace, Net};
 use lb_tests::size;
@@ -13,7 +14,7 @@ use lb_tests::stream::receive_exactly;
 use rustix::net::{AddressFamily, SendFlags, SocketType};
 
 use crate::packet_lab::{Family, Lab, Lines, Spliced};
-use crate::support::stream_both_ways;
+use crate::support::{SERVER_PORT, stream_both_ways};
 
 on_both_families! {
     options_that_are_the_same_are_no_obstacle,
@@ -27,6 +28,8 @@ on_both_families! {
     links_that_differ_need_no_message_of_a_router,
     clients_are_told_of_narrower_servers,
     a_smaller_segment_size_of_the_server_alone_is_an_obstacle,
+    clients_of_multipath_tcp_are_no_obstacle,
+    an_agent_that_is_to_speak_multipath_tcp_speaks_plain_tcp,
 }
 
 /// A part of the network.
@@ -324,4 +327,42 @@ fn a_smaller_segment_size_of_the_server_alone_is_an_obstacle(family: Family) {
     let lab = Lab::over(deaf_net(), family);
     resize(&lab.net, Server, 1400);
     stay_and_are_exact(&lab, &[Spliced::from(lab.pair())], "segment-size");
+}
+
+/// They ask for it, and a listener of plain TCP does not answer that: so both speak plain TCP (RFC 8684 section 3.7).
+fn clients_of_multipath_tcp_are_no_obstacle(family: Family) {
+    let lab = Lab::start(family);
+    let flows = [(); 2].map(|()| {
+        let client = lab.net.client.connect_multipath(lab.address());
+        Spliced { client, server: lab.listener.accept() }
+    });
+    assert_eq!(multipath_counts(&lab.net.client), [2, 0]);
+    leave_and_are_exact(&lab, &flows);
+}
+
+/// The agent opens its sockets by system calls, and not by the library in whose stead mptcpize(8) puts another.
+fn an_agent_that_is_to_speak_multipath_tcp_speaks_plain_tcp(family: Family) {
+    let net = Net::new(1);
+    let config = Lab::config(&net, family, Lines::default());
+    let listener = net.server().listen(SERVER_PORT);
+    let agent = Agent::launch(&net).through(&["mptcpize", "run"]).start(&config);
+    let lab = Lab { agent, listener, net, family };
+    let plain = Spliced::from(lab.pair());
+    let client = lab.net.client.connect_multipath(lab.address());
+    let multipath = Spliced { client, server: lab.listener.accept() };
+    assert_eq!(multipath_counts(&lab.net.client), [1, 0]);
+    leave_and_are_exact(&lab, &[plain, multipath]);
+}
+
+/// How many connections were opened from a place that asked for Multipath TCP, and how many got it (/proc/net/netstat; net/mptcp/mib.c).
+#[track_caller]
+fn multipath_counts(place: &Namespace) -> [u64; 2] {
+    let text = place.enter(|| std::fs::read_to_string("/proc/thread-self/net/netstat")).expect("/proc");
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix("MPTcpExt: "));
+    let (names, values) = lines.next().zip(lines.next()).expect("a kernel with CONFIG_MPTCP");
+    let counts: Vec<_> = names.split(' ').zip(values.split(' ')).collect();
+    ["MPCapableSYNTX", "MPCapableSYNACKRX"].map(|wanted| {
+        let found = counts.iter().find(|(name, _)| *name == wanted);
+        found.and_then(|(_, value)| value.parse().ok()).unwrap_or_else(|| panic!("no {wanted} in {names}"))
+    })
 }

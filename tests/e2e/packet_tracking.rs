@@ -5,7 +5,7 @@
 use std::io::{Read as _, Write as _};
 use std::process::Command;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lb_tests::agent::Agent;
 use lb_tests::config::{Config, Path};
@@ -32,6 +32,7 @@ on_both_families! {
     a_source_that_is_another_keeps_flows_in_user_space,
     translation_in_a_zone_keeps_flows_in_user_space,
     masquerading_that_changes_nothing_is_no_obstacle,
+    a_flush_is_heard_behind_stateful_rules_and_leaves_no_entry,
 }
 
 /// What goes each way in user space.
@@ -336,15 +337,21 @@ fn whoever_is_left_alone_behind_stateful_rules_hears_of_it() {
     }
 }
 
-/// Both ends of a flush are reset, whatever rules there are.
-#[test]
-fn a_flush_is_heard_behind_stateful_rules() {
-    let stage = Stage::new();
+/// Both ends of a flush are reset, whatever rules there are, and it leaves no entry behind: of a flow either that has ended while nobody was there.
+fn a_flush_is_heard_behind_stateful_rules_and_leaves_no_entry(family: Family) {
+    const LESS_THAN_CLOSED_ONES_STAY: Duration = Duration::from_secs(6);
+    let stage = Stage::of(family);
     rule(&stage.net.balancer, STATEFUL);
-    let agent = stage.agent();
-    let pairs = [stage.spliced(&agent), stage.spliced(&agent)];
+    let mut agent = stage.agent();
+    let [over, open @ ..] = [(); 3].map(|()| stage.spliced(&agent));
+    kill(&mut agent);
+    over.end();
+    assert_eq!(tracked(&stage.net.balancer), 6, "what nobody has forgotten is known");
     assert!(stage.verb(&["stop", "--flush"]).status.success());
-    for pair in &pairs {
+    let flushed = Instant::now();
+    until_nothing_is_tracked(&stage.net.balancer);
+    assert!(flushed.elapsed() < LESS_THAN_CLOSED_ONES_STAY, "{:?}", flushed.elapsed());
+    for pair in &open {
         assert_reset(&pair.client);
         assert_reset(&pair.server);
     }

@@ -126,8 +126,8 @@ fn clients_of_multipath_tcp_are_served(path: Path) {
     multipath(path, &[]);
 }
 
-/// The agent's own sockets become those of Multipath TCP, though it does not ask for that (mptcpize(8)). What a path cannot carry of
-/// them, it must leave to others.
+/// Sockets that the C library opens become those of Multipath TCP (mptcpize(8)): those of self-tests do, and those that carry flows are opened by system
+/// calls.
 fn a_balancer_of_multipath_tcp_serves(path: Path) {
     multipath(path, &["mptcpize", "run"]);
 }

@@ -63,11 +63,27 @@ impl Conntrack {
         read && first != *b"0"
     }
 
+    /// Finds out whether the kernel tells this process what it tracks; `None`: it tracks nothing.
+    ///
+    /// # Errors
+    /// It does not: nf_conntrack_netlink is missing, or CAP_NET_ADMIN (EPERM).
+    pub fn try_out() -> Option<io::Result<()>> {
+        File::open(COUNT_FILE).ok()?;
+        // That of nobody, which is not there.
+        let question = message::get(&[SocketAddr::from(([0; 4], 0)); 2]);
+        let mut socket = None;
+        let answered = open_once(&mut socket).and_then(|socket| exchange(socket, &question));
+        Some(answered.and_then(|answers| match answers.iter().find_map(Answer::mute) {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => Ok(()),
+        }))
+    }
+
     /// Whether this host translates addresses or ports of one of these connections, so that its packets say others than its socket. What is
     /// tracked in another zone than the default is not seen.
     pub fn is_translated(&self, connections: [Ends; 2]) -> bool {
         let answers = if self.is_on() { self.exchange(&connections, message::get) } else { Vec::new() };
-        answers.contains(&Answer::Entry { is_translated: true })
+        answers.iter().any(|answer| matches!(answer, Answer::Entry { is_translated: true, .. }))
     }
 
     /// From here on not all packets of these connections are seen: those that are belong to them, whatever numbers they have. Returns whether anything is
@@ -84,6 +100,19 @@ impl Conntrack {
     /// These connections are over.
     pub fn forget(&self, connections: &[Ends]) {
         self.tell(connections, message::delete);
+    }
+
+    /// These connections are over, by a reset: unless others with the same ends have begun meanwhile, which have the entries then.
+    pub fn forget_closed(&self, connections: &[Ends]) {
+        if !self.is_on() {
+            return;
+        }
+        for connection in connections {
+            let answers = self.exchange(&[*connection], message::get);
+            if answers.iter().any(|answer| matches!(answer, Answer::Entry { is_closed: true, .. })) {
+                self.forget(&[*connection]);
+            }
+        }
     }
 
     /// Says something, and returns whether anything is tracked.
@@ -175,6 +204,6 @@ mod tests {
         check(Answer::Error(libc::EOPNOTSUPP), Some(libc::EOPNOTSUPP));
         check(Answer::Error(libc::ENOENT), None);
         check(Answer::Error(libc::EBUSY), None);
-        check(Answer::Entry { is_translated: true }, None);
+        check(Answer::Entry { is_translated: true, is_closed: false }, None);
     }
 }

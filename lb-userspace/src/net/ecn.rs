@@ -19,9 +19,19 @@ impl EcnSetting {
 
     /// Whether SYNs ask for ECN, unless a route or a congestion control says otherwise. `true` if that is not to be known.
     pub fn asks(&self) -> bool {
+        !matches!(&self.text(), b"0\n" | b"2\n")
+    }
+
+    /// Whether clients that ask for ECN get it, and servers are not asked for it.
+    pub fn only_grants(&self) -> bool {
+        &self.text() == b"2\n"
+    }
+
+    /// Its first two bytes; zeros if that is not to be known.
+    fn text(&self) -> [u8; 2] {
         let mut text = [0; 2];
-        let read = self.0.as_ref().is_none_or(|file| file.read_at(&mut text, 0).is_err());
-        read || !matches!(&text, b"0\n" | b"2\n")
+        let read = self.0.as_ref().is_some_and(|file| file.read_at(&mut text, 0).is_ok());
+        if read { text } else { [0; 2] }
     }
 }
 
@@ -35,6 +45,8 @@ mod tests {
     fn it_is_what_the_kernel_says() {
         let text = fs::read_to_string(FILE).expect("Linux has it");
         assert_eq!(EcnSetting::open().asks(), !["0", "2"].contains(&text.trim()));
-        assert!(EcnSetting(None).asks(), "nobody knows");
+        assert_eq!(EcnSetting::open().only_grants(), text.trim() == "2");
+        let unknown = EcnSetting(None);
+        assert_eq!((unknown.asks(), unknown.only_grants()), (true, false), "nobody knows");
     }
 }

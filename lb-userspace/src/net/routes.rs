@@ -21,8 +21,8 @@ use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
 pub use filter::Filter;
 pub use message::LinkChange;
 
-/// Room for an answer: a route takes some 100 bytes, one over many gateways more, of which the beginning is enough.
-const ANSWER_BYTES: usize = 2_048;
+/// Room for an answer: a route takes some 100 bytes, one over many gateways more, of which the beginning is enough; an interface up to some 2,000.
+const ANSWER_BYTES: usize = 4_096;
 
 /// Asks for routes.
 #[derive(Debug)]
@@ -68,6 +68,11 @@ impl Routes {
     /// Bytes that packets may have which an interface makes of several that it has received; `None`: the kernel does not say.
     pub fn received_bytes(&self, interface: u32) -> Option<u32> {
         self.ask(|sequence| message::link(interface, sequence), message::received_bytes)?
+    }
+
+    /// The number of the bridge or bond of which an interface is a port; `None`: it is none, or the kernel does not say.
+    pub fn master(&self, interface: u32) -> Option<u32> {
+        self.ask(|sequence| message::link(interface, sequence), message::master)?
     }
 
     /// Whether a filter is not there: only if the kernel says so.

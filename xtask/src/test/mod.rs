@@ -16,6 +16,7 @@ use crate::repository::{agent, cargo, execute, has_program, is_ci, is_root, outp
 use crate::setup;
 
 pub use fuzz::FUZZ;
+use links::Links;
 
 /// The target with the end-to-end tests, in package lb-tests.
 const E2E: &str = "e2e";
@@ -66,13 +67,11 @@ impl Default for Args {
 pub fn run(args: &Args) -> Result<()> {
     let mut report = Report::default();
     let needs = stages(&mut report, args);
-    report.stage("end-to-end tests on links with faults", || {
-        faulty_links(&needs, Size::Small, args.filter.as_deref())
-    });
+    special_stages(&mut report, &needs, Size::Small, args.filter.as_deref());
     report.finish(is_ci())
 }
 
-/// Adds all tests to a report but those on links with faults, which CI runs in a virtual machine.
+/// Adds all tests to a report but those on links that not every kernel can make, which CI runs in a virtual machine.
 pub fn stages(report: &mut Report, args: &Args) -> Needs {
     let filter = args.filter.as_deref();
     let needs = Needs::prepare(report, args.yes);
@@ -82,7 +81,7 @@ pub fn stages(report: &mut Report, args: &Args) -> Needs {
         Ok(Outcome::Passed)
     });
     let targets = fuzz::Targets::start(args.fuzz_seconds);
-    report.stage("end-to-end tests", || e2e(&needs, Size::Small, Links::Whole, filter));
+    report.stage("end-to-end tests", || e2e(&needs, Size::Small, None, filter));
     targets.stage(report, filter);
     needs
 }
@@ -90,32 +89,31 @@ pub fn stages(report: &mut Report, args: &Args) -> Needs {
 /// Adds the end-to-end tests alone, and what they need, to a report.
 pub fn e2e_stages(report: &mut Report, size: Size, filter: Option<&str>, is_agreed: bool) {
     let needs = Needs::prepare(report, is_agreed);
-    report.stage("end-to-end tests", || e2e(&needs, size, Links::Whole, filter));
-    report.stage("end-to-end tests on links with faults", || faulty_links(&needs, size, filter));
+    report.stage("end-to-end tests", || e2e(&needs, size, None, filter));
+    special_stages(report, &needs, size, filter);
 }
 
-/// The end-to-end tests on links that lose packets, where the kernel can make such.
-fn faulty_links(needs: &Needs, size: Size, filter: Option<&str>) -> Result<Outcome> {
-    if let Err(reason) = links::are_possible() {
+/// Adds the end-to-end tests on links that not every kernel can make, kind by kind.
+fn special_stages(report: &mut Report, needs: &Needs, size: Size, filter: Option<&str>) {
+    for links in &links::ALL {
+        let name = format!("end-to-end tests on {}", links.title);
+        report.stage(&name, || special(needs, size, links, filter));
+    }
+}
+
+/// The end-to-end tests on links of a kind, where the kernel can make such.
+fn special(needs: &Needs, size: Size, links: &Links, filter: Option<&str>) -> Result<Outcome> {
+    if let Err(reason) = links.are_possible() {
         return Ok(Outcome::NotRun(reason));
     }
     // Rust's own harness runs what contains one of its filters, and here it would have to contain two.
-    if filter.is_some_and(|filter| !filter.starts_with(links::PREFIX)) && !has_program("cargo-nextest") {
+    if filter.is_some_and(|filter| !filter.starts_with(links.prefix)) && !has_program("cargo-nextest") {
         return Ok(Outcome::NotRun(format!(
             "without cargo-nextest, a filter must begin with {}",
-            links::PREFIX
+            links.prefix
         )));
     }
-    e2e(needs, size, Links::Faulty, filter)
-}
-
-/// Which of the end-to-end tests.
-#[derive(Clone, Copy)]
-enum Links {
-    /// Those that any kernel can run.
-    Whole,
-    /// Those on links that lose packets.
-    Faulty,
+    e2e(needs, size, Some(links), filter)
 }
 
 /// What the end-to-end tests need: the path of the agent, or why they cannot run.
@@ -184,8 +182,8 @@ fn test_targets(metadata: &Value) -> Vec<String> {
     names
 }
 
-/// The end-to-end tests, each in a process of its own where cargo-nextest is installed.
-fn e2e(needs: &Needs, size: Size, links: Links, filter: Option<&str>) -> Result<Outcome> {
+/// The end-to-end tests on links of a kind, or else all that any kernel can run; each in a process of its own where cargo-nextest is installed.
+fn e2e(needs: &Needs, size: Size, links: Option<&Links>, filter: Option<&str>) -> Result<Outcome> {
     let lb = match &needs.0 {
         Ok(lb) => lb,
         Err(reason) => return Ok(Outcome::NotRun(reason.clone())),
@@ -202,18 +200,19 @@ fn tests_per_core(size: Size) -> usize {
 }
 
 /// The runner's command line.
-fn e2e_command(has_nextest: bool, threads: usize, links: Links, filter: Option<&str>) -> Command {
+fn e2e_command(has_nextest: bool, threads: usize, links: Option<&Links>, filter: Option<&str>) -> Command {
     let mut command = cargo(if has_nextest { "nextest" } else { "test" });
     if has_nextest {
         command.args(["run", "--no-tests=pass", "--test-threads", &threads.to_string()]);
     }
     command.args(["--locked", "--no-fail-fast", "--workspace", "--test", E2E]).args(filter);
+    let all = links::ALL.map(|links| links.prefix);
     match (has_nextest, links) {
-        (true, Links::Whole) => command.args(["-E", &format!("not test(/^{}/)", links::PREFIX)]),
-        (true, Links::Faulty) => command.args(["-E", &format!("test(/^{}/)", links::PREFIX)]),
-        (false, Links::Whole) => command.args(["--", "--skip", links::PREFIX]),
-        (false, Links::Faulty) if filter.is_none() => command.arg(links::PREFIX),
-        (false, Links::Faulty) => &mut command,
+        (true, None) => command.args(["-E", &format!("not test(/^({})/)", all.join("|"))]),
+        (true, Some(links)) => command.args(["-E", &format!("test(/^{}/)", links.prefix)]),
+        (false, None) => command.arg("--").args(all.iter().flat_map(|prefix| ["--skip", *prefix])),
+        (false, Some(links)) if filter.is_none() => command.arg(links.prefix),
+        (false, Some(_)) => &mut command,
     };
     command
 }
@@ -233,7 +232,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(has_nextest: bool, links: Links, filter: Option<&str>, expected: &str) {
+    fn check(has_nextest: bool, links: Option<&Links>, filter: Option<&str>, expected: &str) {
         let command = e2e_command(has_nextest, 3, links, filter);
         let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
         assert_eq!(arguments.join(" "), expected);
@@ -243,10 +242,14 @@ mod tests {
     fn both_runners_run_only_the_end_to_end_tests() {
         let nextest =
             "nextest run --no-tests=pass --test-threads 3 --locked --no-fail-fast --workspace --test e2e";
-        check(true, Links::Whole, None, &format!("{nextest} -E not test(/^lossy_links::/)"));
-        check(true, Links::Faulty, Some("copy"), &format!("{nextest} copy -E test(/^lossy_links::/)"));
+        let special =
+            ["lossy_links::", "packet_stacked::vlan::", "packet_stacked::ipvlan::", "packet_stacked::bond::"];
+        let faulty = Some(&links::FAULTY);
+        check(true, None, None, &format!("{nextest} -E not test(/^({})/)", special.join("|")));
+        check(true, faulty, Some("copy"), &format!("{nextest} copy -E test(/^lossy_links::/)"));
         let test = "test --locked --no-fail-fast --workspace --test e2e";
-        check(false, Links::Whole, Some("half_close"), &format!("{test} half_close -- --skip lossy_links::"));
-        check(false, Links::Faulty, None, &format!("{test} lossy_links::"));
+        let skipped = special.join(" --skip ");
+        check(false, None, Some("half_close"), &format!("{test} half_close -- --skip {skipped}"));
+        check(false, faulty, None, &format!("{test} lossy_links::"));
     }
 }

@@ -16,7 +16,7 @@ pub struct Group {
 }
 
 /// What runs on every kernel.
-pub const GROUPS: [Group; 46] = [
+pub const GROUPS: [Group; 47] = [
     // Loading, and the self-test.
     Group { program: "unit", prefix: "kernel::", least: 48, size: Size::Small },
     Group { program: "e2e", prefix: "sockmap", least: 15, size: Size::Small },
@@ -33,6 +33,7 @@ pub const GROUPS: [Group; 46] = [
     Group { program: "e2e", prefix: "packet_addresses::", least: 6, size: Size::Small },
     Group { program: "e2e", prefix: "packet_loopback::", least: 14, size: Size::Small },
     Group { program: "e2e", prefix: "packet_rtt::", least: 4, size: Size::Small },
+    Group { program: "e2e", prefix: "packet_stacked::", least: 42, size: Size::Small },
     Group { program: "e2e", prefix: "packet_refusals::", least: 9, size: Size::Small },
     Group { program: "e2e", prefix: "packet_full::", least: 3, size: Size::Small },
     Group { program: "e2e", prefix: "packet_forged::", least: 12, size: Size::Small },
@@ -45,7 +46,7 @@ pub const GROUPS: [Group; 46] = [
     Group { program: "e2e", prefix: "packet_restart::", least: 22, size: Size::Small },
     // What comes without privileges.
     Group { program: "e2e", prefix: "privileges::", least: 11, size: Size::Small },
-    Group { program: "e2e", prefix: links::PREFIX, least: 36, size: Size::Soak },
+    Group { program: "e2e", prefix: links::FAULTY.prefix, least: 36, size: Size::Soak },
     Group { program: "e2e", prefix: "transfer::", least: 16, size: Size::Small },
     Group { program: "e2e", prefix: "ends::", least: 44, size: Size::Small },
     Group { program: "e2e", prefix: "backpressure::", least: 8, size: Size::Small },

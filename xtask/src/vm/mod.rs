@@ -42,10 +42,15 @@ const PROGRAMS: [&str; 18] = [
     "ss", "tc", "timeout", "true", "umount", "unshare",
 ];
 
-/// Modules that tests need, for nobody loads them there when they are asked for: links, their faults, filters, what programs at interfaces
-/// hang on before Linux 6.6, and what ss(8) asks.
-const MODULES: [&str; 18] = [
+/// Modules that tests need, for nobody loads them there when they are asked for: links, those that stand on others, their faults, filters, what programs
+/// at interfaces hang on before Linux 6.6, and what ss(8) asks.
+const MODULES: [&str; 23] = [
     "veth",
+    "bridge",
+    "8021q",
+    "bonding",
+    "macvlan",
+    "ipvlan",
     "tun",
     "sch_netem",
     "sch_ingress",

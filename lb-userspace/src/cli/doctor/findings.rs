@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What is there and what lacks, with what to change. Pure.
 
+mod packet;
+
 use std::error::Error;
 use std::time::Duration;
 
@@ -10,7 +12,6 @@ use super::surroundings::Surroundings;
 use crate::config::Config;
 use crate::config::needs::{self, Descriptors};
 use crate::kernel::LoadError;
-use crate::net::claim::Rival;
 use crate::path::sockmap::Limits;
 use crate::privileges::{Capability, Lack};
 
@@ -110,7 +111,7 @@ pub(super) fn all(
     findings.extend(process(machine, wishes));
     findings.extend(carried(machine, wishes, paths));
     if wishes.packet {
-        findings.extend([ports(surroundings), keeper(surroundings)]);
+        findings.extend(packet::all(surroundings));
     }
     for (section, steps) in
         [("self-test of path sockmap", &paths.steps), ("self-test of path packet", &paths.packet_steps)]
@@ -229,43 +230,6 @@ fn carried(machine: &Machine, wishes: &Wishes, paths: &Paths) -> Vec<Finding> {
     let sockmap = inside("sockmap", wishes.sockmap, &paths.sockmap);
     let packet = inside("packet", wishes.packet, &paths.packet);
     vec![Finding::fine(SECTION, "copy", "available"), splice, sockmap, packet]
-}
-
-/// Around path packet.
-const PACKET: &str = "around path packet";
-
-fn ports(surroundings: &Surroundings) -> Finding {
-    const SUBJECT: &str = "packet-ports";
-    let Surroundings { ports, are_ours, agents, .. } = surroundings;
-    let range = format!("{}-{}", ports.start(), ports.end());
-    if let Err(error) = are_ours {
-        let cure = format!(
-            "net.ipv4.ip_local_reserved_ports = {range} in a file of /etc/sysctl.d, or packet-ports outside net.ipv4.ip_local_port_range"
-        );
-        return Finding::absent(PACKET, SUBJECT, true, format!("{range}: {}", chain(error)), cure);
-    }
-    let Some(Rival { ports: theirs, process }) = agents.first() else {
-        return Finding::fine(PACKET, SUBJECT, format!("{range}, which the kernel gives to nobody"));
-    };
-    let text =
-        format!("{}-{} are those of the lb that runs (process {process})", theirs.start(), theirs.end());
-    // It may be the one with this configuration.
-    let cure = "another range, if that is another lb";
-    Finding::absent(PACKET, SUBJECT, false, text, cure)
-}
-
-fn keeper(surroundings: &Surroundings) -> Finding {
-    const SUBJECT: &str = "packet-state";
-    match &surroundings.keeper {
-        Ok(keeper) => {
-            Finding::fine(PACKET, SUBJECT, format!("{keeper} keeps flows while lb is started anew"))
-        }
-        Err(why) => {
-            let text = format!("{why}: flows end with lb, unless systemd keeps them");
-            let cure = "FileDescriptorStoreMax= in the systemd unit, as config/lb.service has it; or lb as root, and packet-state in a BPF file system";
-            Finding::absent(PACKET, SUBJECT, false, text, cure)
-        }
-    }
 }
 
 /// An error with its causes.

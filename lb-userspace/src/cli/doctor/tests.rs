@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::findings::{Finding, Verdict, all, is_complete};
 use super::paths::Paths;
-use super::surroundings::Surroundings;
+use super::surroundings::{Interface, Surroundings};
 use super::*;
 use crate::cli::explain::System;
 use crate::config::Config;
+use crate::kernel::packet::AttachError;
 use crate::kernel::packet::kept::Why;
 use crate::kernel::{BtfError, LoadError, SelfTestError, Step};
 use crate::net::PortsError;
@@ -55,8 +56,16 @@ fn fails(error: LoadError) -> Paths {
 
 /// A host that has everything.
 fn surroundings() -> Surroundings {
-    let keeper = Ok("/sys/fs/bpf/lb".into());
-    Surroundings { ports: 61_000..=65_535, are_ours: Ok(()), agents: Vec::new(), keeper }
+    Surroundings {
+        ports: 61_000..=65_535,
+        are_ours: Ok(()),
+        agents: Vec::new(),
+        keeper: Ok("/sys/fs/bpf/lb".into()),
+        interfaces: Vec::new(),
+        tracking: Some(Ok(())),
+        grace: Ok(()),
+        only_grants_ecn: false,
+    }
 }
 
 fn examine(machine: &Machine, config: Option<&Config>, paths: &Paths) -> Vec<Finding> {
@@ -96,8 +105,12 @@ paths
   ok    packet   available
 
 around path packet
-  ok    packet-ports  61000-65535, which the kernel gives to nobody
-  ok    packet-state  /sys/fs/bpf/lb keeps flows while lb is started anew
+  ok    packet-ports         61000-65535, which the kernel gives to nobody
+  ok    packet-interfaces    all but lo
+  ok    packet-state         /sys/fs/bpf/lb keeps flows while lb is started anew
+  ok    membarrier(2)        tells when packets have arrived
+  ok    connection tracking  the kernel tells of it, and is told
+  ok    net.ipv4.tcp_ecn     no obstacle to clients that ask for ECN
 
 self-test of path sockmap
   ok    a slow reader loses nothing  holds (12.3 ms)
@@ -209,6 +222,48 @@ fn what_is_around_path_packet_is_told() {
     check(shared, "packet-ports", Verdict::Note, parts);
     let alone = Surroundings { keeper: Err(Why::Off), ..surroundings() };
     check(alone, "packet-state", Verdict::Note, ["flows end with lb", "FileDescriptorStoreMax="]);
+    let told = |error: i32| Some(Err(io::Error::from_raw_os_error(error)));
+    let unheard = Surroundings { tracking: told(libc::EOPNOTSUPP), ..surroundings() };
+    let parts = ["NAT is not seen", "nf_conntrack_netlink"];
+    check(unheard, "connection tracking", Verdict::Lacking, parts);
+    let unasked = Surroundings { tracking: told(libc::EPERM), ..surroundings() };
+    let parts = ["without CAP_NET_ADMIN", "AmbientCapabilities=CAP_NET_ADMIN"];
+    check(unasked, "connection tracking", Verdict::Note, parts);
+    let impatient = Surroundings { grace: Err(io::ErrorKind::Unsupported.into()), ..surroundings() };
+    check(impatient, "membarrier(2)", Verdict::Lacking, ["does not wait", "CONFIG_MEMBARRIER=y"]);
+    let grants = Surroundings { only_grants_ecn: true, ..surroundings() };
+    check(grants, "net.ipv4.tcp_ecn", Verdict::Note, ["stay in user space", "net.ipv4.tcp_ecn = 1"]);
+    let named = |name: &str, state: Result<(), AttachError>, master: Option<&str>| {
+        let (name, master) = (name.to_owned(), master.map(str::to_owned));
+        Surroundings { interfaces: vec![Interface { name, state, master }], ..surroundings() }
+    };
+    let interface = || "eth7".to_owned();
+    let missing = AttachError::NoInterface { interface: interface(), source: io::ErrorKind::NotFound.into() };
+    let parts = ["there is no interface eth7", "if it never will"];
+    check(named("eth7", Err(missing), None), "packet-interfaces", Verdict::Note, parts);
+    let strange = AttachError::LinkType { interface: interface(), link_type: 32 };
+    let parts = ["link type 32", "packet-interfaces without eth7"];
+    check(named("eth7", Err(strange), None), "packet-interfaces", Verdict::Lacking, parts);
+    let parts = ["eth7 is a port of br0", "br0 instead of eth7"];
+    check(named("eth7", Ok(()), Some("br0")), "packet-interfaces", Verdict::Lacking, parts);
+}
+
+#[test]
+fn a_port_is_no_trouble_beside_its_bridge() {
+    let named = |name: &str, master: Option<&str>| Interface {
+        name: name.into(),
+        state: Ok(()),
+        master: master.map(str::to_owned),
+    };
+    let interfaces = vec![named("eth7", Some("br0")), named("br0", None)];
+    let findings = all(
+        &machine(),
+        &Wishes::new(None, &machine()),
+        &works(),
+        &Surroundings { interfaces, ..surroundings() },
+    );
+    let found = findings.iter().find(|finding| finding.subject == "packet-interfaces").expect("a finding");
+    assert_eq!((found.verdict, &*found.text), (Verdict::Fine, "eth7, br0"));
 }
 
 #[test]

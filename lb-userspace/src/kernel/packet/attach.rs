@@ -87,11 +87,9 @@ pub fn attach(
     interface: &str,
 ) -> Result<Attachment, AttachError> {
     let missing = |source| AttachError::missing(interface, source);
-    let link_type = net::link_type(interface).map_err(missing)?;
-    let programs = match LinkHeader::of(link_type) {
-        Some(LinkHeader::Ethernet) => [PACKET_INGRESS, PACKET_EGRESS],
-        Some(LinkHeader::None) => [PACKET_INGRESS_L3, PACKET_EGRESS_L3],
-        None => return Err(AttachError::LinkType { interface: interface.to_owned(), link_type }),
+    let programs = match LinkHeader::at(interface)? {
+        LinkHeader::Ethernet => [PACKET_INGRESS, PACKET_EGRESS],
+        LinkHeader::None => [PACKET_INGRESS_L3, PACKET_EGRESS_L3],
     };
     let refused = |source: ProgramError| AttachError::Refused {
         interface: interface.to_owned(),
@@ -113,6 +111,14 @@ pub fn attach(
     let mut attachment = Attachment { hooks, name, number: place.number, mtu: u32::MAX };
     attachment.measure();
     Ok(attachment)
+}
+
+/// Finds out whether programs understand the packets of an interface of this network namespace.
+///
+/// # Errors
+/// [`AttachError::NoInterface`], [`AttachError::Unknown`] or [`AttachError::LinkType`].
+pub fn has_known_packets(interface: &str) -> Result<(), AttachError> {
+    LinkHeader::at(interface).map(drop)
 }
 
 impl Attachment {
@@ -164,6 +170,14 @@ impl AttachError {
 }
 
 impl LinkHeader {
+    /// That of an interface.
+    fn at(interface: &str) -> Result<Self, AttachError> {
+        let link_type =
+            net::link_type(interface).map_err(|source| AttachError::missing(interface, source))?;
+        Self::of(link_type)
+            .ok_or_else(|| AttachError::LinkType { interface: interface.to_owned(), link_type })
+    }
+
     /// By the link type (include/linux/if_arp.h, dev_is_mac_header_xmit, for those that have none). Of others the header may be anything.
     fn of(link_type: u16) -> Option<Self> {
         match link_type {

@@ -39,6 +39,8 @@ struct State {
     gone: BTreeMap<u32, String>,
     /// Those of which it was said why the programs are not there.
     told: BTreeSet<u32>,
+    /// Those of which it was said that they make packets of several that are too large.
+    told_large: BTreeSet<u32>,
     /// Kernel or process lacked something when one was to be taken.
     lacks: bool,
     /// Bytes of packets of which clients are told, if the narrowest interface says so: see [`Interfaces::narrowest`].
@@ -104,6 +106,7 @@ impl Interfaces {
         if let Some(attachment) = state.attachments.iter_mut().find(|at| at.number() == number) {
             attachment.measure();
             self.tell_if_narrow(&mut state);
+            self.tell_if_large(&mut state, number);
             return true;
         }
         let attached = match self.wanted(number) {
@@ -227,15 +230,25 @@ impl Interfaces {
             return Err(AttachError::TooMany { most: self.most });
         }
         let attachment = self.packet.attach(name)?;
-        if let Some(bytes) = self.packet.received_bytes(&attachment).filter(|bytes| *bytes > PACKET_BYTES) {
+        let number = attachment.number();
+        state.attachments.push(attachment);
+        self.tell_if_large(state, number);
+        Ok(())
+    }
+
+    /// Says so if an interface makes packets of several that are too large, once until it does not any more.
+    fn tell_if_large(&self, state: &mut State, number: u32) {
+        let Some(attachment) = state.attachments.iter().find(|at| at.number() == number) else { return };
+        let Some(bytes) = self.packet.received_bytes(attachment) else { return };
+        if bytes <= PACKET_BYTES {
+            state.told_large.remove(&number);
+        } else if state.told_large.insert(number) {
             tracing::warn!(
-                interface = name,
+                interface = attachment.name(),
                 bytes,
                 "path packet loses IPv6 packets that an interface makes of several and that are larger than IP's headers can say: set gro_max_size to 65536 there (ip-link(8))"
             );
         }
-        state.attachments.push(attachment);
-        Ok(())
     }
 
     /// Says so if an interface takes less than clients are told of, once for each size: listeners tell them what was so at the start.
@@ -255,6 +268,7 @@ impl Interfaces {
         for attachment in state.attachments.extract_if(.., |at| is_meant(at) && self.packet.is_gone(at)) {
             tracing::info!(interface = attachment.name(), "an interface of path packet is gone");
             state.gone.insert(attachment.number(), attachment.name().to_owned());
+            state.told_large.remove(&attachment.number());
             self.packet.bury(attachment);
         }
         while state.gone.len() > GONE_MAX {

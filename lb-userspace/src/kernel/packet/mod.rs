@@ -41,7 +41,7 @@ use hooks::Hooks;
 use kept::Keeper;
 use slots::Slots;
 
-pub use attach::{AttachError, Attachment};
+pub use attach::{AttachError, Attachment, has_known_packets};
 pub use counters::{Counters, Counts};
 pub use interfaces::Interfaces;
 pub use keys::{KeyRefusal, Keys, Opening, connections, ends, family, ports, way};

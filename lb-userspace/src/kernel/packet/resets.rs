@@ -10,6 +10,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lb_common::packet::checksum::Difference;
 use lb_common::packet::flow::Side;
@@ -51,6 +52,10 @@ struct Reset {
 }
 
 impl Resets {
+    /// When resets are sent again, each from the one before: one may get lost, and so may the answer to one whose number was not quite right. An end
+    /// that has got it has forgotten the connection, and whoever has its port by then knows that the number is not his (RFC 5961 section 3.2).
+    pub const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(750)];
+
     /// For flows of this network namespace.
     ///
     /// # Errors

@@ -40,8 +40,9 @@ const TCP: u16 = 1;
 const TCP_STATE: u16 = 1;
 const TCP_FLAGS: [u16; 2] = [4, 5];
 
-/// TCP_CONNTRACK_ESTABLISHED (include/uapi/linux/netfilter/nf_conntrack_tcp.h).
+/// TCP_CONNTRACK_ESTABLISHED and TCP_CONNTRACK_CLOSE, which is after a reset (include/uapi/linux/netfilter/nf_conntrack_tcp.h).
 const ESTABLISHED: u8 = 3;
+const CLOSE: u8 = 8;
 
 /// What is said of both directions, flags and which of them count (there, struct nf_ct_tcp_flags): numbers are not compared
 /// (IP_CT_TCP_FLAG_BE_LIBERAL), and what was acknowledged last is not known (IP_CT_TCP_FLAG_MAXACK_SET), by which a reset would be judged
@@ -68,6 +69,8 @@ pub enum Answer {
     Entry {
         /// Whether it translates its addresses or ports.
         is_translated: bool,
+        /// Whether a reset has ended it.
+        is_closed: bool,
     },
     /// It does not, or another error.
     Error(i32),
@@ -109,13 +112,18 @@ pub fn read(bytes: &[u8]) -> Option<Answer> {
     match half(4)? {
         ERROR => Some(Answer::Error(word(HEADER)?.cast_signed().wrapping_neg())),
         NEW => {
-            let status = find(bytes.get(HEADERS..)?, STATUS)?;
-            let status = u32::from_be_bytes(status.try_into().ok()?);
-            Some(Answer::Entry { is_translated: status & TRANSLATED != 0 })
+            let attributes = bytes.get(HEADERS..)?;
+            let status = u32::from_be_bytes(find(attributes, STATUS)?.try_into().ok()?);
+            let state = find(attributes, PROTOCOL_STATE).and_then(|state| find(find(state, TCP)?, TCP_STATE));
+            Some(Answer::Entry {
+                is_translated: status & TRANSLATED != 0,
+                is_closed: state == Some(&[CLOSE][..]),
+            })
         }
         _ => None,
     }
 }
+
 fn request(kind: u16, flags: u16, ends: &Ends, parts: &[Vec<u8>]) -> Vec<u8> {
     let family = if ends[0].is_ipv4() { libc::AF_INET } else { libc::AF_INET6 } as u8;
     let body = parts.concat();
@@ -202,15 +210,17 @@ mod tests {
 
     #[test]
     fn answers_are_read_and_what_is_cut_is_none() {
-        let check = |status: u32, is_translated: bool| {
-            let parts = [attribute(TIMEOUT, &[0; 4]), attribute(STATUS, &status.to_be_bytes())];
+        let check = |status: u32, state: u8, is_translated: bool, is_closed: bool| {
+            let state = nest(PROTOCOL_STATE, &nest(TCP, &attribute(TCP_STATE, &[state])));
+            let parts = [attribute(TIMEOUT, &[0; 4]), state, attribute(STATUS, &status.to_be_bytes())];
             let answer = request(NEW, 0, &ends("192.0.2.1:1", "192.0.2.2:2"), &parts);
-            assert_eq!(read(&answer), Some(Answer::Entry { is_translated }));
+            assert_eq!(read(&answer), Some(Answer::Entry { is_translated, is_closed }));
             assert!((0..answer.len()).all(|len| read(&answer[..len]).is_none()));
         };
-        check(KNOWN, false);
-        check(KNOWN | 1 << 4, true);
-        check(KNOWN | 1 << 5, true);
+        check(KNOWN, ESTABLISHED, false, false);
+        check(KNOWN | 1 << 4, ESTABLISHED, true, false);
+        check(KNOWN | 1 << 5, CLOSE, true, true);
+        check(KNOWN, CLOSE, false, true);
         let mut error = [0; HEADERS];
         error[4] = ERROR as u8;
         error[16..].copy_from_slice(&(-libc::ENOENT).to_ne_bytes());

@@ -137,6 +137,19 @@ pub fn received_bytes(answer: &[u8]) -> Option<u32> {
     word(find(attributes, GRO_MAX_SIZE)?, 0)
 }
 
+/// The number of the interface of which that of an answer is a port, on their links (IFLA_MASTER, and in IFLA_LINKINFO the IFLA_INFO_SLAVE_KIND of
+/// include/uapi/linux/if_link.h): a bridge, a bond or a team, which has the addresses then. One of a VRF has its own.
+pub fn master(answer: &[u8]) -> Option<u32> {
+    const MASTER: u16 = 10;
+    const LINK_INFO: u16 = 18;
+    const PORT_KIND: u16 = 4;
+    let attributes = answer.get(LINK_HEADERS..).filter(|_| kind(answer) == Some(NEW_LINK))?;
+    let port_kind = find(find(attributes, LINK_INFO)?, PORT_KIND)?;
+    // A text ends with 0.
+    [b"bridge\0".as_slice(), b"bond\0", b"team\0"].contains(&port_kind).then_some(())?;
+    word(find(attributes, MASTER)?, 0)
+}
+
 /// What a message is.
 pub fn kind(answer: &[u8]) -> Option<u16> {
     Some(u16::from_ne_bytes(answer.get(4..6)?.try_into().ok()?))
@@ -237,6 +250,21 @@ mod tests {
         assert_eq!(received_bytes(&answer[..answer.len() - 4]), None, "cut off");
         answer[4..6].copy_from_slice(&ERROR.to_ne_bytes());
         assert_eq!(received_bytes(&answer), None);
+    }
+
+    #[test]
+    fn a_port_tells_of_what_it_is_one() {
+        let check = |port_kind: &[u8], expected: Option<u32>| {
+            let mut answer = vec![0; LINK_BYTES];
+            answer[4..6].copy_from_slice(&NEW_LINK.to_ne_bytes());
+            answer.extend(attribute(10, &7_u32.to_ne_bytes()));
+            answer.extend(attribute(18, &[attribute(1, b"veth\0"), attribute(4, port_kind)].concat()));
+            assert_eq!(master(&answer), expected);
+            assert_eq!(master(&answer[..answer.len() - 4]), None, "cut off");
+        };
+        check(b"bridge\0", Some(7));
+        check(b"bond\0", Some(7));
+        check(b"vrf\0", None);
     }
 
     #[test]

@@ -1,17 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The end of a flow that the agent decides: both ends get a reset at once, whether they speak or not.
 
-use std::time::Duration;
-
 use lb_common::packet::record::Record;
 
 use super::{Common, Spliced};
 use crate::kernel::packet::{Outcome, Resets};
 use crate::runtime::{sleep, spawn};
-
-/// When resets are sent again, each from the one before: one may get lost, and so may the answer to one whose number was not quite right. An end that
-/// has got it has forgotten the connection, and whoever has its port by then knows that the number is not his (RFC 5961 section 3.2).
-const AGAIN: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(750)];
 
 impl Spliced {
     /// Ends the flow at both ends. Its port and its place are others' when resets have been sent often enough.
@@ -23,7 +17,7 @@ impl Spliced {
             return;
         }
         spawn(async move {
-            for pause in AGAIN {
+            for pause in Resets::AGAIN {
                 sleep(pause).await;
                 self.station.common.reset(&record, Resets::send_again);
             }

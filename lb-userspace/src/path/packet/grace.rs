@@ -19,16 +19,24 @@ use tokio::sync::oneshot;
 pub struct Grace(Sender<oneshot::Sender<()>>);
 
 impl Grace {
-    /// Starts the thread that waits.
+    /// Finds out whether the kernel waits here.
     ///
     /// # Errors
-    /// membarrier(2) does not wait here (CONFIG_MEMBARRIER is off, processors run without a tick, or the kernel is one for real time, which with
-    /// one processor does not wait at all), or there is no room for a thread.
-    pub fn start() -> io::Result<Self> {
+    /// membarrier(2) does not wait (CONFIG_MEMBARRIER is off, processors run without a tick, or the kernel is one for real time, which with one processor
+    /// does not wait at all), or a filter forbids it (seccomp(2)).
+    pub fn try_out() -> io::Result<()> {
         if fs::read_to_string("/sys/kernel/realtime").is_ok_and(|text| text.trim() == "1") {
             return Err(io::ErrorKind::Unsupported.into());
         }
-        membarrier(MembarrierCommand::Global)?;
+        Ok(membarrier(MembarrierCommand::Global)?)
+    }
+
+    /// Starts the thread that waits.
+    ///
+    /// # Errors
+    /// As [`Self::try_out`], or there is no room for a thread.
+    pub fn start() -> io::Result<Self> {
+        Self::try_out()?;
         let (sender, receiver) = channel();
         thread::Builder::new().name("lb-grace".into()).spawn(move || serve(&receiver))?;
         Ok(Self(sender))

@@ -5,21 +5,19 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
 
-use lb_common::packet::flow::Phase;
+use lb_common::packet::flow::{Phase, Side};
 use lb_common::packet::record::Record;
 
 use super::pins::Pins;
 use super::{FILTERS, FLOWS, Found, KEYS, KeptError, LAYOUT, Why, read_layout};
 use crate::kernel::bpf;
 use crate::kernel::packet::hooks::take_off;
+use crate::kernel::packet::keys::ends;
 use crate::kernel::packet::records::Records;
-use crate::kernel::packet::resets::Resets;
+use crate::kernel::packet::resets::{Outcome, Resets};
 use crate::net;
-
-/// After how long resets are sent again: one may get lost.
-const AGAIN: Duration = Duration::from_millis(250);
+use crate::net::conntrack::{Conntrack, Ends};
 
 /// What was there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +79,11 @@ pub fn flush(directory: &Path) -> Result<Flushed, FlushError> {
     drop(found);
     // Each flow has two.
     let count = keys.div_ceil(2);
-    Ok(Flushed::Flows { count, are_told: count == 0 || ended.is_some_and(|ended| reset(&ended)) })
+    Ok(Flushed::Flows { count, are_told: count == 0 || ended.is_some_and(|ended| tell(&ended)) })
 }
 
-/// Ends all flows, for whom programs that run yet may not silence what this host sends; how they were. `None`: that cannot be read, or
-/// is of another network: then this host resets each end as soon as it sends something.
+/// Ends all flows, for whom programs that run yet may not silence what this host sends; how those were that had left user space. `None`: that cannot be
+/// read, or is of another network: then this host resets each end as soon as it sends something.
 fn end_all(found: &Found) -> Option<Vec<Record>> {
     let layout = read_layout(found.get(LAYOUT)?).ok().filter(|layout| layout.network == net::network())?;
     let records = Records::map(found.get(FLOWS)?, layout.slots).ok()?;
@@ -93,20 +91,42 @@ fn end_all(found: &Found) -> Option<Vec<Record>> {
         records.break_lock(slot);
         records.end(slot)
     };
-    let is_open = |record: &Record| {
-        matches!(record.flow.phase(), Phase::Spliced | Phase::Closing) && !record.flow.is_over()
-    };
-    Some((0..layout.slots).map(end).filter(is_open).collect())
+    let has_left = |record: &Record| matches!(record.flow.phase(), Phase::Spliced | Phase::Closing);
+    Some((0..layout.slots).map(end).filter(has_left).collect())
 }
 
-/// Sends both ends of these flows resets; whether this process may.
-fn reset(ended: &[Record]) -> bool {
-    if ended.is_empty() {
-        return true;
+/// Says that these flows are over: to both ends of those that had not ended by themselves, and to connection tracking. Whether ends were told.
+fn tell(ended: &[Record]) -> bool {
+    let conntrack = Arc::<Conntrack>::default();
+    let (over, open): (Vec<_>, Vec<_>) = ended.iter().partition(|record| record.flow.is_over());
+    over.into_iter().for_each(|record| conntrack.forget(&connections(record)));
+    let are_told = open.is_empty() || reset(&open, &conntrack);
+    if are_told {
+        for [client, server] in open.into_iter().map(connections) {
+            conntrack.forget(&[server]);
+            // Who has heard of it may have begun another with the same port.
+            conntrack.forget_closed(&[client]);
+        }
     }
-    let Ok(resets) = Resets::open(Arc::default()) else { return false };
-    let send_all = || ended.iter().map(|record| resets.send(record).failed).sum::<u64>() == 0;
-    let are_sent = send_all();
-    thread::sleep(AGAIN);
-    send_all() || are_sent
+    // Where they were not, rules let pass what this host says to who speaks, as long as the connection is known.
+    are_told
+}
+
+/// Sends both ends of these flows resets, as often as an agent does; whether this process may.
+fn reset(open: &[&Record], conntrack: &Arc<Conntrack>) -> bool {
+    let Ok(resets) = Resets::open(Arc::clone(conntrack)) else { return false };
+    let send_all = |send: fn(&Resets, &Record) -> Outcome| {
+        open.iter().map(|record| send(&resets, record).failed).sum::<u64>() == 0
+    };
+    let mut are_sent = send_all(Resets::send);
+    for pause in Resets::AGAIN {
+        thread::sleep(pause);
+        are_sent |= send_all(Resets::send_again);
+    }
+    are_sent
+}
+
+/// Those of a flow: the client and the balancer, the server and the balancer.
+fn connections(record: &Record) -> [Ends; 2] {
+    Side::ALL.map(|side| ends(&record.key(side)))
 }
