@@ -64,8 +64,7 @@ fn who_lets_others_go_first_does_not_keep_sockets_and_timers_waiting() {
             let before = turns.get();
             soon(socket.readable()).await;
             // It is heard with the next look at sockets, and the busy task has a turn or two before it.
-            let late = turns.get() - before;
-            assert!(late <= 3, "{late} turns of the other task came first");
+            assert!(turns.get() - before <= 3, "{} turns of the other task came first", turns.get() - before);
             net::receive(&socket, &mut [0; 8]).unwrap();
             socket.clear_read_ready();
         }
@@ -388,9 +387,8 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
 
 /// Waits until the kernel has brought something, which it does later when it is busy (ksoftirqd).
 fn arrive(socket: &Socket) {
-    let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
-    let mut fds = [PollFd::new(socket, PollFlags::IN)];
-    assert_eq!(poll(&mut fds, Some(&patience)), Ok(1));
+    let (mut fds, patience) = ([PollFd::new(socket, PollFlags::IN)], Timespec::try_from(PATIENCE));
+    assert_eq!(poll(&mut fds, patience.ok().as_ref()), Ok(1));
 }
 
 fn pair() -> (TcpStream, TcpStream) {
