@@ -308,7 +308,7 @@ fn until_inside(agent: &Agent, flows: u64, memory: u64) {
     let inside = agent.own_flows(Path::Sockmap);
     println!("{inside} of {flows} flows are inside");
     if inside < flows {
-        // One half is for shares, of which a direction has 16 KiB at least.
+        // One half is for shares, of which a direction that moves something has 4 KiB at least.
         let taken = agent.scrape().count("lb_sockmap_memory_bytes", &[]);
         assert!(
             taken + (32 << 10) > memory / 2,
