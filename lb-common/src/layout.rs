@@ -92,8 +92,10 @@ pub struct Allowed {
     pub call_at: u64,
     /// Bytes of this direction that user space has moved to the target itself since the target's number in [`Moved::base`].
     pub outside: u64,
+    /// Of [`Moved::charged`], what user space knows to be free again. The filter goes by it: it cannot look at the target.
+    pub freed: u64,
     /// Nothing yet; fills a cache line.
-    pub spare: [u64; 2],
+    pub spare: u64,
 }
 
 /// What the filter alone writes, on any processor, without a lock. Segments are counted as TCP does: one that the network interface or
@@ -105,8 +107,10 @@ pub struct Filtered {
     pub entered: u64,
     /// Segments that TCP may not have.
     pub turned_away: u64,
+    /// The last [`Allowed::round`] in which user space was called because a segment was turned away for want of memory.
+    pub rung: u64,
     /// Nothing yet; fills a cache line.
-    pub spare: [u64; 6],
+    pub spare: [u64; 5],
 }
 
 /// One direction of a flow.
@@ -139,6 +143,9 @@ pub const CALL_WORD: usize = offset_of!(Direction, allowed.call_at) / 8;
 /// The word of [`Allowed::outside`].
 pub const OUTSIDE_WORD: usize = offset_of!(Direction, allowed.outside) / 8;
 
+/// The word of [`Allowed::freed`].
+pub const FREED_WORD: usize = offset_of!(Direction, allowed.freed) / 8;
+
 /// The word of [`Allowed::taken_back`].
 pub const TAKEN_BACK_WORD: usize = offset_of!(Direction, allowed.taken_back) / 8;
 
@@ -147,6 +154,9 @@ pub const ENTERED_WORD: usize = offset_of!(Direction, filtered.entered) / 8;
 
 /// The word of [`Filtered::turned_away`].
 pub const TURNED_AWAY_WORD: usize = offset_of!(Direction, filtered.turned_away) / 8;
+
+/// The word of [`Filtered::rung`].
+pub const FILTER_RUNG_WORD: usize = offset_of!(Direction, filtered.rung) / 8;
 
 const _: () = assert!(size_of::<Moved>() == 128 && size_of::<Allowed>() == 64 && size_of::<Filtered>() == 64);
 const _: () = assert!(
@@ -157,6 +167,7 @@ const _: () = assert!(
         && TAKEN_BACK_WORD == 19
         && ENTERED_WORD == 24
         && TURNED_AWAY_WORD == 25
+        && FILTER_RUNG_WORD == 26
 );
 
 impl Moved {

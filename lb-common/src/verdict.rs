@@ -4,8 +4,9 @@
 //! The kernel neither counts nor bounds what waits for a socket that takes nothing (net/core/skmsg.c, sk_psock_skb_redirect). So
 //! the program counts: what it has handed over, less what the target has put into its send queue, waits. Beyond one mark it calls
 //! user space, which takes the sender's socket out of its hands until the receiver has caught up. Beyond a second one, a filter on the
-//! sender's socket turns segments away before TCP has seen them: nothing is lost, for the sender has to send them again. So the
-//! bound holds whenever user space comes, and never costs a connection.
+//! sender's socket turns segments away before TCP has seen them: nothing is lost, for the sender has to send them again. So it does with
+//! what would wait beyond the first mark once all directions together have used up what there is for that: else each of thousands that had
+//! nothing waiting could bring a segment, and what TCP holds. So the bound holds whenever user space comes, and never costs a connection.
 //!
 //! The program never leaves a segment to user space (SK_PASS): the kernel bounds what it passes only as long as the socket has nothing to
 //! send (sk_psock_verdict_apply), and a socket that has passed something cannot be taken out of the map any more without a loss.
@@ -83,6 +84,14 @@ pub const fn stops(moved: &Moved, allowed: &Allowed, overdraft: i64, overdraft_m
 #[inline(always)]
 pub const fn admits(stopped: u64, allowed: &Allowed, payload: u32) -> bool {
     payload == 0 || (allowed.round != 0 && stopped != allowed.round)
+}
+
+/// Whether a segment with so much payload, which came in so many, would wait beyond the direction's share, as far as can be told without a
+/// look at the target. Then it depends on what others have waiting whether TCP may have it.
+#[inline(always)]
+pub const fn overdraws(charged: u64, released: u64, allowed: &Allowed, payload: u32, segments: u32) -> bool {
+    let free = if released > allowed.freed { released } else { allowed.freed };
+    charged.saturating_sub(free) + charge(payload, segments) > allowed.pause_at
 }
 
 impl Moved {

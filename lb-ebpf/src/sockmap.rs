@@ -128,12 +128,40 @@ pub fn admits(ctx: &SkBuffContext) -> bool {
     unsafe { add(&raw mut (*receiving.filtered).entered, count) };
     // SAFETY: `moved` points into a map's value (see `find`). The verdict may be writing: the word is read whole.
     let stopped = unsafe { (&raw const (*receiving.moved).stopped).read_volatile() };
-    let is_admitted = verdict::admits(stopped, &receiving.allowed(), payload);
+    let allowed = receiving.allowed();
+    let is_admitted = verdict::admits(stopped, &allowed, payload)
+        && !is_crowded_out(&receiving, &allowed, payload, segments(ctx));
     if !is_admitted {
         // SAFETY: as above.
         unsafe { add(&raw mut (*receiving.filtered).turned_away, count) };
     }
     is_admitted
+}
+
+/// Whether a segment would wait where nothing is left for it. Calls user space then, once a round: the verdict, which would, does not run.
+#[inline(always)]
+fn is_crowded_out(receiving: &Receiving, allowed: &Allowed, payload: u32, segments: u32) -> bool {
+    // SAFETY: `moved` points into a map's value (see `find`). The verdict may be writing: each word is read whole, and only grows.
+    let (released, charged) = unsafe {
+        let moved = receiving.moved;
+        ((&raw const (*moved).released).read_volatile(), (&raw const (*moved).charged).read_volatile())
+    };
+    if !verdict::overdraws(charged, released, allowed, payload, segments) {
+        return false;
+    }
+    let Some(total) = OVERDRAFT.get_ptr(0) else { return true };
+    // SAFETY: `total` points to the one word of an array map, which lives as long as the program runs; the word is read whole.
+    if unsafe { total.read_volatile() }.cast_signed() < OVERDRAFT_MAX.load().cast_signed() {
+        return false;
+    }
+    // SAFETY: `filtered` points into a map's value (see `find`). Several processors may do this at the same time: then each calls.
+    let rung = unsafe { &raw mut (*receiving.filtered).rung };
+    // SAFETY: as above; the word is read and written whole.
+    if unsafe { rung.read_volatile() } != allowed.round && receiving.ring() {
+        // SAFETY: as above.
+        unsafe { rung.write_volatile(allowed.round) };
+    }
+    true
 }
 
 /// Finds the direction by the socket's cookie.

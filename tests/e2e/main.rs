@@ -94,6 +94,7 @@ mod socket_kinds;
 mod sockmap;
 mod sockmap_bounds;
 mod sockmap_failures;
+mod sockmap_idle;
 mod sockmap_memory;
 mod source;
 mod stalls;

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
-use lb_common::layout::{DIRECTIONS, HOOKS, Moved, SLOTS, SOCKMAP_VERDICT, TARGETS};
+use lb_common::layout::{DIRECTIONS, HOOKS, Moved, OVERDRAFT, SLOTS, SOCKMAP_VERDICT, TARGETS};
 use serde_json::Value;
 
 use crate::process::{Process, output, run};
@@ -27,6 +27,17 @@ pub fn redirected(process: &Process) -> BTreeMap<u64, u64> {
             Some((u64::from_ne_bytes(cookie.try_into().ok()?), moved(&maps[DIRECTIONS], &slot)?.redirected))
         })
         .collect()
+}
+
+/// What all flows of path sockmap together have waiting beyond their shares, in bytes of cost, as the program counts it.
+///
+/// # Panics
+/// As [`redirected`].
+#[track_caller]
+pub fn overdraft(process: &Process) -> u64 {
+    let map = &maps(process, SOCKMAP_VERDICT)[OVERDRAFT];
+    let value = bytes(&bpftool(&["map", "lookup", "id", map, "key", "0", "0", "0", "0"])["value"]);
+    u64::from_ne_bytes(value.try_into().expect("8 bytes"))
 }
 
 /// Sockets that the program can find.

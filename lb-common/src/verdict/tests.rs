@@ -16,7 +16,8 @@ const ALLOWED: Allowed = Allowed {
     taken_back: 0,
     call_at: u64::MAX,
     outside: 0,
-    spare: [0; 2],
+    freed: 0,
+    spare: 0,
 };
 
 /// A direction with so much inside.
@@ -82,6 +83,24 @@ fn a_stop_lasts_for_its_round_and_spares_what_has_no_payload() {
         [false, true, true]
     );
     assert!(admits(1, &next, 1));
+}
+
+#[test]
+fn who_would_wait_beyond_its_share_depends_on_others() {
+    let resting = Allowed { pause_at: 4096, ..ALLOWED };
+    let beyond = |charged, released, freed, payload| {
+        overdraws(charged, released, &Allowed { freed, ..resting }, payload, 0)
+    };
+    // A message of one segment, and one more than the share holds.
+    assert_eq!([1448, 3072, 3073].map(|payload| beyond(9000, 9000, 0, payload)), [false, false, true]);
+    // What is known to be free, to whomever, is not in the way.
+    assert_eq!(
+        [(0, 0), (9000, 0), (0, 9000)].map(|(released, freed)| beyond(9000, released, freed, 1)),
+        [true, false, false]
+    );
+    let none = Allowed { pause_at: 0, ..ALLOWED };
+    assert!(overdraws(0, 0, &none, 1, 1));
+    assert!(!overdraws(u64::MAX / 2, 0, &Allowed { pause_at: u64::MAX, ..ALLOWED }, u32::MAX, 1));
 }
 
 #[test]

@@ -8,8 +8,8 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use lb_common::layout::{
-    ALLOWED_WORD, Allowed, CALL_WORD, DIRECTION_WORDS, ENTERED_WORD, Moved, OUTSIDE_WORD, OVERDRAWN_WORD,
-    ROUND_WORD, TAKEN_BACK_WORD, TURNED_AWAY_WORD,
+    ALLOWED_WORD, Allowed, CALL_WORD, DIRECTION_WORDS, ENTERED_WORD, FILTER_RUNG_WORD, FREED_WORD, Moved,
+    OUTSIDE_WORD, OVERDRAWN_WORD, ROUND_WORD, TAKEN_BACK_WORD, TURNED_AWAY_WORD,
 };
 
 use super::mapped::Mapped;
@@ -41,6 +41,7 @@ impl Directions {
     pub fn allow(&self, slot: u32, allowed: &Allowed) {
         self.word(slot, CALL_WORD).store(allowed.call_at, Ordering::Release);
         self.word(slot, OUTSIDE_WORD).store(allowed.outside, Ordering::Release);
+        self.word(slot, FREED_WORD).store(allowed.freed, Ordering::Release);
         for (word, value) in [allowed.pause_at, allowed.stop_at, allowed.round].into_iter().enumerate() {
             self.word(slot, ALLOWED_WORD + word).store(value, Ordering::Release);
         }
@@ -57,6 +58,11 @@ impl Directions {
         // So that no segment is in both or only in the second.
         let turned_away = self.word(slot, TURNED_AWAY_WORD).load(Ordering::SeqCst);
         self.word(slot, ENTERED_WORD).load(Ordering::SeqCst).wrapping_sub(turned_away)
+    }
+
+    /// The last round in which the filter has called, because it had to turn a segment away for want of memory.
+    pub fn crowded_out(&self, slot: u32) -> u64 {
+        self.word(slot, FILTER_RUNG_WORD).load(Ordering::Acquire)
     }
 
     /// Takes back from the overdraft all but so much of what this direction has of it.

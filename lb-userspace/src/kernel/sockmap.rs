@@ -160,6 +160,11 @@ impl Sockmap {
         self.seats.directions.admitted(slot)
     }
 
+    /// The last round in which a segment was turned away for want of memory; see [`Directions::crowded_out`].
+    pub fn crowded_out(&self, slot: u32) -> u64 {
+        self.seats.directions.crowded_out(slot)
+    }
+
     /// Takes back from the overdraft what a direction does not need of it any more; see [`Directions::take_back`].
     pub fn take_back(&self, slot: u32, all_but: u64) {
         self.seats.directions.take_back(slot, all_but);

@@ -16,9 +16,9 @@ pub(super) struct Grant {
 }
 
 impl Grant {
-    /// The share of a direction that begins.
-    pub(super) fn first(pool: &Arc<Pool>) -> Option<Self> {
-        Some(Self { share: pool.first_share()?, pool: Arc::clone(pool) })
+    /// The share of a direction that begins when so many bytes wait beyond the shares.
+    pub(super) fn first(pool: &Arc<Pool>, overdraft: u64) -> Option<Self> {
+        Some(Self { share: pool.first_share(overdraft)?, pool: Arc::clone(pool) })
     }
 
     /// What the program may do in a round, in which it calls for the segment with which so many bytes have been handed over.
@@ -27,20 +27,41 @@ impl Grant {
         Allowed { pause_at, stop_at, round, call_at, ..Allowed::default() }
     }
 
-    /// Doubles the share; whether there was enough.
+    /// Makes it what a direction has that begins, if it is less, or else twice as much; whether there was enough.
     pub(super) fn grow(&mut self) -> bool {
-        let more = self.share.min(self.pool.share_max().saturating_sub(self.share));
-        let is_grown = more > 0 && self.pool.take(more);
-        self.share += if is_grown { more } else { 0 };
-        is_grown
+        let more = self.missing().max(self.share);
+        self.take(more.min(self.pool.share_max().saturating_sub(self.share)))
     }
 
-    /// Gives back what a direction that begins would not get; whether that is anything.
-    pub(super) fn shrink(&mut self) -> bool {
-        let surplus = self.share.saturating_sub(self.pool.share_size());
+    /// Makes it what a direction has that begins, if it is less and there is enough.
+    pub(super) fn begin(&mut self) {
+        self.take(self.missing());
+    }
+
+    /// Gives back what a direction does not need that rests.
+    pub(super) fn rest(&mut self) {
+        self.shrink_to(self.pool.resting_share());
+    }
+
+    /// Gives back all of it: nothing of the direction is inside the kernel.
+    pub(super) fn end(&mut self) {
+        self.shrink_to(0);
+    }
+
+    fn missing(&self) -> u64 {
+        self.pool.share_size().saturating_sub(self.share)
+    }
+
+    fn take(&mut self, more: u64) -> bool {
+        let is_taken = more > 0 && self.pool.take(more);
+        self.share += if is_taken { more } else { 0 };
+        is_taken
+    }
+
+    fn shrink_to(&mut self, most: u64) {
+        let surplus = self.share.saturating_sub(most);
         self.share -= surplus;
         self.pool.give_back(surplus);
-        surplus > 0
     }
 }
 

@@ -3,12 +3,13 @@
 
 mod calm;
 mod look;
+mod share;
 mod stuck;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use lb_common::layout::{Allowed, Moved};
+use lb_common::layout::Moved;
 use lb_common::reason::PathKind;
 
 use super::Backpressure;
@@ -25,7 +26,7 @@ use stuck::Stuck;
 const WAIT_MIN: Duration = Duration::from_millis(1);
 const WAIT_MAX: Duration = Duration::from_secs(1);
 
-/// The first [`Allowed::round`].
+/// The first [`lb_common::layout::Allowed::round`].
 pub(super) const FIRST_ROUND: u64 = 1;
 
 /// How long a direction that could go on waits for others to make room inside the kernel, before user space moves its bytes instead.
@@ -49,7 +50,7 @@ pub(super) struct Lane {
     pace: Pace,
     pump: Pump,
     state: State,
-    /// What the program may do now; see [`Allowed::round`].
+    /// What the program may do now; see [`lb_common::layout::Allowed::round`].
     round: u64,
     /// Bytes that the program had handed over at the last look and the receiver had not accepted.
     backlog: u64,
@@ -60,6 +61,8 @@ pub(super) struct Lane {
     has_lost: bool,
     /// The program calls for the next segment.
     is_dozing: bool,
+    /// What the program is told that is free again; see [`lb_common::layout::Allowed::freed`].
+    freed: u64,
     stuck: Stuck,
     /// Since when the receiver has caught up and others hold the memory for what comes.
     starved_since: Option<Moment>,
@@ -130,6 +133,7 @@ impl Lane {
         before: Delivered,
         backpressure: Backpressure,
     ) -> Self {
+        let has_share = grant.share > 0;
         Self {
             sender,
             has_ended: false,
@@ -147,7 +151,8 @@ impl Lane {
             accepted_before: 0,
             wait: WAIT_MIN,
             has_lost: false,
-            is_dozing: false,
+            is_dozing: !has_share,
+            freed: 0,
             stuck: Stuck::default(),
             starved_since: None,
             is_exhausted: false,
@@ -198,6 +203,7 @@ impl Lane {
         let carried = accepted.saturating_sub(self.pump.spliced);
         let inside = moved.inside_after(carried);
         self.backlog = moved.redirected.saturating_sub(carried);
+        self.freed = self.freed.max(moved.charged - inside);
         self.note_progress(accepted);
         if moved.dropped > 0 || self.has_lost || self.is_stuck(legs, sight.now) {
             let (dropped, has_lost, backlog) = (moved.dropped, self.has_lost, self.backlog);
@@ -253,15 +259,15 @@ impl Lane {
 
     /// The program moves bytes: grants it more, or pauses it, and answers its call.
     fn run(&mut self, legs: &Legs, moved: &Moved, inside: u64, sight: &Sight<'_>) -> Option<Duration> {
-        let is_over = inside >= self.grant.share;
+        let is_short = self.is_short(legs, moved, inside);
         if moved.redirected >= self.look_at() && self.pace.take(&self.look(legs, moved, sight)) == Some(true)
         {
             self.is_leaving = true;
         }
-        if (self.is_leaving || is_over && !self.grant.grow()) && !sight.is_gone {
+        if (self.is_leaving || is_short && !self.grant.grow()) && !sight.is_gone {
             return self.pause(legs);
         }
-        if is_over || moved.rung == self.round {
+        if is_short || moved.rung == self.round {
             self.answer(legs);
         }
         if sight.has_fin || sight.is_gone {
@@ -273,12 +279,12 @@ impl Lane {
 
     /// What the sender sends stays in its socket from now on.
     fn pause(&mut self, legs: &Legs) -> Option<Duration> {
-        let is_out = legs.unhook(self.sender);
-        // The receive buffer takes what was turned away; or else the program.
-        self.answer(legs);
-        if !is_out {
+        if !legs.unhook(self.sender) {
+            // The program takes what was turned away.
+            self.answer(legs);
             return Some(WAIT_MIN);
         }
+        self.open(legs);
         legs.station().pauses.inc();
         self.state = State::Paused;
         self.await_room()
@@ -298,6 +304,9 @@ impl Lane {
 
     /// Leaves the direction to the program, and at once all that waits of it.
     fn enter(&mut self, legs: &Legs) -> Entry {
+        if self.grant.share == 0 && !self.grant.grow() {
+            return Entry::Crowded;
+        }
         let pool = Arc::clone(&self.grant.pool);
         let waiting = net::received_memory(legs.socket(self.sender)).unwrap_or(0);
         if waiting > pool.burst_max() {
@@ -307,6 +316,7 @@ impl Lane {
         let Some(_coming) = pool.announce(waiting, || legs.overdraft()) else { return Entry::Crowded };
         self.answer(legs);
         if legs.hook(self.sender).is_err() {
+            self.open(legs);
             return Entry::Refused;
         }
         self.state = State::Hooked;
@@ -330,20 +340,9 @@ impl Lane {
         (self.starved_since, self.is_leaving) = (None, false);
         self.state = State::Withdrawn;
         if self.backlog == 0 {
-            self.grant.shrink();
+            self.grant.end();
         }
         Some(Duration::ZERO)
-    }
-
-    /// Begins a round: tells the program what it may do from here on.
-    fn answer(&mut self, legs: &Legs) {
-        self.round += 1;
-        self.is_dozing = false;
-        legs.allow(self.sender, &self.allowed());
-    }
-
-    fn allowed(&self) -> Allowed {
-        Allowed { outside: self.pump.spliced, ..self.grant.allowed(self.round, self.look_at()) }
     }
 
     fn await_stop(&mut self, stop: Stop) -> Option<Duration> {
@@ -376,18 +375,5 @@ impl Lane {
         if has_moved {
             self.stuck = Stuck::default();
         }
-    }
-
-    /// Whether bytes have waited for long for a socket that has nothing else to send: then something in the kernel is broken. Pushes it
-    /// before that.
-    fn is_stuck(&mut self, legs: &Legs, now: Moment) -> bool {
-        let receiver = legs.socket(self.sender.other());
-        let has_room = self.backlog > 0
-            && self.wait == WAIT_MAX
-            && net::unacknowledged_bytes(receiver).is_ok_and(|bytes| bytes == 0);
-        if has_room {
-            net::kick_sending(receiver);
-        }
-        self.stuck.look(has_room, now)
     }
 }

@@ -105,8 +105,10 @@ impl Legs {
             let Self { membership, watched, sockets, .. } = legs;
             return Err(leave(membership, watched, sockets, refusal.into()));
         }
-        // A refusal shows in `is_hooked`.
-        let _ = legs.hook(Side::Client);
+        if legs.hook(Side::Client).is_err() {
+            // Shows in `is_hooked`. Its receive buffer bounds what comes.
+            legs.allow(Side::Client, &Allowed { pause_at: u64::MAX, ..allowed[index(Side::Client)] });
+        }
         Ok((legs, bases))
     }
 
@@ -158,6 +160,11 @@ impl Legs {
     /// Tells the program what it may do with what this side sends.
     pub(super) fn allow(&self, side: Side, allowed: &Allowed) {
         self.station().kernel.allow(self.membership.slots[index(side)], allowed);
+    }
+
+    /// The last round in which a segment of this side's was turned away because all memory beyond the shares is used up.
+    pub(super) fn crowded_out(&self, side: Side) -> u64 {
+        self.station().kernel.crowded_out(self.membership.slots[index(side)])
     }
 
     /// Takes back from the overdraft what this side's direction does not need of it.

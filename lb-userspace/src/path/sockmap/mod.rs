@@ -5,7 +5,8 @@
 //! ([`legs`]). The kernel does not run it for what waits already, so each socket is kicked.
 //!
 //! **Bounds.** What the kernel queues for a socket that takes nothing has no bound, and the sender's window stays open. So the program
-//! counts what waits, and calls user space when that is more than the direction's share of a pool for all flows ([`pool`]). User space
+//! counts what waits, and calls user space when that is more than the direction's share of a pool for all flows ([`pool`]). A direction that
+//! rests has hardly a share, or none, and the program calls for its next segment. User space
 //! then makes the share larger, or takes the sender's socket out of the program's hands until the receiver has caught up ([`lane`]). Bytes
 //! then wait in its receive buffer, and the sender with them. Until user space comes, a filter on the socket turns away what would be
 //! beyond the bound, and TCP sends it again. Then user space moves on with the direction ([`pump`]), until nothing has moved for a while:
@@ -98,14 +99,17 @@ pub async fn carry(
     meter: &mut Meter,
     Terms { first, backpressure }: Terms,
 ) -> Result<FlowEnd, Refused> {
-    let grants = Grant::first(&station.pool).zip(Grant::first(&station.pool));
-    let Some((up, down)) = grants else { return Err(Refused { sockets, reason: FallbackReason::Memory }) };
+    let grant = || Grant::first(&station.pool, station.kernel.overdraft());
+    let Some((up, down)) = grant().zip(grant()) else {
+        return Err(Refused { sockets, reason: FallbackReason::Memory });
+    };
     let now = Moment::now();
     let look_at = match backpressure {
         Backpressure::Outside => FIRST_LOOK,
         Backpressure::Inside => u64::MAX,
     };
-    let allowed = [&up, &down].map(|grant| grant.allowed(FIRST_ROUND, look_at));
+    let allowed =
+        [&up, &down].map(|grant| grant.allowed(FIRST_ROUND, if grant.share > 0 { look_at } else { 0 }));
     let (legs, [up_basis, down_basis]) = Legs::insert(station, sockets, allowed, first)?;
     let before = meter.carried;
     let lanes = [

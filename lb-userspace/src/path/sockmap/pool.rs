@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::metrics::gauge::Gauge;
 
-/// Least share of a direction, in bytes.
-const SHARE_MIN: u64 = 16 << 10;
+/// Least share of a direction that moves something, in bytes: a short message, also where the last one is not known to be delivered. One
+/// that rests may have none.
+const SHARE_MIN: u64 = 4 << 10;
 
 /// Most that waits before a direction pauses: enough for a fast one when the kernel's worker is late.
 const SHARE_MAX: u64 = 4 << 20;
@@ -18,7 +19,14 @@ const SHARE_MAX: u64 = 4 << 20;
 const SHARE_OF_DIRECTION: u64 = 4;
 
 /// A direction that begins gets one part in so many of what is free. It grows when it needs to.
-const FIRST_SHARE_OF_FREE: u64 = 1024;
+const FIRST_SHARE_OF_FREE: u64 = 4096;
+
+/// Directions that rest keep their least share as long as no more than this part of all shares is taken: then what comes finds memory whatever
+/// others have waiting.
+const RESTING_PART: u64 = 2;
+
+/// Whoever begins when no share is left does so without one, as long as no more than this part of what may wait beyond the shares does wait.
+const BEGINNING_PART: u64 = 2;
 
 /// This part of the memory is for what waits beyond the shares, whoever's it is.
 const OVERDRAFT_PART: u64 = 2;
@@ -108,16 +116,29 @@ impl Pool {
         (self.limits.direction / SHARE_OF_DIRECTION).min(SHARE_MAX)
     }
 
-    /// Takes the share of a direction that begins; the fuller the pool, the less it is. `None`: not even the least is left.
-    pub fn first_share(&self) -> Option<u64> {
+    /// Takes the share of a direction that begins when so many bytes wait beyond the shares; the fuller the pool, the less it is, and nothing if not
+    /// even the least is left. `None`: others have the memory, and what they have does wait.
+    pub fn first_share(&self, overdraft: u64) -> Option<u64> {
         let share = self.share_size();
-        self.take(share).then_some(share)
+        match self.take(share) {
+            true => Some(share),
+            false => (overdraft < self.limits.overdraft() / BEGINNING_PART).then_some(0),
+        }
     }
 
-    /// What a direction would get now that begins, if it gets anything.
+    /// What a direction would get now that begins or moves again, if it gets anything.
     pub fn share_size(&self) -> u64 {
-        let free = self.size().saturating_sub(self.taken.load(Ordering::Relaxed));
-        (free / FIRST_SHARE_OF_FREE).clamp(SHARE_MIN, self.share_max())
+        (self.free() / FIRST_SHARE_OF_FREE).clamp(SHARE_MIN, self.share_max())
+    }
+
+    /// The most that a direction may keep while it rests.
+    pub fn resting_share(&self) -> u64 {
+        if self.free() >= self.size() - self.size() / RESTING_PART { SHARE_MIN } else { 0 }
+    }
+
+    /// What is not taken.
+    fn free(&self) -> u64 {
+        self.size().saturating_sub(self.taken.load(Ordering::Relaxed))
     }
 
     /// All shares together.
@@ -162,15 +183,34 @@ mod tests {
     fn no_more_is_taken_than_there_is_and_all_comes_back() {
         let gauge = Gauge::default();
         let pool = Pool::new(Limits { total: 128 << 20, direction: 16 << 20 }, gauge.clone());
-        let shares: Vec<u64> = std::iter::from_fn(|| pool.first_share()).collect();
-        assert_eq!((shares.first(), shares.last()), (Some(&(64 << 10)), Some(&SHARE_MIN)));
-        assert!(shares.is_sorted_by(|one, next| one >= next) && shares.len() > 2_000, "{shares:?}");
+        let shares: Vec<u64> = std::iter::from_fn(|| pool.first_share(u64::MAX)).collect();
+        assert_eq!((shares.first(), shares.last()), (Some(&(16 << 10)), Some(&SHARE_MIN)));
+        assert!(shares.is_sorted_by(|one, next| one >= next) && shares.len() > 9_000, "{shares:?}");
         let taken: u64 = shares.iter().sum();
         assert!(taken <= 64 << 20 && taken + SHARE_MIN > 64 << 20, "{taken}");
         assert_eq!(gauge.get(), taken.cast_signed());
         shares.into_iter().for_each(|share| pool.give_back(share));
         assert_eq!(gauge.get(), 0);
         assert!(pool.take(64 << 20) && !pool.take(1));
+    }
+
+    #[test]
+    fn who_begins_when_no_share_is_left_needs_none_unless_the_memory_is_used() {
+        let pool = Pool::new(Limits { total: 4 << 20, direction: 1 << 20 }, Gauge::default());
+        assert!(pool.take(2 << 20));
+        assert_eq!(
+            [0, (1 << 20) - 1, 1 << 20].map(|waits| pool.first_share(waits)),
+            [Some(0), Some(0), None]
+        );
+    }
+
+    #[test]
+    fn who_rests_keeps_a_share_while_there_are_many() {
+        let pool = Pool::new(Limits { total: 4 << 20, direction: 1 << 20 }, Gauge::default());
+        assert!(pool.take(1 << 20));
+        assert_eq!(pool.resting_share(), SHARE_MIN);
+        assert!(pool.take(1));
+        assert_eq!(pool.resting_share(), 0);
     }
 
     #[test]

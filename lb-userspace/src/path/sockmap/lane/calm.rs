@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What becomes of a direction in which nothing moves: the program has it again.
 
-use lb_common::layout::Allowed;
-
-use super::{Lane, State};
+use super::{Entry, Lane, State};
 use crate::net;
 use crate::path::sockmap::legs::Legs;
 
@@ -20,8 +18,8 @@ impl Lane {
         let moved = legs.moved(self.sender).redirected + self.pump.spliced;
         // A FIN counts as one.
         self.has_lost = is_empty && received > moved + 1;
-        if is_empty && !self.has_lost {
-            self.enter(legs);
+        if is_empty && !self.has_lost && self.enter(legs) != Entry::Inside {
+            self.grant.end();
         }
         self.has_lost || self.state == State::Hooked
     }
@@ -30,10 +28,8 @@ impl Lane {
     /// moves again is looked at, and counted, however little waits.
     pub(in super::super) fn doze(&mut self, legs: &Legs) {
         if self.state == State::Hooked && self.backlog == 0 && !self.is_dozing {
-            self.grant.shrink();
-            self.is_dozing = true;
-            self.round += 1;
-            legs.allow(self.sender, &Allowed { call_at: 0, ..self.allowed() });
+            self.grant.rest();
+            self.call_next(legs);
         }
     }
 }

@@ -3,6 +3,9 @@
 
 use std::time::Duration;
 
+use super::{Lane, WAIT_MAX};
+use crate::net;
+use crate::path::sockmap::legs::Legs;
 use crate::runtime::Moment;
 
 /// How long bytes may wait for a socket that has nothing else to send and takes none of them.
@@ -20,6 +23,21 @@ impl Stuck {
             return false;
         }
         now >= *self.0.get_or_insert(now) + STUCK_MAX
+    }
+}
+
+impl Lane {
+    /// Whether bytes have waited for long for a socket that has nothing else to send: then something in the kernel is broken. Pushes it
+    /// before that.
+    pub(super) fn is_stuck(&mut self, legs: &Legs, now: Moment) -> bool {
+        let receiver = legs.socket(self.sender.other());
+        let has_room = self.backlog > 0
+            && self.wait == WAIT_MAX
+            && net::unacknowledged_bytes(receiver).is_ok_and(|bytes| bytes == 0);
+        if has_room {
+            net::kick_sending(receiver);
+        }
+        self.stuck.look(has_room, now)
     }
 }
 

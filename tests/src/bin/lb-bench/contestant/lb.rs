@@ -19,7 +19,7 @@ fn names_path(setting: &Setting, backend: usize) -> PathBuf {
     setting.file(&format!("names-{}-route-{backend}.txt", setting.names))
 }
 
-/// Room for a share of every flow that a workload has on path `sockmap`; with the default, those beyond about 900 go another way.
+/// The largest share for every flow that a workload has on path `sockmap`, so that the default of the machine that runs it has no part in what is measured.
 const SOCKMAP_MEMORY: &str = "32GiB";
 
 /// For `lb run --config`, with the lines that choose a path.
