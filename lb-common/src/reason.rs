@@ -180,6 +180,8 @@ labelled! {
         PathUnavailable => "path-unavailable",
         /// What was on its way inside the kernel did not arrive.
         PathFailed => "path-failed",
+        /// What one end sent could not be translated on path `packet`, and nothing moved any more.
+        Untranslatable => "untranslatable",
         /// The agent stopped before the connection did.
         Shutdown => "shutdown",
     }
@@ -223,7 +225,7 @@ impl CloseReason {
             Self::ConnectFailed | Self::NoServer => "SC",
             Self::ConnectTimeout => "sC",
             Self::ServersFull | Self::Resources | Self::PathUnavailable => "RC",
-            Self::PathFailed => "ID",
+            Self::PathFailed | Self::Untranslatable => "ID",
             Self::Shutdown => "KD",
         }
     }

@@ -25,33 +25,33 @@ on_both_families! {
 const FIN: u8 = 1;
 const SYN: u8 = 1 << 1;
 const RST: u8 = 1 << 2;
-const ACK: u8 = 1 << 4;
+pub(crate) const ACK: u8 = 1 << 4;
 
 /// Bytes of a TCP header without options.
 const HEADER: usize = 20;
 
 /// Beyond every window here.
-const FAR: u32 = 1 << 30;
+pub(crate) const FAR: u32 = 1 << 30;
 
 /// Where an end of a flow is in its connection: the numbers of the next byte that it sends, and of the next that it expects.
 #[derive(Clone, Copy, Debug)]
-struct Numbers {
-    sends: u32,
-    expects: u32,
+pub(crate) struct Numbers {
+    pub(crate) sends: u32,
+    pub(crate) expects: u32,
 }
 
 /// Who sends with an end's address and port, beside its socket.
-struct Forger {
-    raw: Socket,
-    own: SocketAddr,
-    peer: SocketAddr,
-    numbers: Numbers,
+pub(crate) struct Forger {
+    pub(crate) raw: Socket,
+    pub(crate) own: SocketAddr,
+    pub(crate) peer: SocketAddr,
+    pub(crate) numbers: Numbers,
 }
 
 impl Forger {
     /// At an idle flow's client or server. A raw socket is shown what comes in, too (raw(7)): that tells the numbers.
     #[track_caller]
-    fn beside(lab: &Lab, flow: &Spliced, is_clients: bool) -> Self {
+    pub(crate) fn beside(lab: &Lab, flow: &Spliced, is_clients: bool) -> Self {
         let (end, place) =
             if is_clients { (&flow.client, &lab.net.client) } else { (&flow.server, lab.net.server()) };
         let port = end.local_addr().expect("connected").port();
@@ -71,8 +71,15 @@ impl Forger {
     /// Sends a segment without payload; numbers are relative to the right ones.
     #[track_caller]
     fn send(&self, flags: u8, sequence: u32, acknowledgement: u32) {
+        let segment = self.segment(flags, sequence, acknowledgement, &[]);
+        let sent = self.raw.send_to(&segment, &SocketAddr::new(self.peer.ip(), 0).into());
+        assert_eq!(sent.expect("a raw socket"), HEADER);
+    }
+
+    /// Such a segment, with payload.
+    pub(crate) fn segment(&self, flags: u8, sequence: u32, acknowledgement: u32, payload: &[u8]) -> Vec<u8> {
         let Numbers { sends, expects } = self.numbers;
-        let mut segment = Vec::with_capacity(HEADER);
+        let mut segment = Vec::with_capacity(HEADER + payload.len());
         for port in [self.own.port(), self.peer.port()] {
             segment.extend(port.to_be_bytes());
         }
@@ -81,10 +88,10 @@ impl Forger {
             segment.extend(number.to_be_bytes());
         }
         segment.extend([5 << 4, flags, 1, 0, 0, 0, 0, 0]);
+        segment.extend(payload);
         let sum = checksum(&segment, self.own.ip(), self.peer.ip());
         segment[16..18].copy_from_slice(&sum.to_be_bytes());
-        let sent = self.raw.send_to(&segment, &SocketAddr::new(self.peer.ip(), 0).into());
-        assert_eq!(sent.expect("a raw socket"), HEADER);
+        segment
     }
 }
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Path `packet`: packets that cannot be translated. Before a flow has left, they keep it in user space, and the metric says why; after it they
-//! are lost, each is counted, and the flow goes on once its ends send others.
+//! are lost, each is counted, and the flow goes on once its ends send others. What becomes of one whose ends do not is in [`stalled`].
+
+mod stalled;
 
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;

@@ -7,7 +7,8 @@ use std::path::Path;
 
 use lb_common::packet::flow::{Flow, Phase, Side};
 use lb_common::packet::record::{
-    Entry, KEY_WORDS, Key, PACKET_FLOWS, PACKET_INGRESS, PACKET_KEYS, Record, Way, side, slot, v4_mapped,
+    Entry, KEY_WORDS, Key, PACKET_FLOWS, PACKET_INGRESS, PACKET_KEYS, Record, STALLED, Way, side, slot,
+    v4_mapped,
 };
 
 use crate::kernel::{bpftool, bytes, maps};
@@ -24,8 +25,14 @@ pub struct FlowMaps {
 /// A flow that is in them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowState {
-    /// All that the programs decide by.
+    /// All that is kept of it.
+    pub record: Vec<u8>,
+    /// Of that, what the programs decide by.
     pub flow: Vec<u8>,
+    /// [`Record::stalled_ms`]
+    pub stalled_ms: u64,
+    /// [`STALLED`]
+    pub is_stalled: bool,
     /// Segments that they have translated, from the client and from the server.
     pub segments: [u64; 2],
 }
@@ -109,6 +116,9 @@ impl FlowState {
         let flow = RECORD + offset_of!(Record, flow);
         let segments = [offset_of!(Record, to_server), offset_of!(Record, to_client)];
         Self {
+            record: entry[RECORD..RECORD + size_of::<Record>()].to_vec(),
+            is_stalled: number(entry, RECORD + offset_of!(Record, flags), 4) & u64::from(STALLED) != 0,
+            stalled_ms: number(entry, RECORD + offset_of!(Record, stalled_ms), 4),
             flow: entry[flow..flow + size_of::<Flow>()].to_vec(),
             segments: segments.map(|way| number(entry, RECORD + way + offset_of!(Way, segments), 8)),
         }

@@ -9,7 +9,8 @@
 //!
 //! A packet for the other end is made in this order: [`ip`] says whether it can be translated and where its payload ends, [`flow`] whether
 //! it is to be, [`ip`], [`tcp`] and [`options`] translate, and [`checksum`] says to what the sums must be corrected, and how the kernel is
-//! told. [`syn`] is what has to be agreed before, [`offer`] how it comes to that, [`icmp`] what comes back from routers, [`too_big`] what goes back from here, [`record`] how all that is kept between packets.
+//! told. [`syn`] is what has to be agreed before, [`offer`] how it comes to that, [`icmp`] what comes back from routers, [`too_big`] what goes back from here, [`record`] how all that is kept between packets,
+//! [`stall`] what comes of those that cannot be translated once nobody else has them.
 //!
 //! **Super-packets.** What the kernel has made of many segments (GRO), or has not yet cut into them (GSO), is translated once, as
 //! one packet. This is right because the segments differ in nothing that the translation looks at: the kernel merges only segments with
@@ -29,6 +30,7 @@ pub mod options;
 pub mod reason;
 pub mod record;
 pub mod sequence;
+pub mod stall;
 pub mod syn;
 pub mod tcp;
 pub mod too_big;

@@ -39,7 +39,8 @@ pub const PACKET_EGRESS_L3: &str = "packet_egress_l3";
 pub const BELL_BYTES: u32 = 16;
 
 /// How often one slot can be in [`PACKET_BELLS`] at the same time: a flow is disarmed again only after user space has heard of it and armed it
-/// anew, and it flips, is abandoned, is over and makes way for another at most once.
+/// anew, and it flips, is abandoned, is over and makes way for another at most once. It stalls seconds after it has flipped: what was called
+/// before that was heard.
 pub const BELLS_PER_SLOT: u32 = 4;
 
 /// [`Entry::lock`]: nobody changes the record.
@@ -57,6 +58,9 @@ pub const QUIESCE: u32 = 1;
 pub const ANNOUNCE: u32 = 0b110;
 /// [`Record::flags`]: user space has been called, and has not looked since.
 pub const RUNG: u32 = 1 << 3;
+
+/// [`Record::flags`]: what an end sends cannot be translated, and nothing of the flow moves any more: see [`super::stall`].
+pub const STALLED: u32 = 1 << 8;
 
 /// [`Record::flags`], of the agent alone: packets to an end may leave by another interface, for its connection is bound to none. An agent that does
 /// not know this bit has not set it, so that its flows stay where they are.
@@ -115,14 +119,15 @@ pub struct Way {
 pub struct Record {
     /// Counts the flows that the slot has had.
     pub generation: u64,
-    /// [`QUIESCE`], [`ANNOUNCE`], [`RUNG`], [`free`] and [`routed`], as many as hold.
+    /// [`QUIESCE`], [`ANNOUNCE`], [`RUNG`], [`STALLED`], [`free`] and [`routed`], as many as hold.
     pub flags: u32,
     /// [`V4`] or [`V6`].
     pub family: u32,
     /// Why the flow is abandoned: [`code`], or 0.
     pub refusal: u32,
-    /// Nothing yet; fills a word.
-    pub spare: u32,
+    /// When the first packet of an end's own was dropped since the flow was last moved on, in milliseconds of the programs' clock, cut to 32 bits;
+    /// 0: none ever was. Programs alone write it: see [`super::stall`].
+    pub stalled_ms: u32,
     /// For what comes from the client.
     pub to_server: Way,
     /// For what comes from the server.
@@ -166,6 +171,15 @@ pub struct Sent {
     pub calls: bool,
     /// It tells how much room there is: see [`ANNOUNCE`].
     pub announces: bool,
+}
+
+/// What becomes of a packet that nobody here understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfit {
+    /// What becomes of it.
+    pub misfit: Misfit,
+    /// User space has to be called.
+    pub calls: bool,
 }
 
 /// A slot and an end, as one number.
@@ -216,7 +230,7 @@ impl Key {
 impl Record {
     /// One of a flow that was never there.
     pub const fn new(flow: Flow, family: u32, to_server: Way, to_client: Way) -> Self {
-        Self { generation: 0, flags: 0, family, refusal: 0, spare: 0, to_server, to_client, flow }
+        Self { generation: 0, flags: 0, family, refusal: 0, stalled_ms: 0, to_server, to_client, flow }
     }
 
     /// How packets leave that come from a side.
@@ -291,20 +305,29 @@ impl Record {
 
     /// Whether a call is new: user space has looked since the last one.
     #[inline(always)]
-    const fn call(&mut self) -> bool {
+    pub(super) const fn call(&mut self) -> bool {
         let is_new = self.flags & RUNG == 0;
         self.flags |= RUNG;
         is_new
     }
 
-    /// What becomes of a packet that nobody here understands, for a reason of which this is the [`code`].
+    /// What becomes of a packet that nobody here understands, for a reason of which this is the [`code`]: one that a socket of the balancer's sends.
     #[inline(always)]
-    pub const fn misfit(&mut self, code: u32) -> Misfit {
+    pub const fn misfit(&mut self, code: u32) -> Unfit {
         let misfit = self.flow.misfit();
-        if matches!(misfit, Misfit::Abandoned) {
+        let is_abandoned = matches!(misfit, Misfit::Abandoned);
+        if is_abandoned {
             self.refusal = code;
         }
-        misfit
+        Unfit { misfit, calls: is_abandoned }
+    }
+
+    /// Likewise of one that came from a side, by what is known of its segment.
+    #[inline(always)]
+    pub const fn misfit_of_end(&mut self, from: Side, segment: &Segment, code: u32, now_ns: u64) -> Unfit {
+        let Unfit { misfit, calls } = self.misfit(code);
+        let calls = calls || matches!(misfit, Misfit::Dropped) && self.note_dropped(from, segment, now_ns);
+        Unfit { misfit, calls }
     }
 }
 

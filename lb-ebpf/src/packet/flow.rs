@@ -9,12 +9,14 @@ use aya_ebpf::helpers::bpf_ktime_get_ns;
 use lb_common::packet::flow::{Misfit, Outgoing, Phase, Segment, Side, Verdict};
 use lb_common::packet::ip::Addresses;
 use lb_common::packet::record::{
-    Counter, Entry, Key, LOCKED_BY_PROGRAM, QUIESCE, Record, UNLOCKED, refused, side, slot,
+    Counter, Entry, Key, LOCKED_BY_PROGRAM, QUIESCE, Record, UNLOCKED, Unfit, refused, side, slot,
 };
 use lb_common::packet::tcp::Translation;
 use lb_common::packet::too_big::is_due;
 
 use super::Fate;
+use super::segment::read_at;
+use super::skb::Skb;
 use crate::maps::{PACKET_BELLS, PACKET_COUNTERS, PACKET_FLOWS, PACKET_KEYS};
 
 /// How often a program tries to get a lock that somebody else has, each of which takes some ten nanoseconds at least. Nobody has it for longer than
@@ -123,20 +125,38 @@ pub fn watch(found: Found, segment: &Segment, interface: u32) -> Judgement {
     }
 }
 
-/// What becomes of a packet from the end or to it that nobody here understands, for a reason with this code.
+/// What becomes of a packet that nobody here understands, for a reason with this code: one that the balancer's socket sends.
 #[inline(never)]
 pub fn misfit(found: Found, code: u32) -> Fate {
     if !found.lock() {
         return counted(Counter::LockedOut, Fate::Dropped);
     }
-    let misfit = found.held().misfit(code);
+    let unfit = found.held().misfit(code);
     found.unlock();
-    match misfit {
-        Misfit::ToSocket => counted(Counter::Passed, Fate::Passed),
-        Misfit::Abandoned => {
-            found.ring();
-            counted(Counter::Passed, Fate::Passed)
-        }
+    handle(found, unfit, code)
+}
+
+/// Likewise of one that came from the end, and whose segment begins at an offset.
+#[inline(never)]
+pub fn misfit_of_end(skb: Skb, found: Found, at: u32, code: u32) -> Fate {
+    let segment = read_at(skb, at);
+    // SAFETY: as in `judge`.
+    let now_ns = unsafe { bpf_ktime_get_ns() };
+    if !found.lock() {
+        return counted(Counter::LockedOut, Fate::Dropped);
+    }
+    let unfit = found.held().misfit_of_end(found.side(), &segment, code, now_ns);
+    found.unlock();
+    handle(found, unfit, code)
+}
+
+#[inline(always)]
+fn handle(found: Found, unfit: Unfit, code: u32) -> Fate {
+    if unfit.calls {
+        found.ring();
+    }
+    match unfit.misfit {
+        Misfit::ToSocket | Misfit::Abandoned => counted(Counter::Passed, Fate::Passed),
         Misfit::Dropped => {
             count(refused(code));
             Fate::Dropped

@@ -20,9 +20,9 @@ use lb_common::packet::ip::{Ipv4, Ipv6};
 use lb_common::packet::record::{Counter, code, refused};
 use lb_common::packet::tcp::SYN;
 
-use flow::{Found, Judgement, count, counted, find, forget, judge, misfit, watch};
+use flow::{Found, Judgement, count, counted, find, forget, judge, misfit, misfit_of_end, watch};
 pub use proof::Room;
-use segment::{Head, NO_MEMORY, Seen, options_at, read, rewrite};
+use segment::{Head, NO_MEMORY, Seen, hidden, options_at, read, rewrite};
 pub use skb::{BARE, ETHERNET, Skb};
 use skb::{correct, interface, is_forwarded, load, protocol, segments, send, store};
 use translate::translate;
@@ -113,7 +113,7 @@ fn arrive<V: Version, const LINK: u32>(skb: Skb) -> Fate {
     let mut seen = Seen::default();
     let code = read::<V, LINK>(skb, head, &mut seen);
     if code != 0 {
-        return misfit(found, code);
+        return misfit_of_end(skb, found, LINK + V::LEN, code);
     }
     seen.segment.checksum = proof::checksum::<V, LINK>(skb, head, &seen);
     if seen.segment.checksum == Checksum::Wrong {
@@ -223,6 +223,8 @@ fn look_behind<V: Version, const LINK: u32>(skb: Skb, towards: Towards) -> Fate 
     let Some(words) = load::<V::Words>(skb, LINK, &mut room) else { return Fate::Passed };
     let ip = V::read(words);
     let Err(reason) = ip.check() else { return Fate::Passed };
+    // What comes of it is the same for every reason.
+    let code = hidden(code(reason));
     let at = ip.find_tcp(skb, LINK);
     if at == 0 {
         return Fate::Passed;
@@ -232,5 +234,8 @@ fn look_behind<V: Version, const LINK: u32>(skb: Skb, towards: Towards) -> Fate 
     let key = ip.key(u32::from_be(*ports));
     let key = if towards == Towards::End { key.reversed() } else { key };
     let Some(found) = find(&key) else { return Fate::Passed };
-    misfit(found, code(reason))
+    if towards == Towards::End {
+        return misfit(found, code);
+    }
+    misfit_of_end(skb, found, at, code)
 }

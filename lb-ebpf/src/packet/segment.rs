@@ -6,14 +6,14 @@ use core::ptr;
 
 use aya_ebpf::helpers::{bpf_skb_load_bytes, bpf_skb_store_bytes};
 use lb_common::packet::checksum::Difference;
-use lb_common::packet::flow::Segment;
+use lb_common::packet::flow::{Checksum, Segment};
 use lb_common::packet::offer::{self, Offer};
 use lb_common::packet::options::{self, Bytes, Found, OPTIONS_MAX, PLAIN_TIMESTAMPS, ROOM};
 use lb_common::packet::reason::Untranslatable;
 use lb_common::packet::record::code;
 use lb_common::packet::tcp::{TCP_HEADER, Tcp, Translation};
 
-use super::skb::{Plain, Skb, correct, len, load};
+use super::skb::{Plain, Skb, correct, len, load, load_or_zeros};
 use super::version::{Version, numbers};
 
 /// The headers of a packet, options excepted, in words as they lie there.
@@ -135,6 +135,41 @@ pub fn read<V: Version, const LINK: u32>(skb: Skb, head: &Head<V::Words>, seen: 
     };
     seen.segment.has_timestamp = seen.layout.byte(3) & TIMESTAMPS == TIMESTAMPS;
     code
+}
+
+/// Reads of a segment that begins at an offset, whatever is before it, what says whose it is. All that the frame has behind the header counts as payload;
+/// a header that is not there counts as zeros, which acknowledge nothing.
+///
+/// The verifier goes one way through this, and knows nothing of what comes of it.
+#[inline(always)]
+pub fn read_at(skb: Skb, at: u32) -> Segment {
+    let mut room = MaybeUninit::uninit();
+    let header = Tcp(numbers(load_or_zeros(skb, at, &mut room)));
+    let begins = at + (header.0[3] >> 28) * 4;
+    Segment {
+        sequence: header.sequence(),
+        acknowledgement: header.acknowledgement(),
+        payload: len(skb).wrapping_sub(begins),
+        timestamp: header.ports(),
+        window: header.window(),
+        flags: header.flags(),
+        has_timestamp: false,
+        checksum: Checksum::Wrong,
+    }
+}
+
+/// A number below 64, of which the verifier knows no more than that: as in [`Copied::hidden`].
+#[inline(always)]
+pub fn hidden(number: u32) -> u32 {
+    #[repr(C, align(8))]
+    struct Hiding([u8; 8]);
+    let mut hiding = MaybeUninit::<Hiding>::uninit();
+    // SAFETY: within what was just made, and read after it was written.
+    unsafe {
+        let last = hiding.as_mut_ptr().cast::<u8>().add(7);
+        last.write_volatile(number as u8 | ROOM as u8);
+        u32::from(last.read_volatile()) & (ROOM as u32 - 1)
+    }
 }
 
 /// Where options begin.

@@ -89,6 +89,16 @@ pub fn load<T: Plain>(skb: Skb, offset: u32, room: &mut MaybeUninit<T>) -> Optio
     if error == 0 { Some(value) } else { None }
 }
 
+/// Likewise; zeros: the packet ends before that.
+#[inline(always)]
+pub fn load_or_zeros<T: Plain>(skb: Skb, offset: u32, room: &mut MaybeUninit<T>) -> &mut T {
+    // SAFETY: as in `load`.
+    unsafe {
+        bpf_skb_load_bytes(skb.cast(), offset, room.as_mut_ptr().cast(), size_of::<T>() as u32);
+        room.assume_init_mut()
+    }
+}
+
 /// Writes to an offset; whether there was memory for that.
 #[inline(always)]
 pub fn store<T: Plain>(skb: Skb, offset: u32, value: &T) -> bool {

@@ -34,7 +34,7 @@ pub const GROUPS: [Group; 47] = [
     Group { program: "e2e", prefix: "packet_loopback::", least: 14, size: Size::Small },
     Group { program: "e2e", prefix: "packet_rtt::", least: 4, size: Size::Small },
     Group { program: "e2e", prefix: "packet_stacked::", least: 42, size: Size::Small },
-    Group { program: "e2e", prefix: "packet_refusals::", least: 9, size: Size::Small },
+    Group { program: "e2e", prefix: "packet_refusals::", least: 24, size: Size::Small },
     Group { program: "e2e", prefix: "packet_full::", least: 3, size: Size::Small },
     Group { program: "e2e", prefix: "packet_forged::", least: 12, size: Size::Small },
     Group { program: "e2e", prefix: "packet_differential::", least: 3, size: Size::Small },

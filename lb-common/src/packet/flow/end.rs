@@ -108,10 +108,21 @@ impl End {
     /// correspondent answers one in between, and then comes the right one.
     #[inline(always)]
     pub const fn is_reset(&self, sequence: u32) -> bool {
+        self.is_edge(sequence) || (self.has(FIN_TAKEN) && sequence == self.confirmed.wrapping_sub(1))
+    }
+
+    /// Whether a number is the first that was not acknowledged to the end, or the next that it sends.
+    #[inline(always)]
+    pub const fn is_edge(&self, sequence: u32) -> bool {
         sequence == self.confirmed
             || sequence == self.reached
             || (self.has(FIN_SEEN) && sequence == self.reached.wrapping_add(1))
-            || (self.has(FIN_TAKEN) && sequence == self.confirmed.wrapping_sub(1))
+    }
+
+    /// Whether the end has sent something that was not acknowledged to it.
+    #[inline(always)]
+    pub const fn is_waiting(&self) -> bool {
+        is_before(self.confirmed, self.reached) || (self.has(FIN_SEEN) && !self.has(FIN_TAKEN))
     }
 
     #[inline(always)]

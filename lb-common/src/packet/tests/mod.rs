@@ -14,6 +14,7 @@ mod proof;
 mod record;
 mod rows;
 mod rtt;
+mod stall;
 mod too_big;
 mod transitions;
 mod translation;

@@ -6,12 +6,12 @@ use crate::packet::flow::{Flow, Misfit, Phase, RESET, Segment, Side, Verdict};
 use crate::packet::ip::Addresses;
 use crate::packet::reason::Untranslatable;
 use crate::packet::record::{
-    COUNTERS, Counter, Key, Record, V4, Way, code, place, reason, refused, side, slot, v4_mapped,
+    COUNTERS, Counter, Key, Record, Unfit, V4, Way, code, place, reason, refused, side, slot, v4_mapped,
 };
 use crate::packet::tcp::{ACK, FIN, RST, SYN};
 
 /// A client 1:11 that the balancer knows as 2:22, and a server 4:44 to which it is 3:33.
-fn record(flow: Flow) -> Record {
+pub fn record(flow: Flow) -> Record {
     let way = |source, destination| Way {
         addresses: Addresses { source: v4_mapped(source), destination: v4_mapped(destination) },
         ..Way::default()
@@ -76,7 +76,11 @@ fn what_is_translated_is_counted_by_direction() {
 fn a_packet_that_nobody_understands_leaves_a_flow_to_its_sockets_or_is_dropped() {
     let check = |flow: Flow, misfit, phase, refusal| {
         let mut record = record(flow);
-        assert_eq!(record.misfit(code(Untranslatable::Mptcp)), misfit);
+        let expected = Unfit { misfit, calls: misfit == Misfit::Abandoned };
+        let mut from_end = record;
+        let (segment, code) = (from_client(0, ACK), code(Untranslatable::Mptcp));
+        assert_eq!(from_end.misfit_of_end(Side::Client, &segment, code, 20), expected);
+        assert_eq!((record.misfit(code), record), (expected, from_end));
         assert_eq!((record.flow.phase(), reason(record.refusal)), (phase, refusal));
     };
     check(tracked(), Misfit::Abandoned, Phase::Gone, Some(Untranslatable::Mptcp));

@@ -242,6 +242,7 @@ impl Spliced {
                 | CloseReason::HalfCloseTimeout
                 | CloseReason::ServerDown
                 | CloseReason::ActiveServerUp
+                | CloseReason::Untranslatable
         ) {
             return self.cut();
         }

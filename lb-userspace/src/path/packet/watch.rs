@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use lb_common::packet::flow::{FIN_TAKEN, Flow, Phase};
-use lb_common::packet::record::RUNG;
+use lb_common::packet::flow::{FIN_TAKEN, Phase};
+use lb_common::packet::record::{RUNG, Record};
 use lb_common::reason::{CloseReason, PathKind};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -99,10 +99,11 @@ impl Watch {
     /// # Errors
     /// How it has ended.
     fn look(&mut self, spliced: &Spliced, kinship: &Kinship<'_>) -> Result<Duration, FlowEnd> {
-        let (flow, progress) = spliced.slot.edit(|record| {
+        let (record, progress) = spliced.slot.edit(|record| {
             record.flags &= !RUNG;
-            (record.flow, Progress::of(record))
+            (*record, Progress::of(record))
         });
+        let flow = record.flow;
         let canary = &spliced.station.common.canary;
         if let Some(trial) = &mut self.trial {
             trial.look(canary, progress, now_ns());
@@ -121,7 +122,7 @@ impl Watch {
             );
             spliced.slot.note_counted(delivered);
         }
-        let left = end(&flow, kinship.limits(), now_ns())?;
+        let left = end(&record, kinship.limits(), now_ns())?;
         let is_calm = flow.seen_ns == self.seen_ns && self.trial.is_none();
         self.wait = if is_calm { (self.wait * 2).min(LOOK_MAX) } else { LOOK_MIN };
         self.seen_ns = flow.seen_ns;
@@ -144,10 +145,14 @@ pub fn carried(tally: &Tally, [up, down]: [u64; 2]) -> Carried {
 ///
 /// # Errors
 /// How it has ended.
-fn end(flow: &Flow, limits: Limits, now_ns: u64) -> Result<Duration, FlowEnd> {
+fn end(record: &Record, limits: Limits, now_ns: u64) -> Result<Duration, FlowEnd> {
+    let flow = &record.flow;
     let marks = [flow.client.marks, flow.server.marks];
     if flow.is_over() || flow.phase() == Phase::Gone {
         return Err(FlowEnd::cut(reason_of(marks)));
+    }
+    if record.is_stalled(now_ns) {
+        return Err(FlowEnd::cut(CloseReason::Untranslatable));
     }
     let silent_for = Duration::from_nanos(now_ns.saturating_sub(flow.seen_ns));
     let Limits { idle, half_closed } = limits;
@@ -173,7 +178,8 @@ fn now_ns() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use lb_common::packet::flow::{End, FIN_SEEN, RESET};
+    use lb_common::packet::flow::{End, FIN_SEEN, Flow, RESET};
+    use lb_common::packet::record::{STALLED, V4, Way};
     use lb_common::packet::tcp::Translation;
 
     use super::*;
@@ -181,10 +187,12 @@ mod tests {
     const FIN: u32 = FIN_SEEN | FIN_TAKEN;
 
     /// One that was last moved on a second after the clock began, by the marks of its client and its server.
-    fn flow(phase: Phase, [client, server]: [u32; 2]) -> Flow {
+    fn flow(phase: Phase, [client, server]: [u32; 2]) -> Record {
         let [client, server] = [client, server].map(|marks| End { marks, ..End::default() });
         let by = Translation::default();
-        Flow { phase: phase as u32, seen_ns: 1_000_000_000, ..Flow::tracked([client, server], by, by) }
+        let flow =
+            Flow { phase: phase as u32, seen_ns: 1_000_000_000, ..Flow::tracked([client, server], by, by) };
+        Record::new(flow, V4, Way::default(), Way::default())
     }
 
     fn limits(idle: u64, half_closed: Option<u64>) -> Limits {
@@ -192,7 +200,7 @@ mod tests {
     }
 
     #[track_caller]
-    fn check(flow: &Flow, limits: Limits, second: u64, expected: Result<u64, (CloseReason, Option<Side>)>) {
+    fn check(flow: &Record, limits: Limits, second: u64, expected: Result<u64, (CloseReason, Option<Side>)>) {
         let found = end(flow, limits, second * 1_000_000_000);
         let found = found.map(|left| left.as_secs()).map_err(|end| (end.reason, end.silent));
         assert_eq!(found, expected, "at {second} s");
@@ -222,6 +230,31 @@ mod tests {
         check(&of_client, limits(10, None), 11, end_of(Side::Server));
         // A FIN that nobody has acknowledged ends nothing yet.
         check(&flow(Phase::Spliced, [FIN_SEEN, 0]), limits(10, Some(3)), 4, Ok(7));
+    }
+
+    #[test]
+    fn what_stands_still_for_want_of_what_was_dropped_has_ended() {
+        let no_limits = Limits { idle: None, half_closed: None };
+        let stalled = |record: Record| Record { flags: STALLED, stalled_ms: 2_000, ..record };
+        let open = stalled(flow(Phase::Spliced, [0, 0]));
+        check(&open, no_limits, 8, Err((CloseReason::Untranslatable, None)));
+        check(
+            &stalled(flow(Phase::Closing, [FIN, 0])),
+            no_limits,
+            8,
+            Err((CloseReason::Untranslatable, None)),
+        );
+        // Something has moved since; a packet was dropped once.
+        let moved = Record { flow: Flow { seen_ns: 3_000_000_000, ..open.flow }, ..open };
+        check(&moved, no_limits, 8, Ok(LOOK_MAX.as_secs()));
+        check(&Record { flags: 0, ..open }, no_limits, 8, Ok(LOOK_MAX.as_secs()));
+        // An end was faster.
+        check(
+            &stalled(flow(Phase::Closing, [RESET, 0])),
+            no_limits,
+            8,
+            Err((CloseReason::ClientReset, None)),
+        );
     }
 
     #[test]

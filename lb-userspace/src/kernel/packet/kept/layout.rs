@@ -40,7 +40,7 @@ const SHAPE: u64 = shape(&[
     form!(Key { remote, local, ports, family }),
     form!(Way { addresses, interface, told_ms, segments, bytes }),
     form!(Addresses<[u32; 4]> { source, destination }),
-    form!(Record { generation, flags, family, refusal, spare, to_server, to_client, flow }),
+    form!(Record { generation, flags, family, refusal, stalled_ms, to_server, to_client, flow }),
     form!(Entry { lock, record }),
     form!(Flow {
         phase,

@@ -17,6 +17,7 @@ mod offer;
 mod place;
 mod refusals;
 mod self_test;
+mod stall;
 mod too_big;
 mod translation;
 mod tun;

@@ -57,8 +57,12 @@ fn what_is_not_of_a_flow_goes_on_byte_for_byte() {
 
 /// A packet of the client that cannot be translated, with the reason.
 fn misfits(family: Family) -> Vec<(Untranslatable, Vec<u8>)> {
+    misfits_of(family, &Shape { payload: vec![7; 16], ..shape(family, CLIENT) })
+}
+
+/// The same made of another, with the reason.
+pub(super) fn misfits_of(family: Family, whole: &Shape) -> Vec<(Untranslatable, Vec<u8>)> {
     use Untranslatable::{ExtensionHeader, Fragment, IpOptions, MalformedHeader, MalformedOptions};
-    let whole = Shape { payload: vec![7; 16], ..shape(family, CLIENT) };
     let with_options = |options: &[u8]| Shape { options: options.to_vec(), ..whole.clone() }.packet();
     let mut rows = vec![
         (Untranslatable::Md5Signature, with_options(&[[19, 18].as_slice(), &[0; 16], &[1, 1]].concat())),
@@ -67,16 +71,16 @@ fn misfits(family: Family) -> Vec<(Untranslatable, Vec<u8>)> {
         (Untranslatable::UnknownOption, with_options(&[77, 4, 0, 0])),
         (MalformedOptions, with_options(&[8, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0])),
         (MalformedOptions, with_options(&[1, 1, 1, 8])),
-        (MalformedHeader, with_data_offset(&whole, 4)),
-        (MalformedHeader, with_data_offset(&whole, 15)),
+        (MalformedHeader, with_data_offset(whole, 4)),
+        (MalformedHeader, with_data_offset(whole, 15)),
     ];
     if family == Family::V4 {
-        rows.extend([(Fragment, with_fragment_bits(&whole, 0x2000)), (IpOptions, with_ip_options(&whole))]);
+        rows.extend([(Fragment, with_fragment_bits(whole, 0x2000)), (IpOptions, with_ip_options(whole))]);
     } else {
         rows.extend([
-            (Fragment, behind(&whole, 44, &[6, 0, 0, 1, 1, 2, 3, 4])),
-            (ExtensionHeader, behind(&whole, 0, &[6, 0, 1, 4, 0, 0, 0, 0])),
-            (ExtensionHeader, behind(&whole, 60, &[[43, 1].as_slice(), &[0; 14], &[6, 0], &[0; 6]].concat())),
+            (Fragment, behind(whole, 44, &[6, 0, 0, 1, 1, 2, 3, 4])),
+            (ExtensionHeader, behind(whole, 0, &[6, 0, 1, 4, 0, 0, 0, 0])),
+            (ExtensionHeader, behind(whole, 60, &[[43, 1].as_slice(), &[0; 14], &[6, 0], &[0; 6]].concat())),
         ]);
     }
     rows
@@ -99,6 +103,7 @@ fn with_fragment_bits(shape: &Shape, bits: u16) -> Vec<u8> {
 fn with_ip_options(shape: &Shape) -> Vec<u8> {
     let mut packet = shape.packet();
     packet[0] = 0x46;
+    packet[3] += 4;
     packet.splice(20..20, [1, 1, 1, 0]);
     packet
 }
