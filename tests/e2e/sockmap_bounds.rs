@@ -296,14 +296,15 @@ fn assert_another_goes_on(relay: &Relay, pair: &(TcpStream, TcpStream), before: 
     assert!(agent < passed / 4, "{agent:?} of {passed:?} in the agent for what stands still");
 }
 
-/// Waits until each of so many flows is inside the kernel, or has found its memory used up.
+/// Waits until each of so many flows is inside the kernel, or has found its memory used up: when it came, or with its first bytes.
 #[track_caller]
 fn until_inside(agent: &Agent, flows: u64, memory: u64) {
     // Metrics may be a second behind.
     until("every flow to be inside the kernel, or to have found no room", || {
         let scrape = agent.scrape();
-        agent.own_flows(Path::Sockmap) + scrape.count("lb_path_fallbacks_total", &[("reason", "memory")])
-            >= flows
+        let refused = scrape.count("lb_path_fallbacks_total", &[("reason", "memory")]);
+        let withdrawn = scrape.count("lb_sockmap_withdrawals_total", &[]);
+        agent.own_flows(Path::Sockmap) + refused + withdrawn >= flows
     });
     let inside = agent.own_flows(Path::Sockmap);
     println!("{inside} of {flows} flows are inside");
