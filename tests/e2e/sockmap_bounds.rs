@@ -309,12 +309,9 @@ fn until_inside(agent: &Agent, flows: u64, memory: u64) {
     let inside = agent.own_flows(Path::Sockmap);
     println!("{inside} of {flows} flows are inside");
     if inside < flows {
-        // One half is for shares, of which a direction that moves something has 4 KiB at least.
+        // One half is for shares. Who leaves gives its own back, and who asks for twice as much as it has may find less.
         let taken = agent.scrape().count("lb_sockmap_memory_bytes", &[]);
-        assert!(
-            taken + (32 << 10) > memory / 2,
-            "{taken} bytes taken, and {inside} of {flows} flows found no more"
-        );
+        assert!(taken >= memory / 20 * 9, "{taken} bytes taken, and {inside} of {flows} flows found no more");
     }
 }
 
