@@ -76,13 +76,21 @@ pub const GROUPS: [Group; 47] = [
 /// Tests of what idle connections cost.
 pub const IDLE: &str = "idle::";
 
+const SETS_OPTIONS: &str = "Python sets an option of the sockets, and is not there; fragments run there";
+
 /// What tests of these groups contain that do not run there, each with the reason.
-pub const LEFT_OUT: [(&str, &str); 4] = [
+pub const LEFT_OUT: [(&str, &str); 10] = [
     ("a_gigabyte_each_way", "minutes for each path; the bytes are those of 64 MiB, again and again"),
     (
         "where_bpf_is_forbidden",
         "Python makes the filter, and is not there; systemd's guest has a filter, too",
     ),
     ("what_is_sent_again_with_more", "Python makes the segments, and is not there"),
+    ("::ip_options_", SETS_OPTIONS),
+    ("signed_segments_", SETS_OPTIONS),
+    ("an_end_that_sends_nothing_else", SETS_OPTIONS),
+    ("an_end_that_answers_with_nothing_else", SETS_OPTIONS),
+    ("an_end_that_sends_others_in_time", SETS_OPTIONS),
+    ("a_flow_that_stalls_while_no_agent_runs", SETS_OPTIONS),
     ("curl_reports_an_error", "curl, nginx and what makes certificates are not there"),
 ];
