@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path as FilePath, PathBuf};
 use std::process::{Command, ExitStatus, Output};
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -16,6 +17,9 @@ use crate::metrics::{Response, Scrape, fetch};
 use crate::net::{Namespace, Net};
 use crate::process::{Process, output, run};
 use crate::wait;
+
+/// How long an agent may take to be ready: on emulated processors that others want, too, the verifier alone takes half a minute.
+const START_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A running agent.
 #[derive(Debug)]
@@ -231,11 +235,11 @@ impl Launch {
         let mut command = self.command(&files, config);
         let process = self.balancer.spawn(&mut command);
         let mut agent = Agent { process, balancer: self.balancer, _files: files };
-        wait::until(&format!("{} to answer 200", self.ready_path), || {
+        wait::within(START_PATIENCE, &format!("{} to answer 200", self.ready_path), || {
             if let Some(status) = agent.process.try_wait() {
                 panic!("the agent ended: {status}\n{}", config.text());
             }
-            agent.admin(self.ready_path).is_some_and(|response| response.status == 200)
+            agent.admin(self.ready_path).filter(|response| response.status == 200)
         });
         agent
     }

@@ -14,13 +14,22 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// # Panics
 /// After [`PATIENCE`], with `what` was waited for.
 #[track_caller]
-pub fn until_some<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub fn until_some<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, condition)
+}
+
+/// The same, for no longer than `patience`.
+///
+/// # Panics
+/// After `patience`, with `what` was waited for.
+#[track_caller]
+pub fn within<T>(patience: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(Instant::now() < deadline, "gave up after {PATIENCE:?} waiting for: {what}");
+        assert!(Instant::now() < deadline, "gave up after {patience:?} waiting for: {what}");
         std::thread::sleep(LOOK_INTERVAL);
     }
 }
