@@ -12,7 +12,9 @@ use lb_tests::stream::{End, finish, receive, receive_all, receive_exactly, reset
 use lb_tests::wait::until;
 use rustix::process::Signal;
 
-use crate::support::{NOTHING_KEPT, PORT, Relay, SERVER_PORT, assert_received, stream_both_ways, tcp_config};
+use crate::support::{
+    NOTHING_KEPT, PORT, Relay, SERVER_PORT, assert_received, stream_both_ways, stream_whole, tcp_config,
+};
 
 fn relay() -> Relay {
     Relay::start(Path::Packet)
@@ -124,21 +126,12 @@ fn an_agent_that_stands_still_holds_up_nobody() {
 /// An upload that never waits is asked to, once, and loses nothing for it.
 #[test]
 fn bytes_that_never_cease_leave_the_agent_too() {
-    for (name, is_upload) in [("upload", true), ("download", false)] {
+    for is_upload in [true, false] {
         let relay = relay();
         let (client, server) = relay.pair();
         let (from, to) = if is_upload { (&client, &server) } else { (&server, &client) };
         let bytes = size(512 << 20, 5 << 30);
-        std::thread::scope(|scope| {
-            let sent = scope.spawn(|| {
-                let sum = send(from, 1, bytes).expect("a reader");
-                finish(from);
-                sum
-            });
-            let received = receive(to, 1);
-            assert_received(&received, bytes, End::Finished);
-            assert_eq!(received.sha256, sent.join().expect("no panic"), "{name}");
-        });
+        stream_whole(from, to, 1, bytes);
         finish(to);
         relay.agent.until_records(1);
         relay.agent.assert_share(Path::Packet, 90);

@@ -17,7 +17,7 @@ use lb_tests::wait::until;
 use socket2::{SockRef, TcpKeepalive};
 
 use crate::packet_lab::{Family, Lab, Lines, Spliced, until_nothing_left};
-use crate::support::assert_received;
+use crate::support::{assert_received, stream_whole};
 
 on_both_families! {
     half_closes_leave_the_other_direction_alone,
@@ -40,16 +40,7 @@ fn half_closes_leave_the_other_direction_alone(family: Family) {
         say(first, b"that is all");
         finish(first);
         assert_eq!(receive_all(second), (b"that is all".to_vec(), End::Finished));
-        thread::scope(|scope| {
-            let sent = scope.spawn(|| {
-                let sum = send(second, 3, bytes).expect("a reader");
-                finish(second);
-                sum
-            });
-            let received = receive(first, 3);
-            assert_received(&received, bytes, End::Finished);
-            assert_eq!(received.sha256, sent.join().expect("no panic"));
-        });
+        stream_whole(second, first, 3, bytes);
     }
     lab.assert_ended(2, "finished");
     assert_eq!(lab.bytes_beside(), beside);

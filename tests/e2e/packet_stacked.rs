@@ -7,12 +7,12 @@
 use lb_tests::config::Path;
 use lb_tests::net::{Namespace, Net};
 use lb_tests::size;
-use lb_tests::stream::{End, finish, receive, receive_all, reset, send};
+use lb_tests::stream::{End, finish, receive_all, reset};
 use lb_tests::wait::until;
 
 use crate::packet_lab::{Family, Lab, Lines, Spliced, until_nothing_left};
 use crate::packet_links::{add_address, first_address, goes_on, ip, join, sent, stream_while, with_bits};
-use crate::support::{assert_received, stream_both_ways};
+use crate::support::{stream_both_ways, stream_whole};
 
 /// Makes tests of scenarios that take a kind of interface and a family: one in module `v4` and one in module `v6`.
 macro_rules! over {
@@ -207,16 +207,7 @@ fn bytes_that_never_cease_leave_too(kind: Kind, family: Family) {
         let flow = Spliced::from(lab.pair());
         let (from, to) = flow.towards(is_upwards);
         let bytes = size(256 << 20, 5 << 30);
-        std::thread::scope(|scope| {
-            let sent = scope.spawn(|| {
-                let sum = send(from, 1, bytes).expect("a reader");
-                finish(from);
-                sum
-            });
-            let received = receive(to, 1);
-            assert_received(&received, bytes, End::Finished);
-            assert_eq!(received.sha256, sent.join().expect("no panic"));
-        });
+        stream_whole(from, to, 1, bytes);
         finish(to);
         lab.assert_closed(1, "finished");
         lab.agent.assert_share(Path::Packet, 80);

@@ -20,7 +20,9 @@ use rustix::net::sockopt::set_socket_oobinline;
 use rustix::net::{RecvFlags, recv};
 
 use crate::packet_lab::{Family, Lab, Lines, Spliced, until_nothing_left};
-use crate::support::{allow_many_connections, assert_received, limit_socket_buffers, stream_both_ways, urge};
+use crate::support::{
+    allow_many_connections, assert_received, limit_socket_buffers, stream_both_ways, stream_whole, urge,
+};
 
 on_both_families! {
     streams_both_ways_are_exact,
@@ -158,16 +160,7 @@ fn streams_that_never_wait_leave_the_agent(family: Family) {
         let (flow, before) = (Spliced::from(lab.pair()), lab.bytes_beside());
         let (from, to) = flow.towards(is_upwards);
         let bytes = size(512 << 20, 5 << 30);
-        thread::scope(|scope| {
-            let sent = scope.spawn(|| {
-                let sum = send(from, 1, bytes).expect("a reader");
-                finish(from);
-                sum
-            });
-            let received = receive(to, 1);
-            assert_received(&received, bytes, End::Finished);
-            assert_eq!(received.sha256, sent.join().expect("no panic"));
-        });
+        stream_whole(from, to, 1, bytes);
         finish(to);
         assert_received(&receive(from, 0), 0, End::Finished);
         lab.assert_closed(flows, "finished");

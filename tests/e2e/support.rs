@@ -11,7 +11,9 @@ use lb_tests::config::{Config, Path};
 use lb_tests::kernel::{named_sockets, redirected};
 use lb_tests::net::{Listener, Net};
 use lb_tests::peer::{Report, Service, ask, reporter};
-use lb_tests::stream::{End, Received, finish, receive_all, receive_at_most, receive_exactly, say, send};
+use lb_tests::stream::{
+    End, Received, finish, receive, receive_all, receive_at_most, receive_exactly, say, send,
+};
 use lb_tests::wait::until;
 use rustix::net::SendFlags;
 
@@ -291,6 +293,21 @@ pub(crate) fn two_reporters(net: &Net) -> [Service<Report>; 2] {
 #[track_caller]
 pub(crate) fn assert_received(received: &Received, bytes: u64, end: End) {
     assert_eq!((received.bytes, received.wrong_at, received.end), (bytes, None, end));
+}
+
+/// Sends so many bytes of a pattern and the end, whatever pauses the way makes, and asserts that all of it comes, exactly.
+#[track_caller]
+pub(crate) fn stream_whole(from: &TcpStream, to: &TcpStream, seed: u64, bytes: u64) {
+    std::thread::scope(|scope| {
+        let sent = scope.spawn(|| {
+            let sum = send(from, seed, bytes).expect("a reader");
+            finish(from);
+            sum
+        });
+        let received = receive(to, seed);
+        assert_received(&received, bytes, End::Finished);
+        assert_eq!(received.sha256, sent.join().expect("no panic"));
+    });
 }
 
 /// Makes the buffers of all sockets small, so that limits are reached quickly: at most `most` bytes each.
