@@ -11,7 +11,7 @@ pub struct Group {
     pub prefix: &'static str,
     /// How many there are at least, so that none gets lost unseen.
     pub least: usize,
-    /// How much they do, outside CI.
+    /// How much they do with `--soak`.
     pub size: Size,
 }
 

@@ -56,23 +56,25 @@ impl Machine {
     /// Runs it until it switches itself off, and hands each line of its report to `hear`.
     ///
     /// # Errors
-    /// QEMU is missing or fails, the kernel panics, or it runs for longer than `patience`: with the end of the console.
+    /// QEMU is missing or fails, the kernel panics, or it reports nothing for as long as `patience`: with the end of the console.
     pub fn run(&self, patience: Duration, hear: impl FnMut(&str)) -> Result<()> {
         ensure!(has_program(QEMU), "{QEMU} is not installed: `cargo xtask setup --vm`");
         fs::create_dir_all(&self.folder).with_context(|| format!("cannot make {}", self.folder.display()))?;
         let mut report = Report { file: self.folder.join("report"), read: 0, hear };
         fs::write(&report.file, "").context("cannot write the report")?;
         let process = self.command().spawn().context("cannot start QEMU")?;
-        let deadline = Instant::now() + patience;
+        let mut heard = Instant::now();
         let mut running = Running(process);
         let status = loop {
             let status = running.0.try_wait().context("cannot wait for QEMU")?;
-            report.listen()?;
+            if report.listen()? {
+                heard = Instant::now();
+            }
             if let Some(status) = status {
                 break status;
             }
-            if Instant::now() > deadline {
-                bail!("the machine did not end within {patience:?}; {}", self.last_words());
+            if heard.elapsed() > patience {
+                bail!("the machine has reported nothing for {patience:?}; {}", self.last_words());
             }
             std::thread::sleep(LOOK_INTERVAL);
         };
@@ -140,15 +142,16 @@ struct Report<Hear> {
 }
 
 impl<Hear: FnMut(&str)> Report<Hear> {
-    /// Hands on the lines that are whole by now.
-    fn listen(&mut self) -> Result<()> {
+    /// Hands on the lines that are whole by now, and says whether there were any.
+    fn listen(&mut self) -> Result<bool> {
+        let before = self.read;
         let said = fs::read(&self.file).with_context(|| format!("cannot read {}", self.file.display()))?;
         while let Some(length) = said[self.read..].iter().position(|byte| *byte == b'\n') {
             let line = String::from_utf8_lossy(&said[self.read..self.read + length]);
             (self.hear)(line.trim_end_matches('\r'));
             self.read += length + 1;
         }
-        Ok(())
+        Ok(self.read > before)
     }
 }
 

@@ -70,8 +70,8 @@ const MODULES: [&str; 23] = [
     "tls",
 ];
 
-/// How long a machine may run.
-const PATIENCE: Duration = Duration::from_secs(3 * 3600);
+/// How long a machine may report nothing: it ends a test before.
+const PATIENCE: Duration = Duration::from_secs(plan::SOAK_PATIENCE_SECONDS as u64 + 600);
 
 /// What `vm` can be told.
 #[derive(clap::Args, Default)]
@@ -80,16 +80,29 @@ pub struct Args {
     #[arg(long, value_parser = KERNELS.map(|kernel| kernel.label))]
     kernel: Option<String>,
     /// Only a guest with systemd, in which config/lb.service runs; without it and without a kernel or a name, that as well
-    #[arg(long, conflicts_with_all = ["kernel", "filter"])]
+    #[arg(long, conflicts_with_all = ["kernel", "filters"])]
     systemd: bool,
-    /// Runs only tests whose name contains this
-    filter: Option<String>,
+    /// Runs only tests whose name contains one of these
+    filters: Vec<String>,
     /// Does as little as CI does
     #[arg(long)]
     quick: bool,
+    /// Links with faults carry 2,000 flows each, and 100,000 connections are idle: hours
+    #[arg(long, conflicts_with = "quick")]
+    soak: bool,
     /// Writes what came out into the table in ARCHITECTURE.md
-    #[arg(long, conflicts_with_all = ["filter", "systemd"])]
+    #[arg(long, conflicts_with_all = ["filters", "systemd"])]
     update_table: bool,
+}
+
+impl Args {
+    fn scope(&self) -> Scope {
+        match (self.quick, self.soak) {
+            (true, _) => Scope::Ci,
+            (_, true) => Scope::Soak,
+            _ => Scope::Whole,
+        }
+    }
 }
 
 /// Runs the tests on one kernel or all.
@@ -102,8 +115,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.systemd {
         return systemd::run(&programs);
     }
-    let scope = if args.quick { Scope::Ci } else { Scope::Whole };
-    let tests = plan::chosen(&programs, args.filter.as_deref(), scope)?;
+    let tests = plan::chosen(&programs, &args.filters, args.scope())?;
     let (mut rows, mut failed) = (Vec::new(), Vec::new());
     for kernel in &KERNELS {
         if args.kernel.as_deref().is_some_and(|label| label != kernel.label) {
@@ -117,11 +129,11 @@ pub fn run(args: &Args) -> Result<()> {
             }
         }
     }
-    if args.filter.is_none() {
+    if args.filters.is_empty() {
         println!("{}", rows.join("\n"));
     }
     if args.kernel.is_none()
-        && args.filter.is_none()
+        && args.filters.is_empty()
         && let Err(error) = systemd::run(&programs)
     {
         eprintln!("error: systemd: {error:#}");

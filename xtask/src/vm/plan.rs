@@ -9,7 +9,7 @@ use crate::test::{Size, links};
 
 /// How long one test may take, in seconds, and one that does as much as in a soak. Emulated processors are some twenty times slower.
 const PATIENCE_SECONDS: u32 = 400;
-const SOAK_PATIENCE_SECONDS: u32 = 2_400;
+pub const SOAK_PATIENCE_SECONDS: u32 = 2_400;
 
 /// Memory that a machine needs for the tests, in MiB, and for very many connections.
 const MEMORY_MIB: u32 = 2_048;
@@ -20,6 +20,8 @@ const IDLE_MEMORY_MIB: u32 = 8_192;
 pub enum Scope {
     /// For the table: everything.
     Whole,
+    /// For rare faults: everything, groups that find them at the size of a soak.
+    Soak,
     /// For every change: what fits into some minutes.
     Ci,
 }
@@ -57,26 +59,26 @@ pub fn memory_mib(tests: &[Test]) -> u32 {
     if tests.iter().any(Test::is_idle) { IDLE_MEMORY_MIB } else { MEMORY_MIB }
 }
 
-/// The tests whose name contains `filter`.
+/// The tests whose name contains one of `filters`; without any, all.
 ///
 /// # Errors
 /// A group has fewer tests than it should, or none is left.
-pub fn chosen(programs: &Programs, filter: Option<&str>, scope: Scope) -> Result<Vec<Test>> {
+pub fn chosen(programs: &Programs, filters: &[String], scope: Scope) -> Result<Vec<Test>> {
     let (unit, e2e) = (tests(&programs.unit)?, tests(&programs.e2e)?);
     let mut all = Vec::new();
     for group in &GROUPS {
         let names = if group.program == "unit" { &unit } else { &e2e };
         let found = names.iter().filter(|name| name.starts_with(group.prefix));
-        let size = if scope == Scope::Ci { Size::Small } else { group.size };
+        let size = if scope == Scope::Soak { group.size } else { Size::Small };
         let found: Vec<_> =
             found.map(|name| Test { program: group.program, name: name.clone(), size }).collect();
         let (count, least, prefix) = (found.len(), group.least, group.prefix);
         ensure!(count >= least, "{count} tests begin with {prefix}, at least {least} should");
         all.extend(found);
     }
-    all.retain(|test| scope == Scope::Whole || is_for_ci(test));
+    all.retain(|test| scope != Scope::Ci || is_for_ci(test));
     all.retain(|test| LEFT_OUT.iter().all(|(part, _)| !test.name.contains(part)));
-    all.retain(|test| filter.is_none_or(|filter| test.name.contains(filter)));
+    all.retain(|test| filters.is_empty() || filters.iter().any(|filter| test.name.contains(filter)));
     ensure!(!all.is_empty(), "no test of those that run here has such a name");
     Ok(all)
 }

@@ -65,7 +65,7 @@ TimeoutStartSec=600
 /// Where the guest's root is in the first file system.
 const ROOT: &str = "/system";
 
-/// How long the machine may run.
+/// How long the machine may report nothing.
 const PATIENCE: Duration = Duration::from_secs(900);
 
 /// Boots the guest and judges what it reports.
