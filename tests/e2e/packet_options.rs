@@ -2,7 +2,7 @@
 //! Path `packet`: what both ends agree on in their handshakes with the balancer. Where it is the same, or can be translated, the flow leaves;
 //! where it is not, the flow stays, the metric says why, and every byte arrives all the same.
 
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ on_both_families! {
     selective_acknowledgements_of_the_client_alone_are_an_obstacle,
     congestion_notification_of_the_client_alone_is_an_obstacle,
     bytes_in_a_syn_are_an_obstacle,
+    bytes_in_a_syn_are_an_obstacle_before_the_handshake_is_over,
     windows_are_scaled_from_any_to_any,
     packets_of_any_size_on_both_legs_are_no_obstacle,
     links_that_differ_need_no_message_of_a_router,
@@ -173,40 +174,65 @@ fn congestion_notification_of_the_client_alone_is_an_obstacle(family: Family) {
     stay(family, &[&[(Client, ECN, "1")], &without], "ecn-differs");
 }
 
-/// Connects with bytes in the SYN, if there is a cookie of the other end; asks for one if not, and sends them afterwards.
-fn connect_with(address: SocketAddr, bytes: &[u8]) -> TcpStream {
+/// Connects with a byte in the SYN, if there is a cookie of the other end; asks for one if not, and sends it afterwards. `more` says how.
+fn connect_with_a_byte(lab: &Lab, more: SendFlags) -> Spliced {
     /// MSG_FASTOPEN (include/linux/socket.h), which rustix does not have.
     const FAST_OPEN: SendFlags = SendFlags::from_bits_retain(0x2000_0000);
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let socket = rustix::net::socket(family, SocketType::STREAM, None).expect("a socket");
-    let sent = rustix::net::sendto(&socket, bytes, FAST_OPEN, &address);
-    assert_eq!(sent.expect("a listener"), bytes.len());
-    let stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
-    stream
+    let address = lab.address();
+    let client = lab.net.client.enter(|| {
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = rustix::net::socket(family, SocketType::STREAM, None).expect("a socket");
+        let sent = rustix::net::sendto(&socket, b"!", FAST_OPEN | more, &address);
+        assert_eq!(sent.expect("a listener"), 1);
+        TcpStream::from(socket)
+    });
+    client.set_read_timeout(Some(Duration::from_secs(60))).expect("a timeout");
+    let server = lab.listener.accept();
+    assert_eq!(receive_exactly(&server, 1), b"!");
+    Spliced { client, server }
 }
 
-/// TCP Fast Open (RFC 7413): the first connection brings the client a cookie, with which the second sends its first byte in the SYN.
-fn bytes_in_a_syn_are_an_obstacle(family: Family) {
+/// A network of which both ends know TCP Fast Open (RFC 7413): the first connection brings the client a cookie, with which the next ones send their
+/// first byte in the SYN.
+fn early_lab(family: Family) -> Lab {
     let net = Net::new(1);
     net.client.sysctl("net/ipv4/tcp_fastopen", "1");
     // For listeners that do not ask for it, too (ip-sysctl.rst).
     net.balancer.sysctl("net/ipv4/tcp_fastopen", "1026");
     let lab = Lab::over(net, family);
-    let connect = || {
-        let client = lab.net.client.enter(|| connect_with(lab.address(), b"!"));
-        let server = lab.listener.accept();
-        assert_eq!(receive_exactly(&server, 1), b"!");
-        Spliced { client, server }
-    };
-    lab.until_spliced(&[connect()]);
-    let early = connect();
+    lab.until_spliced(&[connect_with_a_byte(&lab, SendFlags::empty())]);
+    lab
+}
+
+/// That a flow with bytes in its SYN stays, and carries everything.
+fn stays_and_is_exact(lab: &Lab, early: &Spliced) {
     early.ping();
     assert_eq!(lab.agent.own_flows(Path::Packet), 1);
     lab.assert_refused(&[("fast-open", 1)]);
     stream_both_ways(&early.client, &early.server, bytes(), bytes());
     let ended = lab.agent.until_records(2);
     assert!(ended.iter().any(|record| record.close() == "finished" && record.text("path") != "packet"));
+}
+
+fn bytes_in_a_syn_are_an_obstacle(family: Family) {
+    let lab = early_lab(family);
+    stays_and_is_exact(&lab, &connect_with_a_byte(&lab, SendFlags::empty()));
+}
+
+/// Such a connection is accepted by its SYN alone: here the client hears no answer to it before the flow was looked at.
+fn bytes_in_a_syn_are_an_obstacle_before_the_handshake_is_over(family: Family) {
+    let lab = early_lab(family);
+    let client = &lab.net.client;
+    client.run(Command::new("nft").arg(
+        "table inet deaf { chain in { type filter hook input priority 0;
+            tcp flags & (syn | ack) == syn | ack drop; }
+        }",
+    ));
+    let early = connect_with_a_byte(&lab, SendFlags::DONTWAIT);
+    let labels = [("path", "packet"), ("reason", "fast-open")];
+    lab.agent.until_count("lb_path_fallbacks_total", &labels, 1);
+    client.run(Command::new("nft").args(["delete", "table", "inet", "deaf"]));
+    stays_and_is_exact(&lab, &early);
 }
 
 /// A shift follows from how much a socket may receive, and from the window that its route allows (net/ipv4/tcp_output.c,

@@ -239,13 +239,67 @@ fn number(fd: &impl AsFd) -> u32 {
 
 fn call<T>(command: libc::c_int, argument: &mut T) -> io::Result<RawFd> {
     // SAFETY: the argument is one of the structures above, made of numbers without gaps, and as long as is said. What it points to, a path or
-    // the room for a key or for what a link tells, outlives the call.
+    // the room for a key for what a link tells or for a packet, outlives the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(argument), size_of::<T>()) };
     if result < 0 {
         return Err(io::Error::last_os_error());
     }
     Ok(RawFd::try_from(result).unwrap_or_default())
+}
+
+/// A run of a program with a packet (BPF_PROG_TEST_RUN): what of it tests use.
+#[cfg(test)]
+#[repr(C)]
+#[derive(Default)]
+struct TestRun {
+    program: u32,
+    action: u32,
+    len: u32,
+    out_len: u32,
+    data: u64,
+    out: u64,
+    repeat: u32,
+    duration: u32,
+    context_len: u32,
+    context_out_len: u32,
+    context: u64,
+    context_out: u64,
+    flags: u32,
+    processor: u32,
+    batch: u32,
+    padding: u32,
+}
+
+/// Runs a program of tc with a packet of which the kernel says that the interface has summed all of it up (CHECKSUM_COMPLETE), into `out`; returns what
+/// it says, and how long the packet is then.
+///
+/// # Errors
+/// EINVAL: the kernel cannot, before Linux 6.17. EBADMSG: the sum is not that of the packet that came out.
+#[cfg(test)]
+pub fn run_summed(
+    program: BorrowedFd<'_>,
+    packet: &[u8],
+    context: &[u8],
+    out: &mut [u8],
+) -> io::Result<(u32, usize)> {
+    /// BPF_PROG_TEST_RUN, and BPF_F_TEST_SKB_CHECKSUM_COMPLETE.
+    const TEST_RUN: libc::c_int = 10;
+    const CHECKSUM_COMPLETE: u32 = 1 << 2;
+    let len = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    let mut run = TestRun {
+        program: number(&program),
+        len: len(packet),
+        out_len: len(out),
+        data: packet.as_ptr() as u64,
+        out: out.as_mut_ptr() as u64,
+        context_len: len(context),
+        context: context.as_ptr() as u64,
+        flags: CHECKSUM_COMPLETE,
+        ..TestRun::default()
+    };
+    call(TEST_RUN, &mut run)?;
+    Ok((run.action, run.out_len as usize))
 }
 
 #[cfg(test)]

@@ -107,9 +107,6 @@ fn find_out(
     (reach, conntrack): (Reach, &Conntrack),
 ) -> Result<Known, Obstacle> {
     let (client, server) = (Connection::look(client_socket, reach)?, Connection::look(server_socket, reach)?);
-    if client.terms.has_fast_open || server.terms.has_fast_open {
-        return Err(Obstacle::Terms(Untranslatable::FastOpen));
-    }
     let mut server_leg = server.leg();
     server_leg.announced = server_leg.announced.min(announced);
     agree(&client.leg(), &server_leg).map_err(Obstacle::Terms)?;
@@ -145,6 +142,10 @@ impl Ends {
 impl Connection {
     fn look(fd: impl AsFd, reach: Reach) -> Result<Self, Obstacle> {
         let info = net::tcp_info(&fd).map_err(gone)?;
+        // With bytes in its SYN a connection is there before its handshake is over.
+        if info.terms.has_fast_open {
+            return Err(Obstacle::Terms(Untranslatable::FastOpen));
+        }
         if !info.is_established {
             return Err(Obstacle::Gone);
         }

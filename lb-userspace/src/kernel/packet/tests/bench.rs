@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A flow in the maps, and packets for the programs.
 
+use std::os::fd::AsFd as _;
+
 use aya::TestRun as _;
 use aya::programs::SchedClassifier;
 use lb_common::packet::flow::{End, Flow, Phase, Side};
@@ -14,7 +16,7 @@ use super::super::{Bells, Counters, Counts, Keys, Packet, Slot};
 use super::model::{Change, Ends, Shape};
 pub use crate::kernel::packet::self_test::frame::{Family, Link};
 use crate::kernel::tests::is_privileged;
-use crate::kernel::{LoadError, load_packet};
+use crate::kernel::{LoadError, bpf, load_packet};
 
 /// What a program says (include/uapi/linux/pkt_cls.h): TC_ACT_UNSPEC, TC_ACT_SHOT, TC_ACT_REDIRECT.
 const UNSPEC: u32 = u32::MAX;
@@ -37,6 +39,27 @@ pub const PLACES: [(Family, Link); 4] = [
     (Family::V6, Link::Bare),
 ];
 
+/// What an interface has said of the sum of all bytes of a packet (include/linux/skbuff.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sum {
+    /// Nothing (CHECKSUM_NONE).
+    None,
+    /// What it is (CHECKSUM_COMPLETE). It has to be that of what comes out.
+    Complete,
+}
+
+/// Whether the kernel can run a program with a packet whose sum is known, by its release.
+pub fn knows_sums() -> bool {
+    let name = rustix::system::uname();
+    let release = name.release().to_str().expect("a release is plain text");
+    let mut numbers = release.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
+    (numbers.next(), numbers.next()) >= (Some(6), Some(17))
+}
+
+/// Where a packet's sum can be known. Without a link header the kernel takes 14 bytes for one (see [`address`]), and leaves them out of the sum.
+const SUMMED: [(Family, Link, Sum); 2] =
+    [(Family::V4, Link::Ethernet, Sum::Complete), (Family::V6, Link::Ethernet, Sum::Complete)];
+
 /// What became of a packet, with its bytes from the IP header on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
@@ -49,6 +72,7 @@ pub enum Fate {
 pub struct Bench {
     pub family: Family,
     pub link: Link,
+    pub sum: Sum,
     pub packet: Packet,
     bells: Bells,
     pub keys: Keys,
@@ -181,16 +205,18 @@ impl Bench {
         slot.begin(record);
         keys.publish(&slot).expect("nobody has them");
         let before = counters.read().expect("memory");
-        Some(Self { family, link, packet, bells, keys, slot, counters, before })
+        Some(Self { family, link, sum: Sum::None, packet, bells, keys, slot, counters, before })
     }
 
-    /// Runs a test at each of [`PLACES`], with a flow of its own: loading the programs takes longer than most tests.
+    /// Runs a test at each of [`PLACES`], and of [`SUMMED`] where the kernel can, with a flow of its own: loading the programs takes longer than most tests.
     #[track_caller]
     pub fn at_each_place(record: impl Fn(Family) -> Record, mut test: impl FnMut(&mut Self)) {
         let (family, link) = PLACES[0];
         let Some(mut bench) = Self::new(family, link, record(family)) else { return };
-        for (family, link) in PLACES {
-            (bench.family, bench.link) = (family, link);
+        let unsummed = PLACES.map(|(family, link)| (family, link, Sum::None));
+        let summed = SUMMED.into_iter().filter(|_| knows_sums());
+        for (family, link, sum) in unsummed.into_iter().chain(summed) {
+            (bench.family, bench.link, bench.sum) = (family, link, sum);
             bench.begin(record(family));
             bench.before = bench.counters.read().expect("memory");
             test(&mut bench);
@@ -269,6 +295,14 @@ impl Bench {
         let mut context = [0; CONTEXT_LEN];
         context[INGRESS_INTERFACE..INGRESS_INTERFACE + 4].copy_from_slice(&ingress_interface.to_ne_bytes());
         let mut out = vec![0xa5; frame.len() + 64];
+        if self.sum == Sum::Complete {
+            let program = program.fd().expect("loaded").as_fd();
+            let result = bpf::run_summed(program, frame, &context, &mut out);
+            let (action, len) =
+                result.expect("the kernel runs a program, and the sum is that of what comes out");
+            out.truncate(len);
+            return (action, out);
+        }
         let result = program.test_run(aya::TestRunOptions {
             data_in: Some(frame),
             data_out: Some(&mut out),

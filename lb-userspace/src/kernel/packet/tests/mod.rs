@@ -2,7 +2,8 @@
 //! The programs as the kernel of this machine has loaded them, with packets that it hands them (BPF_PROG_TEST_RUN): what comes out is
 //! compared, byte for byte, with a model that knows nothing of differences. Each test asserts one of two outcomes, by the privileges it finds.
 //!
-//! These packets have no device behind them: their checksums are complete (CHECKSUM_NONE), and they are in one piece. In `net` and `tun` there are devices.
+//! These packets have no device behind them: their checksums are whole, with nothing known of the packet's sum or all of it (CHECKSUM_NONE,
+//! CHECKSUM_COMPLETE), and they are in one piece. In `net` and `tun` there are devices.
 
 mod bench;
 mod damage;

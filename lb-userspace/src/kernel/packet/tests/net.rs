@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Real connections over real devices: packets as the kernel makes them, many segments in one and checksums that are left to the interface.
 //!
-//! Not covered: CHECKSUM_COMPLETE, which veth does not make; interfaces that merge what they receive.
+//! Not covered: interfaces that merge what they receive. CHECKSUM_COMPLETE, which veth does not make, is in `bench`.
 #![expect(unsafe_code, reason = "options of TCP and of interfaces that no safe wrapper covers")]
 
 use std::io::{self, Read, Write};
