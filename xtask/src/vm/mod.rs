@@ -70,6 +70,9 @@ const MODULES: [&str; 23] = [
     "tls",
 ];
 
+/// The protocols that rules of nft(8) name (protocols(5)).
+const PROTOCOLS: &str = "icmp 1 ICMP\ntcp 6 TCP\nudp 17 UDP\nipv6-icmp 58 IPv6-ICMP\n";
+
 /// How long a machine may report nothing: it ends a test before.
 const PATIENCE: Duration = Duration::from_secs(plan::SOAK_PATIENCE_SECONDS as u64 + 600);
 
@@ -226,6 +229,7 @@ fn pack(modules: &Modules, programs: &Programs, tests: &[Test]) -> Result<Initra
     ] {
         initramfs.program_at(from, to)?;
     }
+    initramfs.file(Path::new("/etc/protocols"), 0o644, PROTOCOLS.as_bytes());
     let mut plan = Vec::new();
     for module in modules.with_dependencies(&MODULES)? {
         let file = Path::new("/modules").join(&module.name);
