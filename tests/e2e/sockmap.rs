@@ -12,7 +12,7 @@ use lb_tests::size;
 use lb_tests::stream::{
     End, finish, receive, receive_at_most, receive_exactly, say, send, send_until_blocked,
 };
-use lb_tests::wait::until;
+use lb_tests::wait::{until, until_steady};
 
 use crate::hand_over::assert_stayed;
 use crate::support::{
@@ -117,7 +117,9 @@ fn flows_that_race_the_hand_over_are_exact_and_leave_nothing() {
     let net = Net::new(1);
     allow_many_connections(&net);
     let relay = Relay::over(net, Path::Sockmap, "");
-    let descriptors = relay.agent.process.descriptors();
+    // It is ready as soon as it listens; its workers may still be opening what they need.
+    let open = || relay.agent.process.descriptors();
+    let descriptors = until_steady("what an idle agent has open", Duration::from_millis(500), open);
     let mut random = Random::new(7);
     let flows = size(200, 10_000);
     for _ in 0..flows {
@@ -157,7 +159,7 @@ fn flows_that_race_the_hand_over_are_exact_and_leave_nothing() {
     assert_eq!(scrape.count("lb_sockmap_memory_bytes", &[]), 0);
     // Of pipes a few stay, for who comes next, and a connection to the admin surface may.
     let most = descriptors + 2 * scrape.count("lb_pipes", &[]) as usize + 1;
-    until("descriptors to be given back", || relay.agent.process.descriptors() <= most);
+    until("descriptors to be given back", || open() <= most);
 }
 
 /// When the second end resets, too, nobody is left to wait for.

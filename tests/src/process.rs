@@ -164,12 +164,7 @@ impl Process {
 
     /// What the open file descriptors are, sorted, for messages (proc(5), /proc/pid/fd).
     pub fn open_files(&self) -> Vec<String> {
-        let listing = std::fs::read_dir(format!("/proc/{}/fd", self.pid())).expect("a living process");
-        // A descriptor may be closed between listing and reading.
-        let links = listing.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-        let mut files: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
-        files.sort_unstable();
-        files
+        open_files(self.pid()).expect("a living process")
     }
 
     fn raw_pid(&self) -> Pid {
@@ -197,7 +192,7 @@ impl Drop for Process {
 }
 
 /// What each thread of a process does: state and processor time in ticks of 10 ms (fields 3, 14 and 15 of proc_pid_stat(5)), and what it waits
-/// for in the kernel (proc_pid_stack(5)), which root may see. A thread that has ended has nothing.
+/// for in the kernel (proc_pid_stack(5)), which root may see; and what it has open. A thread that has ended has nothing.
 fn doings(pid: u32) -> String {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{pid}/task")) else {
         return "it has ended".to_owned();
@@ -212,7 +207,31 @@ fn doings(pid: u32) -> String {
         let name = read(folder, "comm");
         format!("{} {} user {} system {}: {stack}", name.trim_end(), field(3), field(14), field(15))
     };
-    threads.filter_map(|entry| Some(thread(&entry.ok()?.path()))).collect::<Vec<_>>().join("\n")
+    let mut lines: Vec<_> = threads.filter_map(|entry| Some(thread(&entry.ok()?.path()))).collect();
+    lines.push(format!("open: {}", kinds(&open_files(pid).unwrap_or_default())));
+    lines.join("\n")
+}
+
+/// What the open file descriptors of a process are, sorted (proc(5), /proc/pid/fd).
+fn open_files(pid: u32) -> std::io::Result<Vec<String>> {
+    let listing = std::fs::read_dir(format!("/proc/{pid}/fd"))?;
+    // A descriptor may be closed between listing and reading.
+    let links = listing.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+    let mut files: Vec<String> = links.map(|link| link.to_string_lossy().into_owned()).collect();
+    files.sort_unstable();
+    Ok(files)
+}
+
+/// How many files there are of each kind: what sockets and pipes have behind it is their number.
+fn kinds(files: &[String]) -> String {
+    let mut counts = BTreeMap::new();
+    for file in files {
+        let inside =
+            file.strip_suffix(']').map(|file| file.trim_end_matches(|digit: char| digit.is_ascii_digit()));
+        let kind = inside.and_then(|inside| inside.strip_suffix(":["));
+        *counts.entry(kind.unwrap_or(file)).or_insert(0) += 1;
+    }
+    counts.into_iter().map(|(kind, count)| format!("{count} {kind}")).collect::<Vec<_>>().join(", ")
 }
 
 /// Runs a program in the namespace of this thread to its end and returns its standard output.
@@ -269,5 +288,12 @@ mod tests {
         let line = own.lines().find(|line| line.starts_with(&format!("{} R user ", name.trim_end())));
         assert!(line.is_some(), "{own}");
         assert_eq!(doings(u32::MAX), "it has ended");
+        assert!(own.lines().last().is_some_and(|line| line.starts_with("open: ")), "{own}");
+    }
+
+    #[test]
+    fn open_files_are_told_by_kind() {
+        let files = ["/dev/null", "anon_inode:[eventpoll]", "socket:[7]", "socket:[8]"].map(str::to_owned);
+        assert_eq!(kinds(&files), "1 /dev/null, 1 anon_inode:[eventpoll], 2 socket");
     }
 }
