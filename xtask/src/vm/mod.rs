@@ -37,9 +37,9 @@ use crate::repository::{output, root};
 const CI_KERNEL: &str = "6.1";
 
 /// Programs of this machine that tests start.
-const PROGRAMS: [&str; 18] = [
+const PROGRAMS: [&str; 19] = [
     "bpftool", "cat", "cp", "haproxy", "ip", "mount", "mptcpize", "nft", "prlimit", "setpriv", "sh", "sleep",
-    "ss", "tc", "timeout", "true", "umount", "unshare",
+    "ss", "strace", "tc", "timeout", "true", "umount", "unshare",
 ];
 
 /// Modules that tests need, for nobody loads them there when they are asked for: links, those that stand on others, their faults, filters, what programs
