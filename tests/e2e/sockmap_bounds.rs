@@ -291,7 +291,8 @@ fn assert_another_goes_on(relay: &Relay, pair: &(TcpStream, TcpStream), before: 
     println!("in {passed:?} the kernel's workers took {used:?}, the agent {agent:?} and {woken} wake-ups");
     let most = before * 10 + Duration::from_millis(20);
     assert!(beside < most, "{beside:?} for a message beside stalled flows, {before:?} before");
-    assert!(used < passed / 2, "{used:?} of {passed:?} for what stands still");
+    // One that never rests takes a whole processor; half of one is what the tries of 300 flows take where it is emulated.
+    assert!(used < passed * 3 / 4, "{used:?} of {passed:?} for what stands still");
     // It looks at each flow once a second.
     assert!(agent < passed / 4, "{agent:?} of {passed:?} in the agent for what stands still");
 }
