@@ -239,7 +239,7 @@ fn number(fd: &impl AsFd) -> u32 {
 
 fn call<T>(command: libc::c_int, argument: &mut T) -> io::Result<RawFd> {
     // SAFETY: the argument is one of the structures above, made of numbers without gaps, and as long as is said. What it points to, a path or
-    // the room for a key for what a link tells or for a packet, outlives the call.
+    // the room for a key, for what a link tells or for a packet, outlives the call.
     let result =
         unsafe { libc::syscall(libc::SYS_bpf, command, std::ptr::from_mut(argument), size_of::<T>()) };
     if result < 0 {

@@ -7,8 +7,10 @@ use super::groups::{GROUPS, IDLE, LEFT_OUT};
 use super::programs::{Programs, tests};
 use crate::test::{Size, links};
 
-/// How long one test may take, in seconds, and one that does as much as in a soak. Emulated processors are some twenty times slower.
+/// How long one test may take, in seconds. Emulated processors are some twenty times slower.
 const PATIENCE_SECONDS: u32 = 400;
+
+/// The same of one that does as much as in a soak.
 pub const SOAK_PATIENCE_SECONDS: u32 = 2_400;
 
 /// Memory that a machine needs for the tests, in MiB, and for very many connections.
